@@ -1,0 +1,86 @@
+"""The operations that ``irnn.fixed_point`` needs, for NumPy (the golden reference) and PyTorch (QAT evaluation)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class NumpyOps:
+    """NumPy integers; every intermediate has the width that its caller asked for."""
+
+    @staticmethod
+    def to(x: Any, dtype: str) -> np.ndarray:
+        return np.asarray(x).astype(dtype)
+
+    where = staticmethod(np.where)
+    abs = staticmethod(np.abs)
+
+    @staticmethod
+    def clip(x: np.ndarray, low: int, high: int) -> np.ndarray:
+        return np.minimum(np.maximum(x, low), high)
+
+    @staticmethod
+    def take(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return np.asarray(table)[index]
+
+    @staticmethod
+    def row_sum(x: np.ndarray) -> np.ndarray:
+        return x.sum(axis=-1, keepdims=True, dtype=x.dtype)
+
+    @staticmethod
+    def floor_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a // b
+
+    @staticmethod
+    def isqrt(x: np.ndarray) -> np.ndarray:
+        return np.vectorize(math.isqrt, otypes=[np.int64])(x)
+
+    @staticmethod
+    def count_le(table: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return np.searchsorted(table, x, side="right").astype(np.int32)
+
+
+class TorchOps:
+    """PyTorch integers, on whatever device the operands are."""
+
+    @staticmethod
+    def to(x: Any, dtype: str) -> torch.Tensor:
+        return torch.as_tensor(x).to(getattr(torch, dtype))
+
+    where = staticmethod(torch.where)
+    abs = staticmethod(torch.abs)
+
+    @staticmethod
+    def clip(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        return torch.clamp(x, low, high)
+
+    @staticmethod
+    def take(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return table[index.long()]
+
+    @staticmethod
+    def row_sum(x: torch.Tensor) -> torch.Tensor:
+        return x.sum(dim=-1, keepdim=True, dtype=x.dtype)
+
+    @staticmethod
+    def floor_div(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.div(a, b, rounding_mode="floor")
+
+    @staticmethod
+    def isqrt(x: torch.Tensor) -> torch.Tensor:
+        # The float64 root of an int64 is off by at most one: mend it with integers.
+        root = x.double().sqrt().long()
+        root = torch.where(root * root > x, root - 1, root)
+        return torch.where((root + 1) * (root + 1) <= x, root + 1, root)
+
+    @staticmethod
+    def count_le(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.searchsorted(table, x.to(table.dtype), right=True).to(torch.int32)
+
+
+NUMPY = NumpyOps()
+TORCH = TorchOps()
