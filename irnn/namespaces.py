@@ -1,4 +1,7 @@
-"""The operations that ``irnn.fixed_point`` needs, for NumPy (the golden reference) and PyTorch (QAT evaluation)."""
+"""The operations that ``irnn.fixed_point`` needs, for NumPy (the golden reference) and PyTorch (QAT evaluation).
+
+Beside those, ``constant``, ``matmul``, ``stack`` and ``concat`` serve ``irnn.interpreter``.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,23 @@ class NumpyOps:
     def count_le(table: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.searchsorted(table, x, side="right").astype(np.int32)
 
+    @staticmethod
+    def constant(x: Any, device: Any = None) -> np.ndarray:
+        return np.asarray(x)
+
+    @staticmethod
+    def matmul(x: np.ndarray, weight: np.ndarray, bound: int) -> np.ndarray:
+        """``x @ weight.T`` with int32 accumulators (``bound`` on their magnitude serves other namespaces)."""
+        return np.matmul(x.astype(np.int32), weight.T.astype(np.int32))
+
+    @staticmethod
+    def stack(steps: list[np.ndarray]) -> np.ndarray:
+        return np.stack(steps, axis=1)
+
+    @staticmethod
+    def concat(parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts, axis=-1)
+
 
 class TorchOps:
     """PyTorch integers, on whatever device the operands are."""
@@ -80,6 +100,29 @@ class TorchOps:
     @staticmethod
     def count_le(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return torch.searchsorted(table, x.to(table.dtype), right=True).to(torch.int32)
+
+    @staticmethod
+    def constant(x: Any, device: Any = None) -> torch.Tensor:
+        return torch.as_tensor(x, device=device)
+
+    @staticmethod
+    def matmul(x: torch.Tensor, weight: torch.Tensor, bound: int) -> torch.Tensor:
+        """``x @ weight.T`` in int32, computed in float where ``bound`` proves every partial sum exact.
+
+        Integers up to 2**24 are exact in float32 and up to 2**53 in float64, in whatever order they are summed.
+        Autocast would round the operands to 8 bits of mantissa, so it is off here.
+        """
+        dtype = torch.float32 if bound < 1 << 24 else torch.float64
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.matmul(x.to(dtype), weight.to(dtype).T).to(torch.int32)
+
+    @staticmethod
+    def stack(steps: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(steps, dim=1)
+
+    @staticmethod
+    def concat(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(parts, dim=-1)
 
 
 NUMPY = NumpyOps()
