@@ -39,7 +39,7 @@ class Interpreter:
         }
 
     def run(self, inputs: Any, state: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Inputs ``[batch, time, *shape]`` -> (the first output ``[batch, time, ...]``, the state after the last step)."""
+        """Inputs ``[batch, time, *shape]`` -> (the first output ``[batch, time, ...]``, the last state)."""
         outputs, state = self.run_all(inputs, state)
         return outputs[0], state
 
@@ -48,9 +48,8 @@ class Interpreter:
         ((name, value),) = self.program.inputs.items()
         inputs = self.ops.constant(inputs)
         if inputs.ndim != 2 + len(value.shape):
-            raise IrnnError(
-                f"input {name} has {inputs.ndim} axes {tuple(inputs.shape)}; it takes [batch, time{''.join(f', {n}' for n in value.shape)}]"
-            )
+            axes = ", ".join(["batch", "time", *map(str, value.shape)])
+            raise IrnnError(f"input {name} has {inputs.ndim} axes {tuple(inputs.shape)}; it takes [{axes}]")
         if inputs.size if isinstance(inputs, np.ndarray) else inputs.numel():
             low, high = int(inputs.min()), int(inputs.max())
             if low < value.low or high > value.high:

@@ -12,7 +12,8 @@ Operations (``attributes`` in parentheses, tensors in brackets; every integer on
 =============  ======================================================================================================
 embedding      ids -> rows of [table]
 linear         x -> ``[weight] x + [bias]``: int32 accumulators; the bias holds the zero-point correction
-requantize     1 or more int32 values -> ``clamp(sum rescale(x_k, [multiplier_k], [shift_k]) + zero_point)`` (zero_point, low, high)
+requantize     int32 values -> ``clamp(sum rescale(x_k, [multiplier_k], [shift_k]) + zero_point)`` (zero_point, low,
+               high)
 add            a + b at one scale, saturating (low, high)
 multiply       (a - zero_point_a) * (b - zero_point_b), int32 (zero_point_a, zero_point_b)
 pwl            piecewise-linear [knots], [slopes], [intercepts] (function, shift, low, high)
@@ -115,7 +116,7 @@ class Scan:
 
 @dataclass
 class Program:
-    """A recurrent network as data.  ``kind`` is "integer" or "float"; ``metadata`` is free JSON (vocabulary, origin)."""
+    """A recurrent network as data.  ``kind`` is "integer" or "float"; ``metadata`` is free JSON."""
 
     kind: str
     inputs: dict[str, Value]

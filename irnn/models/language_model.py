@@ -1,0 +1,104 @@
+"""Word-level language model: embedding, LSTM, output layer (iRNN, section on language modelling)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irnn.cells import LSTM
+from irnn.errors import IrnnError
+from irnn.layers import NORMS, Embedding, Linear
+from irnn.losses import linear_cross_entropy
+from irnn.simulation import Simulation
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Sizes and regularization.  ``tie_weights`` shares the embedding with the output layer (sizes must agree)."""
+
+    vocabulary_size: int
+    embedding_size: int
+    hidden_size: int
+    num_layers: int = 1
+    dropout: float = 0.5
+    tie_weights: bool = True
+    norm: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
+            if getattr(self, name) < 1:
+                raise IrnnError(f"model.{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise IrnnError(f"model.dropout={self.dropout}: must lie in [0, 1)")
+        if self.tie_weights and self.embedding_size != self.hidden_size:
+            raise IrnnError(
+                f"model.tie_weights needs model.embedding_size ({self.embedding_size}) equal to "
+                f"model.hidden_size ({self.hidden_size}); set them equal or model.tie_weights=false"
+            )
+        if self.norm is not None and self.norm not in NORMS:
+            raise IrnnError(f"model.norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
+
+
+class LanguageModel(nn.Module):
+    """Token ids in, logits of the next token out, with carried state.
+
+    The state is a dict name -> ``[batch, size]``, floats in training and in the stages before the last; in stage "all"
+    ``eval()`` computes with the program's integers (``irnn.qat``), and then the state holds those.
+    """
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).uniform_(-0.1, 0.1))
+        self.embedding = Embedding(table)
+        self.lstm = LSTM(
+            config.embedding_size,
+            config.hidden_size,
+            config.num_layers,
+            dropout=config.dropout,
+            norm=config.norm,
+        )
+        weight = table
+        if not config.tie_weights:
+            weight = nn.Parameter(torch.empty(config.vocabulary_size, config.hidden_size).uniform_(-0.1, 0.1))
+        self.decoder = Linear(weight, (nn.Parameter(torch.zeros(config.vocabulary_size)),), role="logits_weight")
+
+    def wire(self, a: Any, ids: Any) -> Any:
+        """Everything before the output layer, for any executor: ids -> features."""
+        x = a.dropout(a.embedding(self.embedding, ids), self.config.dropout)
+        return a.dropout(self.lstm.wire(a, x), self.config.dropout)
+
+    def program_wire(self, a: Any) -> None:
+        """The whole network for an executor that records a program."""
+        features = self.wire(a, a.ids("ids", self.config.vocabulary_size))
+        a.output("logits", a.linear(self.decoder, features))
+
+    def initial_state(self, batch_size: int) -> State:
+        """The float state before the first token: zeros."""
+        weight = self.embedding.weight
+        return {name: weight.new_zeros(batch_size, size) for name, size, _ in self.lstm.state_specs()}
+
+    def simulate(self, ids: Tensor, state: State | None, *, observing: bool) -> tuple[Tensor, Simulation]:
+        """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""
+        state = self.initial_state(len(ids)) if state is None else state
+        simulation = Simulation(state, training=self.training, observing=observing)
+        features = self.wire(simulation, ids.T)
+        simulation.finish()
+        return features, simulation
+
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """ids ``[batch, time]`` int64 -> (float32 logits ``[batch, time, vocabulary]``, state)."""
+        features, simulation = self.simulate(ids, state, observing=self.training)
+        return simulation.linear(self.decoder, features).transpose(0, 1), simulation.state
+
+    def loss(self, ids: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Mean cross-entropy in nats of targets ``[batch, time]``, and the state, cut off from this graph."""
+        features, simulation = self.simulate(ids, state, observing=self.training)
+        weight = simulation.weight(self.decoder)
+        loss = linear_cross_entropy(features, weight, self.decoder.bias, targets.T)
+        return loss, {name: value.detach() for name, value in simulation.state.items()}
