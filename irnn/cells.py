@@ -176,9 +176,13 @@ class LSTM(nn.Module):
 def _translate_torch_names(module: LSTM, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     """``weight_ih_l0_reverse`` and its kin, where present, to this module's names."""
     targets = {"weight_ih": "w_x.weight", "weight_hh": "w_h.weight", "bias_ih": "w_x.bias_0", "bias_hh": "w_x.bias_1"}
+    if f"{prefix}weight_ih_l0" not in state_dict:
+        return
     for k in range(len(module.layers)):
         for suffix, cell in (("", "forward_cell"), ("_reverse", "backward_cell")):
             for source, target in targets.items():
                 key = f"{prefix}{source}_l{k}{suffix}"
                 if key in state_dict:
                     state_dict[f"{prefix}layers.{k}.cells.{cell}.{target}"] = state_dict.pop(key)
+    for name, ranges in module.named_buffers():  # torch's module has observed nothing
+        state_dict.setdefault(prefix + name, ranges)

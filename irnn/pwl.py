@@ -33,8 +33,8 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 BITS_MIN, BITS_MAX = 2, 16
 SHIFT_MIN, SHIFT_MAX = 8, 24
-# Inputs of up to 9 bits keep every integer as a candidate knot.  On a 16-bit grid 1000 candidates come within 1 % (2 % at
-# 96 pieces) of the RMS error of 3000, at a tenth of the search.
+# Inputs of up to 9 bits keep every integer as a candidate knot.  On a 16-bit grid 1000 candidates come within 1 % (2 %
+# at 96 pieces) of the RMS error of 3000, at a tenth of the search.
 CANDIDATES_MAX = 1000
 _OUTPUT_DTYPES = ("int8", "uint8", "int16", "uint16")
 
@@ -367,7 +367,7 @@ def _integer_lines(positions: np.ndarray, values: np.ndarray, shift: int) -> tup
 
     Slopes are rounded toward zero: a line then never passes its successor's start, so rounding cannot break
     monotonicity.  The last line has no successor, and where that rounding would cost it the function's end value its
-    slope goes one unit the other way (enough while the line is no longer than 2**shift inputs: always, for 8-bit outputs).
+    slope goes one unit the other way (enough for a line of up to 2**shift inputs: any line, when the output is 8-bit).
     """
     ends_i64 = np.floor(values * 2.0**shift + 0.5).astype(np.int64)
     lengths, rises_i64 = np.diff(positions), np.diff(ends_i64)
