@@ -1,0 +1,169 @@
+"""The configuration of a run, checked and typed. Hydra composes it from `conf/`; this is what the pipeline reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from irnn.data import TextConfig
+from irnn.errors import IrnnError
+
+QAT_STAGES = ("pwl", "weights", "activations", "all")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How training runs; `precision`, `optimizer` and `clip` are part of a stage's identity, the rest is not."""
+
+    accelerator: str
+    threads: int
+    precision: str
+    optimizer: str
+    clip: float
+    progress: bool
+
+    def __post_init__(self) -> None:
+        _one_of("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))
+        _one_of("trainer.precision", self.precision, ("fp32", "bf16"))
+        _one_of("trainer.optimizer", self.optimizer, ("sgd", "adam"))
+        _positive("trainer.threads", self.threads)
+        _positive("trainer.clip", self.clip)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs and learning rate of one stage: constant for `hold` of the epochs, then exponentially to `final_lr`."""
+
+    epochs: int
+    lr: float
+    final_lr: float
+    hold: float
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "lr", "final_lr"):
+            _positive(f"stages.*.{key}", getattr(self, key))
+        if not 0 <= self.hold <= 1:
+            raise IrnnError(f"stages.*.hold={self.hold} must be between 0 and 1 (share of the epochs at constant lr)")
+
+    def rates(self) -> list[float]:
+        """Learning rate of every epoch; the last epoch after the constant part has exactly `final_lr`."""
+        held = round(self.hold * self.epochs)
+        falling = self.epochs - held
+        ratio = self.final_lr / self.lr
+        return [self.lr] * held + [self.lr * ratio ** (step / falling) for step in range(1, falling + 1)]
+
+
+@dataclass(frozen=True)
+class StagesConfig:
+    """One schedule per trained stage; `float_matched` repeats those of the stages after `float`."""
+
+    float: Schedule
+    pwl: Schedule
+    weights: Schedule
+    activations: Schedule
+    all: Schedule
+
+    def rates(self, stage: str) -> list[float]:
+        """Learning rates by epoch of any trained stage, `float_matched` included."""
+        if stage == "float_matched":
+            return [rate for name in QAT_STAGES for rate in self.rates(name)]
+        return getattr(self, stage).rates()
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where training curves go. wandb: null, "offline" (files only) or "online"."""
+
+    csv: bool
+    tensorboard: bool
+    wandb: str | None
+
+    def __post_init__(self) -> None:
+        _one_of("logger.wandb", self.wandb, (None, "offline", "online"))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """interpreter_tokens: tokens of each split on which QAT, interpreter and TVM are compared."""
+
+    interpreter_tokens: int
+
+    def __post_init__(self) -> None:
+        _positive("evaluation.interpreter_tokens", self.interpreter_tokens)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole run. `model`, `quant` and `pwl` are checked by the classes of `irnn` that they configure."""
+
+    name: str
+    seed: int
+    output_dir: Path
+    until: str | None
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    data: TextConfig
+    model: dict[str, Any]
+    quant: dict[str, Any]
+    pwl: dict[str, Any]
+    stages: StagesConfig
+    logger: LoggerConfig
+
+
+def read_config(config: DictConfig) -> RunConfig:
+    """Turn Hydra's composition into a checked `RunConfig`; whatever is wrong is one `IrnnError`."""
+    content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return read_section(RunConfig, content, "")
+
+
+def read_section(cls: type, section: Mapping[str, Any], where: str) -> Any:
+    """Build the dataclass `cls` from a mapping: keys and plain types are checked, nested dataclasses followed."""
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(section) - set(fields))
+    if unknown:
+        raise IrnnError(f"{where}{unknown[0]} is no key of the configuration; allowed: {', '.join(fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in section:
+            values[name] = _value(hints[name], section[name], f"{where}{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise IrnnError(f"{where}{name} is missing from the configuration")
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise IrnnError(f"{where}={value!r} must be a section with keys")
+        return read_section(hint, value, f"{where}.")
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in options:
+        return None
+    if Path in options and isinstance(value, str):
+        return Path(value)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = tuple(option for option in options if option in (bool, int, float, str))
+    if plain and (not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain)):
+        wanted = " or ".join("null" if option is types.NoneType else option.__name__ for option in options)
+        raise IrnnError(f"{where}={value!r} has the wrong type; wanted: {wanted}")
+    return value
+
+
+def _one_of(key: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        names = ", ".join("null" if option is None else str(option) for option in allowed)
+        raise IrnnError(f"{key}={value} is unknown; allowed: {names}")
+
+
+def _positive(key: str, value: float) -> None:
+    if not value > 0:
+        raise IrnnError(f"{key}={value} must be greater than 0")

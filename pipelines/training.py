@@ -1,0 +1,138 @@
+"""One training stage: build the model, start from the previous stage's weights, fit, evaluate, hand on the weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import nn
+
+from irnn.data import Corpus, TextBatches
+from irnn.metrics import stream_cross_entropy
+from irnn.models.language_model import LanguageModel, LanguageModelConfig
+from pipelines.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
+from pipelines.config import LoggerConfig, RunConfig
+from pipelines.language_model_task import LanguageModelTask, derived_seed
+from pipelines.stages import Result, Stage
+
+# Rows of the validation stream during training: a quick estimate; the reported figures use one row.
+_VALIDATION_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Training:
+    """Runs the training stages of one configuration on one corpus; calling it runs a stage."""
+
+    config: RunConfig
+    corpus: Corpus
+    architecture: LanguageModelConfig
+
+    def __call__(self, stage: Stage, previous: Path | None) -> Result:
+        rates = self.config.stages.rates(stage.name)
+        model = self._model(stage, previous)
+        task = LanguageModelTask(
+            model,
+            stage=stage.name,
+            identity=f"{stage.name}-{stage.digest}",
+            seed=self.config.seed,
+            rates=rates,
+            optimizer=self.config.trainer.optimizer,
+            bf16=self.config.trainer.precision == "bf16" and stage.name in ("float", "float_matched"),
+        )
+        self._fit(task, stage.folder, epochs=len(rates))
+        model.eval()
+        eos = self.corpus.vocabulary.eos
+        metrics = {
+            "valid_perplexity": perplexity(model, self.corpus.valid, eos),
+            "test_perplexity": perplexity(model, self.corpus.test, eos),
+        }
+        weights = save_weights(model, stage.folder)
+        (stage.folder / RESUME_FILE).unlink(missing_ok=True)
+        details = {"epochs": len(rates), "seed": self.config.seed, "training_seconds": round(task.seconds, 2)}
+        return Result(metrics, [weights], details)
+
+    def _model(self, stage: Stage, previous: Path | None) -> nn.Module:
+        """The stage's model with the weights that it starts from."""
+        torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
+        model = LanguageModel(self.architecture)
+        if previous is not None:
+            model.load_state_dict(load_weights(previous))
+        return model
+
+    def _fit(self, task: LanguageModelTask, folder: Path, epochs: int) -> None:
+        settings, data = self.config.trainer, self.config.data
+        resume = folder / RESUME_FILE
+        _quiet_lightning()
+        callbacks: list[Callback] = [
+            ModelCheckpoint(
+                dirpath=folder,
+                filename=resume.stem,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        ]
+        if settings.progress:
+            callbacks.append(RichProgressBar(leave=True))
+        trainer = pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            max_epochs=epochs,
+            gradient_clip_val=settings.clip,
+            callbacks=callbacks,
+            logger=_loggers(self.config.logger, folder, self.config.name),
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=settings.progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=20,
+            default_root_dir=folder,
+        )
+        eos = self.corpus.vocabulary.eos
+        trainer.fit(
+            task,
+            TextBatches(self.corpus.train, eos, data.batch_size, data.steps),
+            TextBatches(self.corpus.valid, eos, _VALIDATION_ROWS, data.steps),
+            ckpt_path=resume if resume.is_file() else None,
+            weights_only=True,
+        )
+
+
+@torch.no_grad()
+def perplexity(model: nn.Module, tokens: np.ndarray, eos: int) -> float:
+    """exp(mean cross-entropy) over every token of the stream, at batch 1 with carried state."""
+    nats, count = stream_cross_entropy(lambda ids, state: model(torch.from_numpy(ids), state), tokens, eos)
+    return math.exp(nats / count)
+
+
+def _loggers(config: LoggerConfig, folder: Path, project: str) -> list[Logger]:
+    loggers: list[Logger] = []
+    if config.csv:
+        loggers.append(CSVLogger(folder, name="csv"))
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+    if config.wandb is not None:
+        loggers.append(
+            WandbLogger(
+                project="irnn", group=project, name=folder.name, save_dir=folder, offline=config.wandb == "offline"
+            )
+        )
+    return loggers
+
+
+def _quiet_lightning() -> None:
+    """Leave out Lightning's advice about data workers and devices; its warnings about the run itself stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message)
+    os.environ.setdefault("WANDB_SILENT", "true")
