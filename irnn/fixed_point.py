@@ -110,7 +110,10 @@ def pwl(
 def _scale_and_shift_norm(
     ops: Any, t_i64: Array, gamma: Array, beta: Array, multiplier: Array, shift: Array, low: int, high: int, dtype: str
 ) -> Array:
-    """``requantize(gamma * clamp16(t) + beta)``: int16 x int16 plus an int32 beta of at most 2**30 stays in int32."""
+    """``requantize(gamma * clamp16(t) + beta)``, in int32: gamma is symmetric (|gamma| <= 32767) and |beta| <= 2**30.
+
+    32767 * 32768 + 2**30 = 2**31 - 2**15: a gamma of -32768 could overflow.
+    """
     t_i32 = ops.to(ops.clip(t_i64, -32768, 32767), "int32")
     acc_i32 = ops.to(gamma, "int32") * t_i32 + ops.to(beta, "int32")
     return requantize(ops, [(acc_i32, multiplier, shift)], 0, low, high, dtype)
@@ -131,8 +134,9 @@ def mad_norm(
     """MadNorm (iRNN): ``gamma * (x - mean) / mean(|x - mean|) + beta`` over the last axis of an int16 tensor.
 
     ``u = N x - sum(x)``, ``d = sum|u|``, ``R = (N << 48) // d``, ``t = (u R + 2**37) >> 38`` with 10 fractional bits:
-    one division a row, no square and no root.  ``d = 0`` (all elements equal) gives t = 0.  ``gamma`` is int16,
-    ``beta`` int32 at gamma's scale times 2**-10, ``length`` N <= 2048.
+    one division a row, no square and no root.  ``d = 0`` (all elements equal) gives t = 0.  t is within half a step
+    plus 2**-11 of the exact quotient (the rounding, plus |u| <= 2**27 times the floored reciprocal's 2**-38).
+    ``gamma`` is int16 in +-32767, ``beta`` int32 at gamma's scale times 2**-10, ``length`` N <= 2048.
     """
     x_i64 = ops.to(x, "int64")
     n_i64 = ops.to(length, "int64")
@@ -159,9 +163,9 @@ def layer_norm(
     """LayerNorm by an integer square root: ``gamma * (x - mean) / std + beta`` over the last axis (int16).
 
     ``S = N sum(x^2) - sum(x)^2 = N^2 var``; ``root = isqrt(S << 10)``, ``R = 2**59 // root``, and
-    ``t = (u R + 2**43) >> 44`` has 10 fractional bits.  The root is floored, so t is too large by a factor of at most
-    ``1 + 2**-5 / (N std)``: 3 % in the worst case (N std = 1, std in input steps), below 0.01 % from N = 300 and one
-    step of spread on.  A constant row gives t = 0; there is no epsilon.
+    ``t = (u R + 2**43) >> 44`` has 10 fractional bits.  The root is floored, so t is too large by a factor below
+    ``1 + 1 / root``, root being 2**5 N std: 3 % in the worst case (N std = 1, std in input steps), about 0.01 % at
+    N = 300 and one step of spread.  A constant row gives t = 0; there is no epsilon.
     """
     x_i64 = ops.to(x, "int64")
     n_i64 = ops.to(length, "int64")
