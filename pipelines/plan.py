@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import dataclasses
 from typing import Any
 
 from irnn.data import Corpus
 from irnn.models.language_model import LanguageModelConfig
 from pipelines.config import RunConfig
 from pipelines.stages import Stage
-from pipelines.training import Training
+from pipelines.training import Training, precision
 
 
 def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -> list[Stage]:
@@ -24,7 +24,7 @@ def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -
     float_stage = trained(
         "float",
         None,
-        model=asdict(architecture),
+        model=set_values(architecture),
         data=corpus.fingerprint,
         seed=config.seed,
     )
@@ -38,7 +38,13 @@ def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
         "rates": config.stages.rates(stage),
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
-        "precision": config.trainer.precision,
+        "precision": precision(config, stage),
         "batch_size": config.data.batch_size,
         "steps": config.data.steps,
     }
+
+
+def set_values(settings: Any) -> dict[str, Any]:
+    """Fields of a dataclass that differ from their defaults: a new option with a default keeps old results valid."""
+    fields = dataclasses.fields(settings)
+    return {field.name: value for field in fields if (value := getattr(settings, field.name)) != field.default}
