@@ -84,7 +84,7 @@ class PwlTable:
 
 @st.composite
 def pwl_tables(draw: st.DrawFn, input_bits: int) -> PwlTable:
-    """Any table of 1 to 16 pieces over the signed ``input_bits`` grid, sane or not: knots, slopes, intercepts, shift."""
+    """Any table of 1 to 16 pieces over the signed ``input_bits`` grid, sane or not."""
     low, high = -(1 << (input_bits - 1)), (1 << (input_bits - 1)) - 1
     shift = draw(st.integers(8, 24))
     inner = draw(st.sets(biased_integers(low + 1, high), max_size=15))

@@ -1,4 +1,4 @@
-"""Every function of ``irnn.fixed_point`` against Python's unbounded integers and exact fractions, on both namespaces."""
+"""Every function of ``irnn.fixed_point`` against unbounded integers and exact fractions, on both namespaces."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_pwl_at_int16_knots_their_neighbours_and_the_ends(
 
 @both
 def test_pwl_of_one_piece_and_of_a_tie(ops: Any) -> None:
-    """Slope one half at shift 8: odd distances are ties and round up; the last piece starts at the grid's last point."""
+    """Slope one half: odd distances are ties and round up; then a piece that starts at the grid's last point."""
     table = PwlTable(*(np.int32(v) for v in ([-128], [128], [-64 << 8])), 8, -128, 127)
     x = np.int8([-128, -127, -126, -1, 0, 1, 127])
     assert_integers(run_pwl(ops, table, x, -128, 127, "int8"), [-64, -63, -63, 0, 0, 1, 64], "int8")
@@ -446,8 +446,8 @@ def test_checked_namespace_refuses_what_it_should() -> None:
         ops.to([128], "int8")
     with pytest.raises(TypeError):
         ops.to([1], "int32") + ops.to([1], "int64")
+    x, gamma, beta = ops.to(spike(2048, -1), "int16"), ops.to([-32768] * 2048, "int16"), ops.to([1 << 30], "int32")
     with pytest.raises(OverflowError):
-        x, gamma, beta = ops.to(spike(2048, -1), "int16"), ops.to([-32768] * 2048, "int16"), ops.to([1 << 30], "int32")
         fp.mad_norm(ops, x, 2048, gamma, beta, ops.to([1 << 30], "int32"), ops.to([30], "int32"), 0, 1, "int16")
 
 
