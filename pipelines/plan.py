@@ -9,7 +9,7 @@ from irnn.data import Corpus
 from irnn.models.language_model import LanguageModelConfig
 from pipelines.config import RunConfig
 from pipelines.stages import Stage
-from pipelines.training import Training, precision
+from pipelines.training import Training
 
 
 def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -> list[Stage]:
@@ -38,7 +38,7 @@ def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
         "rates": config.stages.rates(stage),
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
-        "precision": precision(config, stage),
+        "precision": config.precision(stage),
         "batch_size": config.data.batch_size,
         "steps": config.data.steps,
     }

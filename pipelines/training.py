@@ -46,7 +46,7 @@ class Training:
             seed=self.config.seed,
             rates=rates,
             optimizer=self.config.trainer.optimizer,
-            bf16=precision(self.config, stage.name) == "bf16",
+            bf16=self.config.precision(stage.name) == "bf16",
         )
         self._fit(task, stage.folder, epochs=len(rates))
         model.eval()
@@ -105,11 +105,6 @@ class Training:
             ckpt_path=resume if resume.is_file() else None,
             weights_only=True,
         )
-
-
-def precision(config: RunConfig, stage: str) -> str:
-    """Precision of a stage's training steps: 16-bit preactivations do not survive bfloat16's 8 significant bits."""
-    return "fp32" if stage in QAT_STAGES else config.trainer.precision
 
 
 @torch.no_grad()
