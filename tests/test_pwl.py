@@ -247,6 +247,24 @@ def test_end_values():
     assert softmax(np.array([0])).dtype == np.uint16
 
 
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "pieces"),
+    [
+        (336 / 2**20, 7537, 4),  # these three turn back when slopes are rounded to nearest
+        (154 / 2**20, 12894, 2),
+        (296 / 2**20, 19130, 3),
+        (201 / 2**20, 4265, 8),  # these two miss the last value when the last slope is rounded toward zero
+        (322 / 2**20, 19233, 2),
+    ],
+)
+def test_16_bit_outputs_with_long_lines_stay_monotone_and_keep_their_ends(scale, zero_point, pieces):
+    output = {"output_scale": 1 / 32767, "output_zero_point": 0, "output_min": -32768, "output_max": 32767}
+    table = fit("tanh", scale=scale, zero_point=zero_point, bits=16, pieces=pieces, **output)
+    y = table(table.grid).astype(np.int64)
+    assert (np.diff(y) >= 0).all()
+    assert np.array_equal(y[[0, -1]], np.floor(real_steps(table)[[0, -1]] + 0.5))
+
+
 def test_a_step_takes_three_pieces():
     for method in ("greedy", "optimal"):
         table = fit("sigmoid", scale=1000.0, zero_point=0, bits=8, pieces=4, method=method, **SIGMOID)
