@@ -176,7 +176,7 @@ def test_parquet_files_of_the_hub_schema(tmp_path: Path) -> None:
     corpus = load_corpus(TextConfig("parquet", dir=str(tmp_path)))
     folder = write_folder(tmp_path / "txt", "a b\nb c <unk>\n", "a\n", "c a\n")
     assert corpus.fingerprint == load_corpus(folder_config(folder)).fingerprint
-    with pytest.raises(IrnnError, match="data.column='text' is not in .* columns: sentence"):
+    with pytest.raises(IrnnError, match=r"data\.column='text' is not in .* columns: sentence"):
         load_corpus(TextConfig("parquet", dir=str(tmp_path), column="text"))
     with pytest.raises(IrnnError, match="no parquet files"):
         load_corpus(TextConfig("parquet", dir=str(tmp_path / "nowhere")))

@@ -105,14 +105,15 @@ def _read_text_file(path: Path) -> list[list[str]]:
 
 def _read_parquet(folder: str, column: str) -> dict[str, list[list[str]]]:
     # Imported here: it takes a second, and text files do not need it.
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
+    disable_progress_bars()
     names = {"train": "train", "valid": "validation", "test": "test"}
     files = {split: f"{folder.rstrip('/')}/{name}/*.parquet" for split, name in names.items()}
     try:
         table = load_dataset("parquet", data_files=files)
-    except (OSError, DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         reason = str(error).splitlines()[0]
         raise IrnnError(f"data.dir={folder}: no parquet files under train/, validation/, test/ ({reason})") from None
     lines: dict[str, list[list[str]]] = {}
