@@ -1,0 +1,41 @@
+"""irnn: recurrent networks that run on integers alone.
+
+``prepare`` -> train -> ``convert`` -> ``Program``::
+
+    model = irnn.LanguageModel(irnn.LanguageModelConfig(vocabulary_size=10000, embedding_size=300, hidden_size=300))
+    irnn.qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "all")
+    irnn.qat.calibrate(model, batches)
+    program = irnn.convert(model)
+    program.save("program")
+    logits_i32, state = irnn.load("program").step(ids)
+"""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "IrnnError": "irnn.errors",
+    "LSTM": "irnn.cells",
+    "LanguageModel": "irnn.models",
+    "LanguageModelConfig": "irnn.models",
+    "Program": "irnn.program",
+    "PwlConfig": "irnn.qat",
+    "QuantConfig": "irnn.quantizers",
+    "convert": "irnn.export",
+    "float_program": "irnn.export",
+    "load": "irnn.storage",
+}
+_MODULES = ("fixed_point", "metrics", "pwl", "qat")
+__all__ = [*_EXPORTS, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a program can be loaded and described without waiting for PyTorch."""
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        if callable(value):
+            globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"irnn.{name}")
+    raise AttributeError(f"module 'irnn' has no attribute {name!r}")

@@ -13,13 +13,13 @@ import numpy as np
 from irnn import fixed_point
 from irnn.errors import IrnnError
 from irnn.namespaces import NUMPY
-from irnn.program import Node, Program, Scan
+from irnn.program import Node, Program, Scan, Value
 
 
 class Interpreter:
-    """A program bound to an operations namespace.
+    """A program bound to an operations namespace (and, for PyTorch, a device).
 
-    ``run`` and ``step`` take and return the namespace's arrays: NumPy by default.
+    ``run`` takes and returns the namespace's arrays: NumPy by default.
     """
 
     def __init__(self, program: Program, ops: Any = NUMPY, device: Any = None) -> None:
@@ -27,11 +27,12 @@ class Interpreter:
             raise IrnnError(f"the interpreter executes integer programs, this one is {program.kind!r}")
         self.program = program
         self.ops = ops
+        self.device = device
         self.tensors = {name: ops.constant(tensor.data, device) for name, tensor in program.tensors.items()}
         # Products of 8-bit operands: the bound decides which exact product the namespace may use.
         self.bounds = {
             node.tensors["weight"]: int(
-                np.abs(program.tensors[node.tensors["weight"]].data).sum(-1, dtype=np.int64).max()
+                np.abs(program.tensors[node.tensors["weight"]].data.astype(np.int64)).sum(-1).max()
             )
             * 128
             for node in program.walk()
@@ -46,28 +47,45 @@ class Interpreter:
     def run_all(self, inputs: Any, state: dict[str, Any] | None = None) -> tuple[list[Any], dict[str, Any]]:
         """As :meth:`run`, with every output of the program."""
         ((name, value),) = self.program.inputs.items()
-        inputs = self.ops.constant(inputs)
-        if inputs.ndim != 2 + len(value.shape):
-            axes = ", ".join(["batch", "time", *map(str, value.shape)])
-            raise IrnnError(f"input {name} has {inputs.ndim} axes {tuple(inputs.shape)}; it takes [{axes}]")
-        if inputs.size if isinstance(inputs, np.ndarray) else inputs.numel():
-            low, high = int(inputs.min()), int(inputs.max())
-            if low < value.low or high > value.high:
-                worst = low if low < value.low else high
-                raise IrnnError(f"input {name} holds {worst}; allowed are {value.low} to {value.high}")
+        inputs = self._checked_inputs(name, value, inputs)
         if state is None:
-            state = {k: self.ops.constant(v) for k, v in self.program.initial_state(inputs.shape[0]).items()}
-        unknown = set(state) ^ set(self.program.states)
-        if unknown:
-            raise IrnnError(f"state names {sorted(state)} do not match the program's {sorted(self.program.states)}")
+            state = self.program.initial_state(inputs.shape[0])
+        state = self._checked_state(state, inputs.shape[0])
         environment = {name: inputs}
-        state = dict(state)
         for item in self.program.nodes:
             if isinstance(item, Scan):
                 self._scan(item, environment, state)
             else:
                 environment[item.output] = self._node(item, environment)
         return [environment[name] for name in self.program.outputs], state
+
+    def _checked_inputs(self, name: str, value: Value, inputs: Any) -> Any:
+        inputs = self.ops.constant(inputs, self.device)
+        shape = tuple(inputs.shape)
+        if len(shape) != 2 + len(value.shape) or shape[2:] != value.shape or 0 in shape:
+            axes = ", ".join(["batch", "time", *map(str, value.shape)])
+            raise IrnnError(f"input {name} has the shape {list(shape)}; it takes [{axes}], none of them 0")
+        if not _dtype(inputs).startswith(("int", "uint")):
+            raise IrnnError(f"input {name} is {_dtype(inputs)}; an integer program takes integers, {value.dtype}")
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < value.low or high > value.high:
+            worst = low if low < value.low else high
+            raise IrnnError(f"input {name} holds {worst}; allowed are {value.low} to {value.high}")
+        return inputs
+
+    def _checked_state(self, state: dict[str, Any], batch: int) -> dict[str, Any]:
+        """A copy.  A state of another batch size would broadcast, one of another dtype would be cut: both refused."""
+        if set(state) != set(self.program.states):
+            raise IrnnError(f"state names {sorted(state)} do not match the program's {sorted(self.program.states)}")
+        state = {name: self.ops.constant(array, self.device) for name, array in state.items()}
+        for name, array in state.items():
+            expected = self.program.states[name]
+            if tuple(array.shape) != (batch, *expected.shape) or _dtype(array) != expected.dtype:
+                raise IrnnError(
+                    f"state {name} is {_dtype(array)} {list(array.shape)}; "
+                    f"it takes {expected.dtype} {[batch, *expected.shape]}"
+                )
+        return state
 
     def _scan(self, scan: Scan, environment: dict[str, Any], state: dict[str, Any]) -> None:
         steps = environment[next(iter(scan.sequences.values()))].shape[1]
@@ -129,3 +147,8 @@ class Interpreter:
             dtype,
         )
         return y.reshape(x.shape)
+
+
+def _dtype(array: Any) -> str:
+    """The dtype's name, the same for NumPy and PyTorch."""
+    return str(array.dtype).removeprefix("torch.")

@@ -116,7 +116,7 @@ class PwlFunction(torch.autograd.Function):
     def forward(
         ctx: object, x: Tensor, knots: Tensor, slopes: Tensor, intercepts: Tensor, low: float, high: float, step: float
     ) -> Tensor:
-        piece = torch.bucketize(x, knots, right=True).sub_(1).clamp_(min=0)
+        piece = torch.bucketize(x.contiguous(), knots, right=True).sub_(1).clamp_(min=0)
         slope = slopes[piece]
         y = torch.addcmul(intercepts[piece], slope, x)
         clipped = y.clamp(low, high)

@@ -99,7 +99,7 @@ class TorchOps:
 
     @staticmethod
     def count_le(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return torch.searchsorted(table, x.to(table.dtype), right=True).to(torch.int32)
+        return torch.searchsorted(table, x.to(table.dtype).contiguous(), right=True).to(torch.int32)
 
     @staticmethod
     def constant(x: Any, device: Any = None) -> torch.Tensor:

@@ -6,7 +6,7 @@ Sites that are on fake-quantize; sites that observe see every tensor of a traini
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,9 +28,15 @@ class Simulation:
         self._seen: dict[QuantSite, list[Tensor]] = {}
 
     def finish(self) -> None:
-        """Let the observers see what passed their sites."""
+        """Let the observers that are on see what passed their sites."""
+        for site, x in self.recorded():
+            if site.observing:
+                site.observe(x)
+
+    def recorded(self) -> Iterator[tuple[QuantSite, Tensor]]:
+        """(site, everything that reached it before quantization ``[rows, size]``) of an observing pass."""
         for site, tensors in self._seen.items():
-            site.observe(torch.cat([t.reshape(-1, site.size) for t in tensors]))
+            yield site, torch.cat([t.reshape(-1, site.size) for t in tensors])
 
     def weight(self, module: Weight) -> Tensor:
         """The module's weight, fake-quantized if it is on; once a forward."""
@@ -101,7 +107,7 @@ class Simulation:
         return torch.stack(outputs[::-1] if reverse else outputs)
 
     def _quantize(self, site: QuantSite, x: Tensor) -> Tensor:
-        if self.observing and site.observing:
+        if self.observing:
             self._seen.setdefault(site, []).append(x.detach())
         if not site.quantizing:
             return x

@@ -12,6 +12,7 @@ from irnn.cells import LSTM
 from irnn.errors import IrnnError
 from irnn.layers import NORMS, Embedding, Linear
 from irnn.losses import linear_cross_entropy
+from irnn.models.base import RecurrentModel
 from irnn.simulation import Simulation
 
 State = dict[str, Tensor]
@@ -44,7 +45,7 @@ class LanguageModelConfig:
             raise IrnnError(f"model.norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(RecurrentModel):
     """Token ids in, logits of the next token out, with carried state.
 
     The state is a dict name -> ``[batch, size]``, floats in training and in the stages before the last; in stage "all"
@@ -91,14 +92,24 @@ class LanguageModel(nn.Module):
         simulation.finish()
         return features, simulation
 
+    def integer_input(self, ids: Tensor) -> Tensor:
+        """What the program reads for ``ids``: the ids."""
+        return ids
+
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """ids ``[batch, time]`` int64 -> (float32 logits ``[batch, time, vocabulary]``, state)."""
-        features, simulation = self.simulate(ids, state, observing=self.training)
+        if self.integer:
+            logits_i32, state = self.frozen().run(ids, state)
+            return logits_i32 * self.frozen().program.logits_scale, state
+        features, simulation = self.simulate(ids, state, observing=self._observing)
         return simulation.linear(self.decoder, features).transpose(0, 1), simulation.state
 
     def loss(self, ids: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Mean cross-entropy in nats of targets ``[batch, time]``, and the state, cut off from this graph."""
-        features, simulation = self.simulate(ids, state, observing=self.training)
+        if self.integer:
+            logits, state = self(ids, state)
+            return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+        features, simulation = self.simulate(ids, state, observing=self._observing)
         weight = simulation.weight(self.decoder)
         loss = linear_cross_entropy(features, weight, self.decoder.bias, targets.T)
         return loss, {name: value.detach() for name, value in simulation.state.items()}

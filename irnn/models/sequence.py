@@ -1,0 +1,58 @@
+"""A recurrent stack alone: features in, hidden states out.  For benchmarks, sensors, and as the smallest example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irnn.cells import LSTM
+from irnn.models.base import RecurrentModel
+from irnn.quantizers import QuantSite
+from irnn.simulation import Simulation
+
+
+class SequenceModel(RecurrentModel):
+    """``features [batch, time, input_size] -> h [batch, time, hidden_size (x 2)]``; int8 features in the program."""
+
+    def __init__(self, lstm: LSTM, input_size: int) -> None:
+        super().__init__()
+        self.input_site = QuantSite("activation", input_size)
+        self.lstm = lstm
+
+    def wire(self, a: Any, x: Any) -> Any:
+        """Features -> hidden states, for any executor."""
+        return self.lstm.wire(a, x)
+
+    def program_wire(self, a: Any) -> None:
+        """The whole network for an executor that records a program."""
+        a.output("h", self.wire(a, a.features("x", self.input_site)))
+
+    def simulate(self, x: Tensor, state: dict[str, Tensor] | None, *, observing: bool) -> tuple[Tensor, Simulation]:
+        """Float hidden states ``[time, batch, ...]``, and the executor with the new state."""
+        if state is None:
+            state = {name: x.new_zeros(len(x), size) for name, size, _ in self.lstm.state_specs()}
+        simulation = Simulation(state, training=self.training, observing=observing)
+        h = self.wire(simulation, simulation.requantize(self.input_site, x.transpose(0, 1)))
+        simulation.finish()
+        return h, simulation
+
+    def forward(self, x: Tensor, state: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features ``[batch, time, input]`` -> (h, state); in stage "all" ``eval()`` takes and gives integers."""
+        if self.integer:
+            return self.frozen().run(x, state)
+        h, simulation = self.simulate(x, state, observing=self._observing)
+        return h.transpose(0, 1), simulation.state
+
+
+def random_layer(
+    input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False, norm: str | None = None,
+    seed: int = 0,
+) -> SequenceModel:  # fmt: skip
+    """A stack with random weights of a trained network's size, for benchmarks."""
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model = SequenceModel(LSTM(input_size, hidden_size, num_layers, bidirectional=bidirectional, norm=norm), input_size)
+    torch.set_rng_state(generator_state)
+    return model

@@ -1,0 +1,212 @@
+"""Staged quantization-aware training: which sites are on in which stage, calibration, and the table of sites.
+
+Usage::
+
+    qat.prepare(model, QuantConfig(weight=4), PwlConfig(pieces=16), stage="pwl")
+    qat.calibrate(model, batches)           # ranges, once
+    ...train...                             # then prepare(..., "weights"), train, "activations", train, "all", train
+    model.eval()                            # stage "all": the program's integers
+    program = irnn.convert(model)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from irnn.errors import IrnnError
+from irnn.layers import Activation, Embedding, Linear, Norm, Weight
+from irnn.models.base import RecurrentModel
+from irnn.pwl import METHODS
+from irnn.quantizers import QuantConfig, QuantSite, weight_scale
+
+# iRNN trains in this order; each stage includes the former.
+STAGES = ("float", "pwl", "weights", "activations", "all")
+STAGE_OF_ROLE = {
+    "weight": "weights",
+    "embedding": "weights",
+    "logits_weight": "weights",
+    "activation": "activations",
+    "hidden": "activations",
+    "preactivation": "activations",
+    "norm": "activations",
+    "gate": "activations",
+    "cell": "all",
+}
+
+
+@dataclass(frozen=True)
+class PwlConfig:
+    """``pieces`` of each activation's table and how it is fitted ("greedy" as in iRNN, or "optimal")."""
+
+    pieces: int = 16
+    fit: str = "greedy"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pieces, int) or self.pieces < 1:
+            raise IrnnError(f"pwl.pieces={self.pieces!r}: must be a whole number, at least 1")
+        if self.fit not in METHODS:
+            raise IrnnError(f"pwl.fit={self.fit!r}: allowed are {', '.join(METHODS)}")
+
+
+def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: str) -> RecurrentModel:
+    """Put ``model`` into ``stage``, in place: "float", "pwl", "weights", "activations" or "all".
+
+    Going from "float" on turns LayerNorms that are to be MadNorms into such (a forward pass changes, hence "pwl"
+    fine-tunes).  Ranges move in the middle stages and are frozen in "all".
+    """
+    if stage not in STAGES:
+        raise IrnnError(f"unknown stage {stage!r}; allowed are {', '.join(STAGES)}")
+    if getattr(getattr(model, "config", None), "tie_weights", False) and quant.embedding != quant.logits_weight:
+        raise IrnnError(
+            f"quant.embedding={quant.embedding} and quant.logits_weight={quant.logits_weight} differ, but "
+            "model.tie_weights makes them one tensor: set both to the same bits"
+        )
+    reached = STAGES.index(stage)
+
+    def on(role: str) -> bool:
+        return reached >= STAGES.index(STAGE_OF_ROLE[role])
+
+    for module in model.modules():
+        if isinstance(module, QuantSite):
+            module.configure(quant, observing=0 < reached < len(STAGES) - 1, quantizing=on(module.role))
+        elif isinstance(module, Weight):
+            module.configure(quant, quantizing=on(module.role))
+        elif isinstance(module, Activation):
+            module.configure(pwl.pieces if reached else None, pwl.fit, quantizing=on("gate"))
+        elif isinstance(module, Norm) and reached and module.target_kind == "mad":
+            module.become_mad()
+    model.stage = stage
+    model.thaw()
+    return model
+
+
+@torch.no_grad()
+def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
+    """Give every site its range: run the float network (exact activations, no dropout) over input batches.
+
+    Each batch is what ``model.simulate`` takes (token ids ``[batch, time]`` or features ``[batch, time, size]``); the
+    state is carried from one to the next while the batch size stays the same.
+    """
+    training = model.training
+    sites = [m for m in model.modules() if isinstance(m, QuantSite)]
+    activations = [m for m in model.modules() if isinstance(m, Activation)]
+    weights = [m for m in model.modules() if isinstance(m, Weight)]
+    saved = [(m, "observing", m.observing) for m in sites]
+    saved += [(m, "quantizing", m.quantizing) for m in (*sites, *weights, *activations)]
+    saved += [(m, "pieces", m.pieces) for m in activations]
+    try:
+        model.eval()
+        for module, name, _ in saved:
+            setattr(module, name, {"observing": True, "quantizing": False, "pieces": None}[name])
+        state, size, count = None, None, 0
+        for batch in batches:
+            _, simulation = model.simulate(batch, state if len(batch) == size else None, observing=True)
+            state, size, count = simulation.state, len(batch), count + 1
+    finally:
+        for module, name, value in saved:
+            setattr(module, name, value)
+        model.train(training)
+    if not count:
+        raise IrnnError("calibration got no batch; give at least one")
+    model.refresh()
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """One quantized tensor: where, what, how.  Ranges and scales are lists: one entry a group (gate) or tensor."""
+
+    name: str
+    role: str
+    bits: int
+    scale: list[float]
+    zero_point: list[int]
+    observed: list[tuple[float, float]]
+    clipped_share: float | None
+
+
+@torch.no_grad()
+def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> list[SiteInfo]:
+    """Every quantization site of a calibrated model.
+
+    With ``batches`` the share of elements that the present range clips is measured on them; without, it is None.
+    """
+    clipped = _clipped_shares(model, batches) if batches is not None else {}
+    rows, seen = [], set()
+    for name, module in model.named_modules():
+        if isinstance(module, QuantSite):
+            scale, zero_point = module.qparams()
+            observed = list(zip(module.observed_min.tolist(), module.observed_max.tolist(), strict=True))
+            rows.append(
+                SiteInfo(
+                    name, module.role, module.bits, scale.tolist(), zero_point.tolist(), observed, clipped.get(module)
+                )
+            )
+        elif isinstance(module, (Linear, Embedding)) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            scale = weight_scale(module.weight, module.bits, module.per_row).flatten()
+            scales = [float(scale.min()), float(scale.max())] if module.per_row else [float(scale)]
+            low, high = float(module.weight.min()), float(module.weight.max())
+            rows.append(SiteInfo(name, module.role, module.bits, scales, [0], [(low, high)], 0.0))
+    return rows
+
+
+def sites_table(rows: list[SiteInfo]) -> Table:
+    """The rows as a Rich table.  A weight with one scale a row shows the smallest and the largest."""
+    table = Table("site", "role", "bits", "scale", "zero point", "range", "clipped", title="quantization sites")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.role,
+            str(row.bits),
+            " ".join(f"{s:.3g}" for s in row.scale),
+            " ".join(map(str, row.zero_point)),
+            " ".join(f"{low:.3g}..{high:.3g}" for low, high in row.observed),
+            "" if row.clipped_share is None else f"{row.clipped_share:.2%}",
+        )
+    return table
+
+
+def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[QuantSite, float]:
+    """Share of elements outside each site's range, in the float simulation of the present stage."""
+    counts: dict[QuantSite, list[int]] = {}
+    training = model.training
+    model.eval()
+    for batch in batches:
+        _, simulation = model.simulate(batch, None, observing=True)
+        for site, x in simulation.recorded():
+            low_q, high_q = site.range()
+            scale, zero_point = site.simulation_parameters(x)
+            outside = ((x < (low_q - zero_point - 0.5) * scale) | (x >= (high_q - zero_point + 0.5) * scale)).sum()
+            total = counts.setdefault(site, [0, 0])
+            total[0] += int(outside)
+            total[1] += x.numel()
+    model.train(training)
+    return {site: outside / total for site, (outside, total) in counts.items()}
+
+
+@torch.no_grad()
+def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, float]:
+    """How far the float simulation that trains is from the integers that run: over the final states of ``batch``.
+
+    ``{"share": differing integers, "max_steps": largest difference in steps}``; the model must be in stage "all".
+    """
+    if model.stage != "all":
+        raise IrnnError(f"stage {model.stage!r} has no integers to compare with; prepare(..., stage='all') first")
+    training = model.training
+    model.eval()
+    _, simulation = model.simulate(batch, None, observing=False)
+    _, integers = model.frozen().run(model.integer_input(batch), None)
+    different, total, worst = 0, 0, 0
+    for name, _, site in model.lstm.state_specs():
+        scale, zero_point = site.simulation_parameters(simulation.state[name])
+        steps = (torch.floor(simulation.state[name] / scale + zero_point + 0.5) - integers[name]).abs()
+        different += int((steps > 0).sum())
+        total += steps.numel()
+        worst = max(worst, int(steps.max()))
+    model.train(training)
+    return {"share": different / total, "max_steps": worst}
