@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from irnn.data import TextConfig
 from irnn.errors import IrnnError
+from irnn.qat import PwlConfig, QuantConfig
 
 QAT_STAGES = ("pwl", "weights", "activations", "all")
 
@@ -101,7 +102,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The whole run. `model`, `quant` and `pwl` are checked by the classes of `irnn` that they configure."""
+    """The whole run. `model` lacks the size of the vocabulary, which the corpus decides."""
 
     name: str
     seed: int
@@ -111,8 +112,8 @@ class RunConfig:
     evaluation: EvaluationConfig
     data: TextConfig
     model: dict[str, Any]
-    quant: dict[str, Any]
-    pwl: dict[str, Any]
+    quant: QuantConfig
+    pwl: PwlConfig
     stages: StagesConfig
     logger: LoggerConfig
 

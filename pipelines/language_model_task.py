@@ -10,10 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from irnn.errors import IrnnError
-from pipelines.config import QAT_STAGES
+from irnn.models.base import RecurrentModel
 
 Batch = tuple[Tensor, Tensor]
 
@@ -26,13 +26,13 @@ def derived_seed(seed: int, stage: str, epoch: int) -> int:
 class LanguageModelTask(pl.LightningModule):
     """One training stage.
 
-    model: gives `loss(ids, targets, state) -> (loss, state)` and `initial_state(batch_size)`.  identity: written into
-    checkpoints and compared on resume.  rates: learning rate by epoch.
+    model: gives `loss(ids, targets, state) -> (loss, state)`, where the state None is the one before the first token.
+    identity: written into checkpoints and compared on resume.  rates: learning rate by epoch.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: RecurrentModel,
         *,
         stage: str,
         identity: str,
@@ -68,16 +68,14 @@ class LanguageModelTask(pl.LightningModule):
         for group in self.optimizers().param_groups:
             group["lr"] = self._rates[self.current_epoch]
         self._epoch_started = time.monotonic()
-        if self._stage in QAT_STAGES:
-            self.model.refresh()
+        self.model.refresh()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         ids, targets = batch
-        if self._carried is None:
-            self._carried = self.model.initial_state(len(ids))
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._bf16):
             loss, self._carried = self.model.loss(ids, targets, self._carried)
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=targets.numel())
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=targets.numel())
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -86,8 +84,6 @@ class LanguageModelTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         ids, targets = batch
-        if self._validation_state is None:
-            self._validation_state = self.model.initial_state(len(ids))
         loss, self._validation_state = self.model.loss(ids, targets, self._validation_state)
         self._validated.append((float(loss), targets.numel()))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from irnn.data import Corpus
 from irnn.models.language_model import LanguageModelConfig
-from pipelines.config import RunConfig
+from irnn.qat import STAGE_OF_ROLE
+from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.stages import Stage
 from pipelines.training import Training
 
@@ -18,18 +19,15 @@ def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -
     root = config.output_dir / "stages"
 
     def trained(name: str, previous: Stage | None, **more: Any) -> Stage:
-        inputs = {**_training_inputs(config, name), **more}
-        return Stage(name, inputs, previous, train, root)
+        return Stage(name, {**_training_inputs(config, name), **more}, previous, train, root)
 
-    float_stage = trained(
-        "float",
-        None,
-        model=set_values(architecture),
-        data=corpus.fingerprint,
-        seed=config.seed,
-    )
-    matched = trained("float_matched", float_stage)
-    return [float_stage, matched]
+    float_stage = trained("float", None, model=set_values(architecture), data=corpus.fingerprint, seed=config.seed)
+    stages = [float_stage, trained("float_matched", float_stage)]
+    latest = float_stage
+    for name in QAT_STAGES:
+        latest = trained(name, latest, pwl=set_values(config.pwl), quant=_quant_inputs(config, name))
+        stages.append(latest)
+    return stages
 
 
 def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
@@ -42,6 +40,14 @@ def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
         "batch_size": config.data.batch_size,
         "steps": config.data.steps,
     }
+
+
+def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
+    """Quantization settings that reach a stage: in `pwl` no weight is quantized yet, so a sweep over them shares it."""
+    values = set_values(config.quant)
+    if stage == "pwl":
+        return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
+    return values
 
 
 def set_values(settings: Any) -> dict[str, Any]:

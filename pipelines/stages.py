@@ -18,11 +18,16 @@ from pipelines.manifest import digest_of, read_manifest, write_manifest
 
 @dataclass
 class Result:
-    """What a stage hands back to be sealed: figures for the report and the files it wrote into its folder."""
+    """What a stage hands back to be sealed.
+
+    metrics: figures for the report.  files: what it wrote into its folder, as paths relative to it.  details: more
+    for the manifest.  scratch: files that only an interrupted run would need, removed once the stage is sealed.
+    """
 
     metrics: dict[str, Any]
-    files: list[str]
+    files: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    scratch: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,14 @@ class Stage:
     """One step of the pipeline.
 
     name: unique in a run.  inputs: everything that decides on the outcome, as JSON values.  previous: the stage whose
-    folder is read.  run: called with (own folder, previous folder or None); it writes its files into the folder and
-    may find there what an interrupted attempt has left.  root: folder in which the stage's own folder is made.
+    folder is read.  run: called with the stage; it writes its files into the stage's folder and may find there what an
+    interrupted attempt has left.  root: folder in which the stage's own folder is made.
     """
 
     name: str
     inputs: dict[str, Any]
     previous: Stage | None
-    run: Callable[[Stage, Path | None], Result]
+    run: Callable[[Stage], Result]
     root: Path
 
     @property
@@ -63,7 +68,7 @@ def run_stage(stage: Stage) -> dict[str, Any]:
         console.print(f"{stage.name}: running ({stage.folder})")
         stage.folder.mkdir(exist_ok=True)
         started = time.monotonic()
-        result = stage.run(stage, stage.previous.folder if stage.previous else None)
+        result = stage.run(stage)
         content = {
             "stage": stage.name,
             "digest": stage.digest,
@@ -73,7 +78,10 @@ def run_stage(stage: Stage) -> dict[str, Any]:
             "wall_seconds": round(time.monotonic() - started, 2),
             **result.details,
         }
-        return write_manifest(stage.folder, content, result.files)
+        manifest = write_manifest(stage.folder, content, result.files)
+        for name in result.scratch:
+            (stage.folder / name).unlink(missing_ok=True)
+        return manifest
 
 
 def run_stages(stages: Sequence[Stage], until: str | None) -> dict[str, dict[str, Any]]:

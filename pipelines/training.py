@@ -7,25 +7,32 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import nn
 
+from irnn import qat
 from irnn.data import Corpus, TextBatches
 from irnn.metrics import stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from pipelines.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
-from pipelines.config import LoggerConfig, RunConfig
+from pipelines.config import QAT_STAGES, LoggerConfig, RunConfig
 from pipelines.language_model_task import LanguageModelTask, derived_seed
+from pipelines.progress import StageProgressBar
 from pipelines.stages import Result, Stage
 
 # Rows of the validation stream during training: a quick estimate; the reported figures use one row.
 _VALIDATION_ROWS = 10
+
+
+# Batches of the training stream that give the quantization sites their first ranges.
+_CALIBRATION_BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,10 @@ class Training:
     corpus: Corpus
     architecture: LanguageModelConfig
 
-    def __call__(self, stage: Stage, previous: Path | None) -> Result:
+    def __call__(self, stage: Stage) -> Result:
         rates = self.config.stages.rates(stage.name)
-        model = self._model(stage, previous)
         task = LanguageModelTask(
-            model,
+            self._starting_model(stage),
             stage=stage.name,
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
@@ -48,27 +54,40 @@ class Training:
             optimizer=self.config.trainer.optimizer,
             bf16=self.config.precision(stage.name) == "bf16",
         )
-        self._fit(task, stage.folder, epochs=len(rates))
-        model.eval()
+        self._fit(task, stage.name, stage.folder, epochs=len(rates))
+        task.model.eval()
+        task.model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
         eos = self.corpus.vocabulary.eos
         metrics = {
-            "valid_perplexity": perplexity(model, self.corpus.valid, eos),
-            "test_perplexity": perplexity(model, self.corpus.test, eos),
+            "valid_perplexity": perplexity(task.model, self.corpus.valid, eos),
+            "test_perplexity": perplexity(task.model, self.corpus.test, eos),
         }
-        weights = save_weights(model, stage.folder)
-        (stage.folder / RESUME_FILE).unlink(missing_ok=True)
         details = {"epochs": len(rates), "seed": self.config.seed, "training_seconds": round(task.seconds, 2)}
-        return Result(metrics, [weights], details)
+        return Result(metrics, [save_weights(task.model, stage.folder)], details, scratch=[RESUME_FILE])
 
-    def _model(self, stage: Stage, previous: Path | None) -> nn.Module:
+    def trained_model(self, stage: Stage) -> LanguageModel:
+        """The model that a finished stage has left, in that stage's mode of computation."""
+        model = self._prepare(LanguageModel(self.architecture), stage.name)
+        model.load_state_dict(load_weights(stage.folder))
+        return model.eval()
+
+    def _starting_model(self, stage: Stage) -> LanguageModel:
         """The stage's model with the weights that it starts from."""
-        torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
-        model = LanguageModel(self.architecture)
-        if previous is not None:
-            model.load_state_dict(load_weights(previous))
-        return model
+        if stage.previous is None:
+            torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
+            return LanguageModel(self.architecture)
+        model = self._prepare(self.trained_model(stage.previous), stage.name)
+        if stage.previous.name == "float" and stage.name in QAT_STAGES:
+            batches = TextBatches(
+                self.corpus.train, self.corpus.vocabulary.eos, self.config.data.batch_size, self.config.data.steps
+            )
+            qat.calibrate(model, (ids for ids, _ in islice(batches, _CALIBRATION_BATCHES)))
+        return model.train()
 
-    def _fit(self, task: LanguageModelTask, folder: Path, epochs: int) -> None:
+    def _prepare(self, model: LanguageModel, stage: str) -> LanguageModel:
+        return qat.prepare(model, self.config.quant, self.config.pwl, stage if stage in QAT_STAGES else "float")
+
+    def _fit(self, task: LanguageModelTask, stage: str, folder: Path, epochs: int) -> None:
         settings, data = self.config.trainer, self.config.data
         resume = folder / RESUME_FILE
         _quiet_lightning()
@@ -82,7 +101,7 @@ class Training:
             )
         ]
         if settings.progress:
-            callbacks.append(RichProgressBar(leave=True))
+            callbacks.append(StageProgressBar(stage))
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=1,
@@ -133,6 +152,6 @@ def _quiet_lightning() -> None:
     """Leave out Lightning's advice about data workers and devices; its warnings about the run itself stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*"):
+    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("WANDB_SILENT", "true")
