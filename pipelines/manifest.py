@@ -83,6 +83,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def files_below(folder: Path, *names: str) -> list[str]:
+    """Paths of all files under `folder/name` of each name, relative to `folder`, sorted."""
+    return sorted(str(p.relative_to(folder)) for name in names for p in (folder / name).rglob("*") if p.is_file())
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

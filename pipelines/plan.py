@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from typing import Any
 
 from irnn.data import Corpus
 from irnn.models.language_model import LanguageModelConfig
 from irnn.qat import STAGE_OF_ROLE
+from pipelines import deploy
 from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.evaluate import Evaluation
+from pipelines.export import Export
+from pipelines.manifest import versions
 from pipelines.stages import Stage
 from pipelines.training import Training
 
@@ -27,7 +32,23 @@ def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -
     for name in QAT_STAGES:
         latest = trained(name, latest, pwl=set_values(config.pwl), quant=_quant_inputs(config, name))
         stages.append(latest)
-    return stages
+    return stages + _deployment(config, train, qat=latest, matched=stages[1])
+
+
+def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) -> list[Stage]:
+    """The stages after training; without TVM the program is evaluated by the interpreter and not compiled."""
+    root = config.output_dir / "stages"
+    program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
+    artefact = None
+    if deploy.available():
+        inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": versions()["apache-tvm"]}
+        artefact = Stage("artefact", inputs, program, deploy.Compilation(program), root)
+    tokens = config.evaluation.interpreter_tokens
+    evaluation = Evaluation(train, qat, program, artefact, tokens)
+    evaluate = Stage("evaluate", {"tokens": tokens}, artefact or program, evaluation, root)
+    if artefact is None:
+        return [program, evaluate]
+    return [program, artefact, evaluate, Stage("bench", {}, artefact, deploy.Bench(artefact, train.corpus), root)]
 
 
 def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:

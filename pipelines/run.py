@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from irnn.data import load_corpus
 from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModelConfig
+from pipelines import deploy
 from pipelines.config import RunConfig, read_section
+from pipelines.console import console
+from pipelines.export import PROGRAM
+from pipelines.manifest import FILE as MANIFEST
+from pipelines.manifest import digest_of, write_json
 from pipelines.plan import plan
-from pipelines.stages import run_stages
+from pipelines.report import Manifests, results_of, table_of
+from pipelines.stages import Stage, run_stages
+
+RESULTS = "results.json"
 
 
-def run(config: RunConfig) -> None:
-    """Run the stages of `config` that have not been run, write `results.json` and print the table."""
+def run(config: RunConfig) -> dict[str, Any]:
+    """Run the stages of `config` that have not been run, print the table; the results that it shows.
+
+    A complete run (`until` is null) leaves `<output_dir>/<name>/<digest>/` with `results.json`, the manifests of its
+    stages, the program and the compiled artefact.
+    """
     torch.set_num_threads(config.trainer.threads)
     corpus = load_corpus(config.data)
     if "vocabulary_size" in config.model:
@@ -21,4 +37,26 @@ def run(config: RunConfig) -> None:
     model = {**config.model, "vocabulary_size": len(corpus.vocabulary)}
     architecture = read_section(LanguageModelConfig, model, "model.")
     stages = plan(config, corpus, architecture)
-    run_stages(stages, config.until)
+    manifests = run_stages(stages, config.until)
+    digest = digest_of([stage.digest for stage in stages])
+    results = results_of(config.name, digest, config.seed, manifests)
+    console.print(table_of(results))
+    if not deploy.available():
+        console.print("Not compiled and not timed: TVM is not installed (pip install 'irnn[tvm]').")
+    if config.until is None:
+        folder = config.output_dir / config.name / digest
+        _assemble(folder, stages, manifests, results)
+        console.print(f"results, program and artefact: {folder}")
+    return results
+
+
+def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: dict[str, Any]) -> None:
+    """Make the run's own folder from the shared stages; `results.json` comes last and says that it is complete."""
+    (folder / RESULTS).unlink(missing_ok=True)
+    for stage in stages:
+        write_json(folder / "stages" / stage.name / MANIFEST, manifests[stage.name] | {"folder": str(stage.folder)})
+        for name in (PROGRAM, deploy.ARTEFACT):
+            if (stage.folder / name).is_dir():
+                shutil.rmtree(folder / name, ignore_errors=True)
+                shutil.copytree(stage.folder / name, folder / name)
+    write_json(folder / RESULTS, results)

@@ -1,0 +1,38 @@
+"""The stage `program`: from the trained network to the integer-only program and its float twin on disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from irnn import convert, float_program
+from pipelines.manifest import files_below
+from pipelines.stages import Result, Stage
+from pipelines.training import Training
+
+PROGRAM = "program"
+FLOAT_PROGRAM = "float_program"
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes `program/` (with the vocabulary beside it) and `float_program/`, the baseline from `float_matched`."""
+
+    training: Training
+    matched: Stage
+
+    def __call__(self, stage: Stage) -> Result:
+        for name in (PROGRAM, FLOAT_PROGRAM):
+            shutil.rmtree(stage.folder / name, ignore_errors=True)
+        model = self.training.trained_model(stage.previous)
+        program = convert(model)
+        program.check()
+        program.save(stage.folder / PROGRAM)
+        self.training.corpus.vocabulary.save(stage.folder / PROGRAM / VOCABULARY)
+        float_program(self.training.trained_model(self.matched)).save(stage.folder / FLOAT_PROGRAM)
+        metrics = {
+            "integer_bytes": program.size_bytes(),
+            "float_bytes": 4 * sum(parameter.numel() for parameter in model.parameters()),
+        }
+        return Result(metrics, files_below(stage.folder, PROGRAM, FLOAT_PROGRAM))

@@ -1,0 +1,100 @@
+"""What a run shows at its end: `results.json` for machines and one table for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from pipelines.manifest import commit, versions
+
+Manifests = dict[str, dict[str, Any]]
+
+# Rows of the table: name of the stage -> what it is called in the results.
+_STAGES = {
+    "float": "float",
+    "float_matched": "float_matched",
+    "pwl": "pwl",
+    "weights": "weights",
+    "activations": "activations",
+    "all": "qat",
+    "evaluate": "integer",
+}
+_EXPLANATION = {
+    "float": "float",
+    "float_matched": "float, same epochs as QAT",
+    "pwl": "+ piecewise-linear activations",
+    "weights": "+ integer weights",
+    "activations": "+ integer activations",
+    "qat": "+ integer cell state (QAT)",
+    "integer": "integer-only program",
+}
+
+
+def results_of(name: str, digest: str, seed: int, manifests: Manifests) -> dict[str, Any]:
+    """Everything a run has measured, as JSON values; what has not run is null."""
+    bench = manifests.get("bench", {}).get("metrics", {})
+    program = manifests.get("program", {}).get("metrics", {})
+    evaluation = manifests.get("evaluate", {}).get("metrics", {})
+    return {
+        "experiment": name,
+        "digest": digest,
+        "seed": seed,
+        "stages": {
+            _STAGES[stage]: {key: manifest["metrics"][key] for key in ("valid_perplexity", "test_perplexity")}
+            for stage, manifest in manifests.items()
+            if stage in _STAGES
+        },
+        "mismatches": evaluation.get("mismatches"),
+        "size_bytes": {"float": program.get("float_bytes"), "integer": program.get("integer_bytes")},
+        "us_per_token": {key: bench.get(key) for key in ("tvm_float", "tvm_integer")},
+        "epochs": {stage: manifest["epochs"] for stage, manifest in manifests.items() if "epochs" in manifest},
+        "wall_seconds": {stage: manifest["wall_seconds"] for stage, manifest in manifests.items()},
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def table_of(results: dict[str, Any]) -> Table:
+    """One row a stage: perplexity, size, time per token, speed-up, mismatching integers."""
+    table = Table(title=f"{results['experiment']}, seed {results['seed']} ({results['digest']})", title_justify="left")
+    table.add_column("stage")
+    for column in ("valid ppl", "test ppl", "size", "us/token", "speed-up", "mismatches"):
+        table.add_column(column, justify="right")
+    for stage, perplexities in results["stages"].items():
+        cells = _deployment_cells(stage, results)
+        table.add_row(
+            _EXPLANATION[stage],
+            f"{perplexities['valid_perplexity']:.2f}",
+            f"{perplexities['test_perplexity']:.2f}",
+            *cells,
+        )
+    return table
+
+
+def _deployment_cells(stage: str, results: dict[str, Any]) -> tuple[str, str, str, str]:
+    """(size, us/token, speed-up, mismatches) where they belong to the stage."""
+    size, latency = results["size_bytes"], results["us_per_token"]
+    mismatches = results["mismatches"] or {}
+    if stage == "float_matched":
+        return _bytes(size["float"]), _microseconds(latency["tvm_float"]), "1.0x" if latency["tvm_float"] else "", ""
+    if stage == "qat":
+        return "", "", "", _mismatch(mismatches.get("interpreter_vs_qat"))
+    if stage == "integer":
+        both = latency["tvm_float"] and latency["tvm_integer"]
+        speed_up = f"{latency['tvm_float'] / latency['tvm_integer']:.1f}x" if both else ""
+        count = _mismatch(mismatches.get("tvm_vs_interpreter"))
+        return _bytes(size["integer"]), _microseconds(latency["tvm_integer"]), speed_up, count
+    return "", "", "", ""
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.2f} MB"
+
+
+def _microseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _mismatch(found: dict[str, int] | None) -> str:
+    return "" if found is None else f"{found['count']} of {found['compared']:,}"
