@@ -1,7 +1,7 @@
 """The parametrized parts of a recurrent network: linear, embedding, norm, activation.
 
 They hold parameters and say how those are quantized; what is computed with them is the business of an executor
-(``irnn.simulation`` in float for training, ``irnn.convert`` for recording the program).
+(``irnn.simulation`` in float for training, ``irnn.export`` for recording the program).
 """
 
 from __future__ import annotations

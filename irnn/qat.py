@@ -190,10 +190,11 @@ def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[Qu
 
 
 @torch.no_grad()
-def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, float]:
-    """How far the float simulation that trains is from the integers that run: over the final states of ``batch``.
+def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, dict[str, float]]:
+    """How far the float simulation that trains is from the integers that run, in the states after ``batch``.
 
-    ``{"share": differing integers, "max_steps": largest difference in steps}``; the model must be in stage "all".
+    Per role ("hidden", "cell"): ``{"share": of integers that differ, "max_steps": largest difference}``.  The model
+    must be in stage "all".  Differences feed back through the recurrence, so a longer batch shows more of them.
     """
     if model.stage != "all":
         raise IrnnError(f"stage {model.stage!r} has no integers to compare with; prepare(..., stage='all') first")
@@ -201,12 +202,11 @@ def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, float
     model.eval()
     _, simulation = model.simulate(batch, None, observing=False)
     _, integers = model.frozen().run(model.integer_input(batch), None)
-    different, total, worst = 0, 0, 0
+    steps: dict[str, list[Tensor]] = {}
     for name, _, site in model.lstm.state_specs():
         scale, zero_point = site.simulation_parameters(simulation.state[name])
-        steps = (torch.floor(simulation.state[name] / scale + zero_point + 0.5) - integers[name]).abs()
-        different += int((steps > 0).sum())
-        total += steps.numel()
-        worst = max(worst, int(steps.max()))
+        simulated = torch.floor(simulation.state[name] / scale + zero_point + 0.5)
+        steps.setdefault(site.role, []).append((simulated - integers[name]).abs().flatten())
     model.train(training)
-    return {"share": different / total, "max_steps": worst}
+    joined = {role: torch.cat(parts) for role, parts in steps.items()}
+    return {role: {"share": float((d > 0).double().mean()), "max_steps": int(d.max())} for role, d in joined.items()}

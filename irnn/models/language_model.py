@@ -88,7 +88,10 @@ class LanguageModel(RecurrentModel):
         """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""
         state = self.initial_state(len(ids)) if state is None else state
         simulation = Simulation(state, training=self.training, observing=observing)
-        features = self.wire(simulation, ids.T)
+        # Fake-quantized values need more bits of mantissa than bfloat16 has.
+        autocast = torch.is_autocast_enabled(ids.device.type) and self.stage in ("float", "pwl")
+        with torch.autocast(ids.device.type, enabled=autocast):
+            features = self.wire(simulation, ids.T)
         simulation.finish()
         return features, simulation
 

@@ -38,6 +38,11 @@ class SequenceModel(RecurrentModel):
         simulation.finish()
         return h, simulation
 
+    def integer_input(self, x: Tensor) -> Tensor:
+        """What the program reads for features ``x``: their integers."""
+        scale, zero_point = self.input_site.simulation_parameters(x)
+        return torch.floor(x / scale + zero_point + 0.5).clamp(*self.input_site.range()).to(torch.int8)
+
     def forward(self, x: Tensor, state: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Features ``[batch, time, input]`` -> (h, state); in stage "all" ``eval()`` takes and gives integers."""
         if self.integer:

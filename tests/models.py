@@ -1,0 +1,42 @@
+"""Small models for the tests, trained for a moment where it matters."""
+
+import torch
+
+import irnn
+from irnn import qat
+from irnn.models.sequence import SequenceModel, random_layer
+
+VOCABULARY = 60
+
+
+def language_model(*, norm=None, layers=1, tie=True, size=24, dropout=0.1, seed=0) -> irnn.LanguageModel:
+    """A float model with weights large enough for gates to move."""
+    torch.manual_seed(seed)
+    config = irnn.LanguageModelConfig(
+        VOCABULARY, size, size, num_layers=layers, dropout=dropout, tie_weights=tie, norm=norm
+    )
+    model = irnn.LanguageModel(config)
+    with torch.no_grad():
+        for parameter in model.lstm.parameters():
+            parameter.mul_(2.0)
+        model.embedding.weight.mul_(8.0)
+    return model
+
+
+def ids(batch=4, time=40, seed=1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCABULARY, (batch, time), generator=generator)
+
+
+def quantized(model: irnn.LanguageModel, quant=None, pwl=None) -> irnn.LanguageModel:
+    """Straight to stage "all" with calibrated ranges (post-training quantization), in eval mode."""
+    qat.prepare(model, quant or irnn.QuantConfig(), pwl or irnn.PwlConfig(), "all")
+    qat.calibrate(model, [ids(), ids(seed=2)])
+    return model.eval()
+
+
+def quantized_layer(quant=None, **arguments) -> SequenceModel:
+    model = random_layer(9, 16, **arguments)
+    qat.prepare(model, quant or irnn.QuantConfig(), irnn.PwlConfig(), "all")
+    qat.calibrate(model, [torch.randn(4, 30, 9, generator=torch.Generator().manual_seed(0))])
+    return model.eval()

@@ -1,0 +1,87 @@
+"""The cells against torch.nn.LSTM, and norms against their definitions."""
+
+import itertools
+
+import pytest
+import torch
+
+from irnn.cells import LSTM
+from irnn.errors import IrnnError
+from irnn.layers import MAD_OF_GAUSSIAN, Norm
+from irnn.losses import linear_cross_entropy
+
+CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))
+
+
+@pytest.mark.parametrize(("layers", "bidirectional", "bias", "batch_first"), CASES)
+def test_equals_torch_lstm(layers, bidirectional, bias, batch_first):
+    torch.manual_seed(0)
+    arguments = dict(num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=batch_first)
+    theirs, ours = torch.nn.LSTM(5, 7, **arguments), LSTM(5, 7, **arguments)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, 4, 5)
+    batch = 3 if batch_first else 4
+    directions = layers * (1 + bidirectional)
+    for state in (None, (torch.randn(directions, batch, 7), torch.randn(directions, batch, 7))):
+        y, (h, c) = theirs(x, state)
+        y_ours, (h_ours, c_ours) = ours(x, state)
+        for a, b in ((y, y_ours), (h, h_ours), (c, c_ours)):
+            torch.testing.assert_close(b, a, rtol=0, atol=1e-6)
+
+
+def test_gradients_equal_torch_lstm():
+    torch.manual_seed(0)
+    theirs, ours = torch.nn.LSTM(5, 7, 2), LSTM(5, 7, 2)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(6, 4, 5)
+    theirs(x)[0].square().sum().backward()
+    ours(x)[0].square().sum().backward()
+    torch.testing.assert_close(ours.layers[1].cells["forward_cell"].w_h.weight.grad, theirs.weight_hh_l1.grad)
+
+
+def test_layer_norm_becomes_its_mad_twin_on_gaussian_data():
+    torch.manual_seed(0)
+    norm = Norm("mad", 2 * 4096, groups=2)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    x = torch.randn(8, 2 * 4096) * 3 + 1
+    before = norm(x)
+    norm.become_mad()
+    after = norm(x)
+    assert norm.kind == "mad"
+    # The sample's mean absolute deviation is within 2 % of a Gaussian's at 4096 elements.
+    assert float((after - before).detach().abs().max() / before.detach().abs().max()) < 0.02
+    weight = norm.weight.detach().clone()
+    norm.become_mad()
+    torch.testing.assert_close(norm.weight, weight, rtol=0, atol=0)
+
+
+def test_mad_norm_is_its_definition_per_group():
+    norm = Norm("mad", 6, groups=2)
+    norm.become_mad()
+    x = torch.tensor([[1.0, 2.0, 6.0, -4.0, 0.0, 1.0]])
+    rows = x.reshape(2, 3)
+    centred = rows - rows.mean(1, keepdim=True)
+    expected = centred / centred.abs().mean(1, keepdim=True) * MAD_OF_GAUSSIAN
+    torch.testing.assert_close(norm(x).detach(), expected.reshape(1, 6), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("arguments", [dict(input_size=0), dict(hidden_size=0), dict(num_layers=0), dict(norm="batch")])
+def test_bad_arguments_are_named(arguments):
+    with pytest.raises(IrnnError, match=r"positive|norm"):
+        LSTM(**({"input_size": 3, "hidden_size": 3} | arguments))
+
+
+def test_chunked_cross_entropy_equals_torch():
+    torch.manual_seed(0)
+    x = torch.randn(5, 15, 12, requires_grad=True)
+    weight, bias = torch.randn(40, 12, requires_grad=True), torch.randn(40, requires_grad=True)
+    targets = torch.randint(0, 40, (5, 15))
+    ours = linear_cross_entropy(x, weight, bias, targets)
+    theirs = torch.nn.functional.cross_entropy((x @ weight.T + bias).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad(ours * 3, (x, weight, bias)),
+        torch.autograd.grad(theirs * 3, (x, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
