@@ -90,13 +90,13 @@ class NormLayer:
         y = []
         for group in range(self.groups):
             part = slice(group * length, (group + 1) * length)
-            t = (_mad if self.kind == "mad_norm" else _standardized)(x[part])
+            t = (mad_normalized if self.kind == "mad_norm" else standardized)(x[part])
             acc = [g * v + b for g, v, b in zip(self.gamma[part], t, self.beta[part], strict=True)]
             y += [clamp(self.factors.times(group, a), self.limits) for a in acc]
         return y
 
 
-def _mad(x: Row) -> Row:
+def mad_normalized(x: Row) -> Row:
     """x - mean over the mean absolute deviation, with 10 fractional bits, as int16."""
     n = len(x)
     centred = [n * v - sum(x) for v in x]
@@ -107,7 +107,7 @@ def _mad(x: Row) -> Row:
     return [clamp(nearest(u * reciprocal, 2**38), (-32768, 32767)) for u in centred]
 
 
-def _standardized(x: Row) -> Row:
+def standardized(x: Row) -> Row:
     """x - mean over the standard deviation, with 10 fractional bits, as int16; the root has 5 fractional bits."""
     n = len(x)
     spread = n * sum(v * v for v in x) - sum(x) ** 2
