@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,12 @@ class AtomicCheckpointIO(CheckpointIO):
         self, path: str, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         try:
+            # torch.load does not compare the checksums that torch.save has written.
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
             return torch.load(path, map_location=map_location, weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, OSError):
+        except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, OSError):
             raise IrnnError(
                 f"{path} is not a readable checkpoint (truncated, edited or from another version); "
                 "delete it to start this stage again"

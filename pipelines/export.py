@@ -30,9 +30,7 @@ class Export:
         program.check()
         program.save(stage.folder / PROGRAM)
         self.training.corpus.vocabulary.save(stage.folder / PROGRAM / VOCABULARY)
-        float_program(self.training.trained_model(self.matched)).save(stage.folder / FLOAT_PROGRAM)
-        metrics = {
-            "integer_bytes": program.size_bytes(),
-            "float_bytes": 4 * sum(parameter.numel() for parameter in model.parameters()),
-        }
+        baseline = float_program(self.training.trained_model(self.matched))
+        baseline.save(stage.folder / FLOAT_PROGRAM)
+        metrics = {"integer_bytes": program.size_bytes(), "float_bytes": baseline.size_bytes()}
         return Result(metrics, files_below(stage.folder, PROGRAM, FLOAT_PROGRAM))

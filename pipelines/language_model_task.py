@@ -17,6 +17,9 @@ from irnn.models.base import RecurrentModel
 
 Batch = tuple[Tensor, Tensor]
 
+# Nats per word; a uniform guess over a million words has 14.
+_DIVERGED = 50.0
+
 
 def derived_seed(seed: int, stage: str, epoch: int) -> int:
     """Seed of one epoch: depends on nothing that happened before, so a resumed run draws the same numbers."""
@@ -90,12 +93,12 @@ class LanguageModelTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         tokens = sum(count for _, count in self._validated)
         loss = sum(loss * count for loss, count in self._validated) / tokens
-        if not math.isfinite(loss):
+        if not loss < _DIVERGED:
             raise IrnnError(
                 f"stage {self._stage}, epoch {self.current_epoch + 1}: the validation loss is {loss}, training has "
                 f"diverged; lower stages.{self._stage}.lr or trainer.clip"
             )
-        self.log("valid_perplexity", math.exp(min(loss, 80.0)), prog_bar=True)
+        self.log("valid_perplexity", math.exp(loss), prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
         self.seconds += time.monotonic() - self._epoch_started

@@ -22,12 +22,12 @@ _STAGES = {
 }
 _EXPLANATION = {
     "float": "float",
-    "float_matched": "float, same epochs as QAT",
-    "pwl": "+ piecewise-linear activations",
+    "float_matched": "float, matched epochs",
+    "pwl": "+ PWL activations",
     "weights": "+ integer weights",
     "activations": "+ integer activations",
-    "qat": "+ integer cell state (QAT)",
-    "integer": "integer-only program",
+    "qat": "+ integer cell (QAT)",
+    "integer": "integer program",
 }
 
 

@@ -42,7 +42,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     results = results_of(config.name, digest, config.seed, manifests)
     console.print(table_of(results))
     if not deploy.available():
-        console.print("Not compiled and not timed: TVM is not installed (pip install 'irnn[tvm]').")
+        console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
     if config.until is None:
         folder = config.output_dir / config.name / digest
         _assemble(folder, stages, manifests, results)

@@ -117,13 +117,16 @@ class Training:
             default_root_dir=folder,
         )
         eos = self.corpus.vocabulary.eos
-        trainer.fit(
-            task,
-            TextBatches(self.corpus.train, eos, data.batch_size, data.steps),
-            TextBatches(self.corpus.valid, eos, _VALIDATION_ROWS, data.steps),
-            ckpt_path=resume if resume.is_file() else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                task,
+                TextBatches(self.corpus.train, eos, data.batch_size, data.steps),
+                TextBatches(self.corpus.valid, eos, min(_VALIDATION_ROWS, len(self.corpus.valid)), data.steps),
+                ckpt_path=resume if resume.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
+            raise KeyboardInterrupt from None
 
 
 @torch.no_grad()

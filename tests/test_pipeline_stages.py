@@ -1,0 +1,164 @@
+"""Caching of stages, manifests and damaged files, on stages that train nothing."""
+
+import errno
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from irnn.errors import IrnnError
+from pipelines import manifest
+from pipelines.checkpoints import AtomicCheckpointIO, load_weights, save_weights
+from pipelines.stages import Result, Stage, run_stage, run_stages
+
+
+class Counter:
+    """A stage that writes one file and counts how often it ran."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.runs = 0
+        self.failures = failures
+
+    def __call__(self, stage: Stage) -> Result:
+        self.runs += 1
+        (stage.folder / "output").write_text(stage.name)
+        if self.runs <= self.failures:
+            raise IrnnError("half-way")
+        return Result({"figure": self.runs}, ["output"])
+
+
+def test_a_stage_runs_once_for_one_set_of_inputs(tmp_path: Path) -> None:
+    run = Counter()
+    first = run_stage(Stage("a", {"x": 1}, None, run, tmp_path))
+    assert run_stage(Stage("a", {"x": 1}, None, run, tmp_path)) == first
+    assert run.runs == 1
+    run_stage(Stage("a", {"x": 2}, None, run, tmp_path))
+    assert run.runs == 2
+
+
+def test_inputs_of_a_stage_change_all_that_follow(tmp_path: Path) -> None:
+    run = Counter()
+    folders = []
+    for x in (1, 2):
+        before = Stage("a", {"x": x}, None, run, tmp_path)
+        folders.append(Stage("b", {}, before, run, tmp_path).folder)
+    assert folders[0] != folders[1]
+
+
+def test_a_stage_that_failed_is_not_trusted(tmp_path: Path) -> None:
+    run = Counter(failures=1)
+    stage = Stage("a", {}, None, run, tmp_path)
+    with pytest.raises(IrnnError, match="half-way"):
+        run_stage(stage)
+    assert manifest.read_manifest(stage.folder) is None
+    assert run_stage(stage)["metrics"] == {"figure": 2}
+
+
+def test_until_stops_and_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    run = Counter()
+    stages = [Stage(name, {}, None, run, tmp_path) for name in ("a", "b", "c")]
+    with pytest.raises(IrnnError, match="until=d is no stage; allowed: a, b, c, or null for all"):
+        run_stages(stages, "d")
+    assert run.runs == 0
+    assert list(run_stages(stages, "b")) == ["a", "b"]
+
+
+def _slow_stage(stage: Stage) -> Result:
+    with (stage.folder / "log").open("a") as log:
+        log.write("ran\n")
+    time.sleep(0.3)
+    return Result({}, ["log"])
+
+
+def test_two_processes_run_a_stage_once(tmp_path: Path) -> None:
+    stage = Stage("a", {}, None, _slow_stage, tmp_path)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=run_stage, args=(stage,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(20)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (stage.folder / "log").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "output").write_text("edited"), "not the file that the stage wrote"),
+        (lambda folder: (folder / "output").unlink(), "missing or not the file"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged; delete the folder"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "is damaged; delete the folder"),
+        (
+            lambda folder: (folder / "manifest.json").write_text(
+                json.dumps(json.loads((folder / "manifest.json").read_text()) | {"format": 0})
+            ),
+            "is of format 0",
+        ),
+    ],
+)
+def test_damaged_results_are_refused_in_one_line(tmp_path: Path, damage: object, message: str) -> None:
+    stage = Stage("a", {}, None, Counter(), tmp_path)
+    run_stage(stage)
+    damage(stage.folder)
+    with pytest.raises(IrnnError, match=message) as caught:
+        run_stage(stage)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    manifest.write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(manifest.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        manifest.write_atomically(path, b"new content")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_round_trip_and_truncation(tmp_path: Path) -> None:
+    table = torch.nn.Parameter(torch.randn(3, 2))
+    model = torch.nn.Module()
+    model.one, model.two = table, table
+    save_weights(model, tmp_path)
+    loaded = load_weights(tmp_path)
+    assert np.array_equal(loaded["two"].numpy(), table.detach().numpy())
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-5])
+    with pytest.raises(IrnnError, match="cannot be read"):
+        load_weights(tmp_path)
+
+
+class _Stranger:
+    """Something that only running the file's code could bring back."""
+
+
+@pytest.mark.parametrize("change", ["truncated", "edited", "empty", "code"])
+def test_bad_checkpoints_are_one_clear_line(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "resume.ckpt"
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"epoch": 1, "state_dict": {"w": torch.arange(1000.0)}}, str(path))
+    assert io.load_checkpoint(str(path))["epoch"] == 1
+    content = bytearray(path.read_bytes())
+    if change == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif change == "edited":
+        where = content.index(torch.tensor([500.0, 501.0]).numpy().tobytes())
+        content[where] ^= 0x40
+        path.write_bytes(content)
+    elif change == "empty":
+        path.write_bytes(b"")
+    else:
+        torch.save({"epoch": _Stranger()}, path)
+    with pytest.raises(IrnnError, match=r"is not a readable checkpoint .* delete it to start this") as caught:
+        io.load_checkpoint(str(path))
+    assert "\n" not in str(caught.value)

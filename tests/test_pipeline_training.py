@@ -1,0 +1,169 @@
+"""Training stages: resume is exact, seeds and modes are right, sweeps share what they can."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from irnn.data import load_corpus
+from irnn.errors import IrnnError
+from irnn.models.language_model import LanguageModelConfig
+from pipelines import deploy
+from pipelines.checkpoints import load_weights
+from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.plan import plan
+from pipelines.run import run
+from pipelines.stages import Stage
+from tests.tiny_run import ROOT, tiny_config, tiny_overrides
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> object:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def stages_of(config: RunConfig) -> dict[str, Stage]:
+    corpus = load_corpus(config.data)
+    architecture = LanguageModelConfig(vocabulary_size=len(corpus.vocabulary), **config.model)
+    return {stage.name: stage for stage in plan(config, corpus, architecture)}
+
+
+# Runs in a process of its own: kills itself with SIGKILL as soon as the named stage has written its n-th checkpoint.
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tests.tiny_run import composed
+from pipelines import checkpoints
+from pipelines.config import read_config
+from pipelines.run import run
+save, seen = checkpoints.AtomicCheckpointIO.save_checkpoint, []
+def save_and_die(self, checkpoint, path, storage_options=None):
+    save(self, checkpoint, path, storage_options)
+    seen.append(path)
+    if sum("{stage}-" in name for name in map(str, seen)) == {count}:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoints.AtomicCheckpointIO.save_checkpoint = save_and_die
+run(read_config(composed(*sys.argv[1:])))
+"""
+
+
+def run_and_kill(stage: str, count: int, overrides: list[str]) -> None:
+    script = KILLED.format(root=str(ROOT), stage=stage, count=count)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script, *overrides], env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(("stage", "checkpoint"), [("float", 1), ("float", 3), ("activations", 1)])
+def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: str, checkpoint: int) -> None:
+    # Dropout, two epochs a stage and moving ranges: whatever could differ after a resume is in play.
+    more = ["model.dropout=0.3", "stages.activations.epochs=2", f"until={stage}"]
+    unbroken = tiny_config(tmp_path / "unbroken", *more)
+    run(unbroken)
+    broken = tiny_overrides(tmp_path / "broken")
+    run_and_kill(stage, checkpoint, [*broken, *more])
+    config = tiny_config(tmp_path / "broken", *more)
+    folder = stages_of(config)[stage].folder
+    assert (folder / "resume.ckpt").is_file()
+    assert not (folder / "manifest.json").exists()
+    run(config)
+    expected = load_weights(stages_of(unbroken)[stage].folder)
+    resumed = load_weights(folder)
+    assert expected.keys() == resumed.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]) or (tensor.isnan() & resumed[name].isnan()).all(), name
+    manifests = [json.loads((stages_of(c)[stage].folder / "manifest.json").read_text()) for c in (unbroken, config)]
+    assert manifests[0]["metrics"] == manifests[1]["metrics"]
+    assert not (folder / "resume.ckpt").exists()
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    weights = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        config = tiny_config(tmp_path / name, f"seed={seed}", "until=float", "stages.float.epochs=1")
+        run(config)
+        weights[name] = load_weights(stages_of(config)["float"].folder)["decoder.weight"]
+    assert torch.equal(weights["a"], weights["b"])
+    assert not torch.equal(weights["a"], weights["c"])
+
+
+def test_every_stage_trains_in_training_mode_from_the_previous_weights(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "until=activations", "stages.float.epochs=1")
+    run(config)
+    stages = stages_of(config)
+    for name in ("float", "float_matched", *QAT_STAGES):
+        model = stages[name].run._starting_model(stages[name])
+        assert all(module.training for module in model.modules()), name
+        if name != "float":
+            before = load_weights(stages[name].previous.folder)["decoder.weight"]
+            assert torch.equal(model.decoder.weight, before)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path) -> None:
+    overrides = [*tiny_overrides(tmp_path), "until=float"]
+    run_and_kill("float", 1, overrides)
+    config = tiny_config(tmp_path, "until=float")
+    checkpoint = stages_of(config)["float"].folder / "resume.ckpt"
+    other = tiny_config(tmp_path, "until=float", "seed=2")
+    target = stages_of(other)["float"].folder
+    target.mkdir()
+    (target / "resume.ckpt").write_bytes(checkpoint.read_bytes())
+    with pytest.raises(IrnnError, match="the checkpoint belongs to float-"):
+        run(other)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(IrnnError, match="is not a readable checkpoint"):
+        run(config)
+
+
+def test_digests_share_what_does_not_depend_on_a_setting(tmp_path: Path) -> None:
+    base = stages_of(tiny_config(tmp_path))
+
+    def changed(*overrides: str) -> set[str]:
+        other = stages_of(tiny_config(tmp_path, *overrides))
+        return {name for name in base if base[name].digest != other[name].digest}
+
+    everything = set(base)
+    after_float = everything - {"float"}
+    quantized = after_float - {"float_matched"}
+    assert changed("trainer.threads=2", "trainer.progress=true", "logger=csv_tensorboard", "name=other") == set()
+    assert changed("seed=2") == changed("model.dropout=0.1") == changed("data.steps=9") == everything
+    assert changed("stages.float.epochs=4") == changed("trainer.precision=bf16") == everything
+    assert changed("quant.weight=4") == quantized - {"pwl"}
+    assert changed("quant.cell=12") == changed("pwl.pieces=4") == quantized
+    assert changed("stages.all.lr=0.1") == after_float - {"pwl", "weights", "activations"}
+    assert changed("evaluation.interpreter_tokens=30") == {"evaluate"}
+
+
+def test_a_diverging_training_says_so(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "until=float", "trainer.optimizer=sgd", "stages.float.lr=1e30", "trainer.clip=1e9")
+    with pytest.raises(IrnnError, match=r"training has diverged; lower stages\.float\.lr"):
+        run(config)
+
+
+def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(deploy, "available", lambda: False)
+    config = tiny_config(tmp_path, "stages.float.epochs=1")
+    results = run(config)
+    printed = capsys.readouterr().out
+    assert "not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')" in printed
+    (folder,) = (config.output_dir / "quickstart").iterdir()
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert results["mismatches"]["interpreter_vs_qat"]["count"] == 0
+    assert results["mismatches"]["interpreter_vs_qat"]["compared"] > 400
+    assert results["mismatches"]["tvm_vs_interpreter"] is None
+    assert results["stages"]["integer"] == pytest.approx(results["stages"]["qat"], rel=1e-6)
+    assert set(results["stages"]) == {"float", "float_matched", "pwl", "weights", "activations", "qat", "integer"}
+    assert results["size_bytes"]["integer"] < results["size_bytes"]["float"]
+    assert {path.name for path in (folder / "program").iterdir()} == {
+        "program.json", "tensors.safetensors", "vocabulary.json",
+    }  # fmt: skip
+    before = {path: path.stat().st_mtime_ns for path in (config.output_dir / "stages").glob("*/manifest.json")}
+    assert run(config) == results
+    assert before == {path: path.stat().st_mtime_ns for path in before}

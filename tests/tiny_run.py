@@ -1,0 +1,52 @@
+"""The real configuration, shrunk until a whole run takes seconds; shared by the tests of the pipeline."""
+
+import random
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from pipelines.config import RunConfig, read_config
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["the", "cat", "dog", "sees", "a", "bird", "and", "runs", "away", "now"]
+
+TINY = [
+    "experiment=quickstart",
+    "logger=none",
+    "trainer.progress=false",
+    "model.embedding_size=8",
+    "model.hidden_size=8",
+    "stages.float.epochs=3",
+    "data.batch_size=4",
+    "data.steps=8",
+    "pwl.pieces=8",
+    "evaluation.interpreter_tokens=20",
+]
+
+
+def write_corpus(folder: Path, lines: int = 60) -> Path:
+    """A made-up corpus of 10 words."""
+    generator = random.Random(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", lines), ("valid", 12), ("test", 12)):
+        text = "".join(" ".join(generator.choices(WORDS, k=generator.randint(2, 6))) + "\n" for _ in range(count))
+        (folder / f"{split}.txt").write_text(text)
+    return folder
+
+
+def tiny_overrides(folder: Path) -> list[str]:
+    """Overrides for a run on the made-up corpus with everything that it writes below `folder`."""
+    data = write_corpus(folder / "data")
+    return [*TINY, "data=text", f"data.dir={data}", "data.batch_size=4", "data.steps=8", f"output_dir={folder / 'out'}"]
+
+
+def composed(*overrides: str) -> DictConfig:
+    """What Hydra composes from the project's `conf` for these overrides."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def tiny_config(folder: Path, *more: str) -> RunConfig:
+    """The checked configuration of a tiny run."""
+    return read_config(composed(*tiny_overrides(folder), *more))
