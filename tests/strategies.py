@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from irnn.fixed_point import INT32_MAX, INT32_MIN, MULTIPLIER_MAX, MULTIPLIER_MIN, SHIFT_MAX, SHIFT_MIN
 
 # Integer comparisons are exact, so an example that is slow on a busy machine says nothing.
-quick = settings(max_examples=60, deadline=None)
-thorough = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=50, deadline=None)
+thorough = settings(max_examples=100, deadline=None)
 
 
 def biased_integers(low: int, high: int) -> st.SearchStrategy[int]:
