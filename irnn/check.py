@@ -59,6 +59,8 @@ def _constant_problems(program: Program) -> list[str]:
                 problems.append(f"{name}: shifts must lie in [{SHIFT_MIN}, {SHIFT_MAX}]")
             if role == "beta" and np.abs(data.astype(np.int64)).max() > 1 << 30:
                 problems.append(f"{name}: beta must lie within +-2**30")
+            if role == "gamma" and data.min() < -32767:
+                problems.append(f"{name}: gamma must lie within +-32767")
             if role == "knots" and np.any(np.diff(data.astype(np.int64)) <= 0):
                 problems.append(f"{name}: knots must ascend")
             bits = program.tensors[name].bits
@@ -118,7 +120,13 @@ class _Ranges:
                 return inputs[0]
             case "concat":
                 return min(low for low, _ in inputs), max(high for _, high in inputs)
+            case "pwl":
+                first = int(self.program.tensors[node.tensors["knots"]].data[0])
+                if inputs[0][0] < first:
+                    self.problems.append(f"pwl {node.output} reads {inputs[0][0]}, below its first knot {first}")
             case "mad_norm" | "layer_norm":
+                if self.program.values[node.inputs[0]].dtype not in ("int8", "int16"):
+                    self.problems.append(f"{node.op} {node.output} reads {node.inputs[0]}, which is not int16")
                 length = self.program.values[node.inputs[0]].shape[-1] // a["groups"]
                 if length > NORM_LENGTH_MAX:
                     self.problems.append(

@@ -242,7 +242,7 @@ class _Builder:
         if self.integer:
             multiplier, shift = multiplier_and_shift(2.0 ** self.rng.uniform(-13, -12, groups))
             arrays = {
-                "gamma": self.rng.integers(-32768, 32767, size).astype(np.int16),
+                "gamma": self.rng.integers(-32767, 32767, size, endpoint=True).astype(np.int16),
                 "beta": self.rng.integers(-(1 << 22), 1 << 22, size).astype(np.int32),
                 "multiplier": multiplier,
                 "shift": shift,

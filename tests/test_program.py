@@ -89,6 +89,11 @@ def test_the_proof_names_what_is_wrong(program):
         "multipliers must lie": ("lstm.0.cell.multiplier_0", np.array([2**30 - 1], np.int32)),
         "shifts must lie": ("lstm.0.cell.shift_0", np.array([0], np.int8)),
         "knots must ascend": ("lstm.0.gate_i.knots", program.tensors["lstm.0.gate_i.knots"].data[::-1].copy()),
+        "knot -32766": (
+            "lstm.0.gate_i.knots",
+            np.maximum(program.tensors["lstm.0.gate_i.knots"].data, -32766),
+        ),
+        "gamma must lie": ("lstm.0.norm_c.gamma", np.full(24, -32768, np.int16)),
         "beta must lie": ("lstm.0.norm_c.beta", np.full(24, 2**30 + 1, np.int32)),
     }
     for message, (name, data) in cases.items():
