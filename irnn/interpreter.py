@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from irnn import fixed_point
 from irnn.errors import IrnnError
 from irnn.namespaces import NUMPY
@@ -29,15 +27,8 @@ class Interpreter:
         self.ops = ops
         self.device = device
         self.tensors = {name: ops.constant(tensor.data, device) for name, tensor in program.tensors.items()}
-        # Products of 8-bit operands: the bound decides which exact product the namespace may use.
-        self.bounds = {
-            node.tensors["weight"]: int(
-                np.abs(program.tensors[node.tensors["weight"]].data.astype(np.int64)).sum(-1).max()
-            )
-            * 128
-            for node in program.walk()
-            if node.op == "linear"
-        }
+        linear = {node.tensors["weight"] for node in program.walk() if node.op == "linear"}
+        self.weights = {name: ops.weight(program.tensors[name].data, device) for name in linear}
 
     def run(self, inputs: Any, state: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Inputs ``[batch, time, *shape]`` -> (the first output ``[batch, time, ...]``, the last state)."""
@@ -110,7 +101,7 @@ class Interpreter:
             case "embedding":
                 return ops.take(w["table"], x[0])
             case "linear":
-                return ops.matmul(x[0], w["weight"], self.bounds[node.tensors["weight"]]) + w["bias"]
+                return ops.matmul(x[0], self.weights[node.tensors["weight"]]) + w["bias"]
             case "requantize":
                 terms = [(v, w[f"multiplier_{k}"], w[f"shift_{k}"]) for k, v in enumerate(x)]
                 return fixed_point.requantize(ops, terms, a["zero_point"], a["low"], a["high"], dtype)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -159,9 +160,7 @@ class Program:
         self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """A whole sequence: inputs ``[batch, time, *shape]`` -> (first output ``[batch, time, ...]``, last state)."""
-        from irnn.interpreter import Interpreter
-
-        return Interpreter(self).run(inputs, state)
+        return self._interpreter.run(inputs, state)
 
     def step(
         self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
@@ -169,6 +168,12 @@ class Program:
         """One time step: inputs ``[batch, *shape]`` -> (first output ``[batch, ...]``, next state)."""
         outputs, state = self.run(np.asarray(inputs)[:, None], state)
         return outputs[:, 0], state
+
+    @cached_property
+    def _interpreter(self) -> Any:
+        from irnn.interpreter import Interpreter
+
+        return Interpreter(self)
 
     def check(self) -> None:
         """Prove that the program is integer-only and cannot overflow; see :func:`irnn.check.check`."""

@@ -56,7 +56,7 @@ SLOPED = 'distance_i64 * ops.to(ops.take(slopes, piece), "int64")'
 CLAMPED_T = 'ops.to(ops.clip(t_i64, -32768, 32767), "int32")'
 MAD_RECIPROCAL = 'ops.floor_div(ops.to(length << RECIPROCAL_BITS, "int64"), ops.clip(d_i64, 1, 1 << 62))'
 SPREAD = "n_i64 * ops.row_sum(x_i64 * x_i64) - sum_i64 * sum_i64"
-MATMUL = "np.matmul(x.astype(np.int32), weight.T.astype(np.int32))"
+MATMUL = 'np.einsum("...k,nk->...n", x.astype(np.int32), weight)'
 
 MUTATIONS = [
     # rescale
@@ -183,7 +183,7 @@ MUTATIONS = [
     namespace(
         "16-bit accumulator", MATMUL, "np.matmul(x.astype(np.int16), weight.T.astype(np.int16)).astype(np.int32)"
     ),
-    namespace("8-bit accumulator", MATMUL, "np.matmul(x, weight.T).astype(np.int32)"),
+    namespace("8-bit accumulator", MATMUL, "np.matmul(x, weight.T.astype(np.int8)).astype(np.int32)"),
     namespace(
         "saturating pairs, as vpmaddubsw",
         MATMUL,
