@@ -1,0 +1,149 @@
+"""Builds the statements of a TIR function in the order in which they are said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+Expr = Any
+STACK_BYTES = 8192
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """The name of ``lanes`` elements of ``dtype`` in one register: ("int32", 16) -> "int32x16"."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def dtype_of(x: Expr) -> str:
+    """The dtype of an expression, lanes included."""
+    return str(x.ty.dtype)
+
+
+def lanes_of(x: Expr) -> int:
+    """How many elements an expression has."""
+    return x.ty.dtype.lanes
+
+
+def cast(x: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """``x`` converted to ``dtype``, of as many lanes as it has; a scalar is spread over ``lanes``."""
+    have = lanes_of(x)
+    if dtype_of(x) != vector(dtype, have):
+        x = tirx.Cast(vector(dtype, have), x)
+    return tirx.Broadcast(x, lanes) if lanes > 1 and have == 1 else x
+
+
+def constant(value: int | float, dtype: str, lanes: int = 1) -> Expr:
+    """A known number in every lane."""
+    return cast(tirx.const(value, dtype), dtype, lanes)
+
+
+def constant_vector(values: list[int], dtype: str) -> Expr:
+    """A register of known values."""
+    if len(set(values)) == 1:
+        return tirx.Broadcast(tirx.const(values[0], dtype), len(values))
+    return tirx.Shuffle([tirx.const(v, dtype) for v in values], [tirx.const(i, "int32") for i in range(len(values))])
+
+
+class Emitter:
+    """A function body under construction: ``emit`` appends, ``loop`` and ``when`` nest."""
+
+    def __init__(self) -> None:
+        self._open: list[list[tirx.Stmt]] = [[]]
+        self._names = 0
+
+    def emit(self, statement: tirx.Stmt) -> None:
+        """Append a statement to the innermost open body."""
+        self._open[-1].append(statement)
+
+    def name(self, stem: str) -> str:
+        """A name that no other variable of this function has."""
+        self._names += 1
+        return f"{stem}_{self._names}"
+
+    def bind(self, value: Expr, stem: str = "v") -> Expr:
+        """Give ``value`` a name, so that it is computed once."""
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            return value
+        variable = tirx.Var(self.name(stem), dtype_of(value))
+        self.emit(tirx.Bind(variable, value))
+        return variable
+
+    def hold(self, value: Expr) -> Expr:
+        """Compute ``value`` here, once, in a chain of values that are used more than once.
+
+        TVM replaces names by what they stand for when it simplifies: in such chains that grows without bound.  It does
+        not look through memory, and LLVM turns this memory back into a register.
+        """
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm | tirx.Broadcast):
+            return value
+        lanes = lanes_of(value)
+        dtype = dtype_of(value)
+        register = self.alloc((lanes,), dtype.removesuffix(f"x{lanes}") if lanes > 1 else dtype, "v")
+        self.store(register, value, 0)
+        return load(register, lanes, 0)
+
+    def alloc(self, shape: tuple[int, ...], dtype: str, stem: str = "buffer") -> tirx.Buffer:
+        """Scratch memory, allocated once at the function's beginning: loops would allocate in each round."""
+        buffer = tirx.decl_buffer(shape, dtype, self.name(stem), scope="local", data_alignment=64)
+        # Small buffers stay on the stack, where LLVM makes registers of them; TVM would ask its runtime for each.
+        small = math.prod(shape) * int(np.dtype(dtype).itemsize) <= STACK_BYTES
+        self._open[0].append(
+            tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.const(True, "bool")} if small else {})
+        )
+        return buffer
+
+    def store(self, buffer: tirx.Buffer, value: Expr, *indices: Expr) -> None:
+        """``buffer[indices] = value``; the last index is the first element where ``value`` is a register."""
+        lanes = lanes_of(value)
+        if lanes > 1:
+            indices = (*indices[:-1], tirx.Ramp(as_index(indices[-1]), as_index(1), lanes))
+        self.emit(tirx.BufferStore(buffer, value, [as_index(i) for i in indices]))
+
+    @contextmanager
+    def loop(self, extent: Expr, stem: str = "i", *, unroll: bool = False) -> Iterator[Expr]:
+        """Statements emitted inside run for each value of the yielded variable, 0 to ``extent`` - 1."""
+        variable = tirx.Var(self.name(stem), "int64")
+        self._open.append([])
+        yield variable
+        kind = tirx.ForKind.UNROLLED if unroll else tirx.ForKind.SERIAL
+        body = self._close()
+        self.emit(tirx.For(variable, as_index(0), as_index(extent), kind, body))
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """Statements emitted inside run where ``condition`` holds."""
+        self._open.append([])
+        yield
+        self.emit(tirx.IfThenElse(condition, self._close(), None))
+
+    def finish(self) -> tirx.Stmt:
+        """The whole body."""
+        return self._close()
+
+    def _close(self) -> tirx.Stmt:
+        statements = self._open.pop()
+        return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+
+
+def as_index(i: Expr) -> Expr:
+    """Python integers become int64 indices."""
+    return tirx.const(i, "int64") if isinstance(i, int) else i
+
+
+def load(buffer: tirx.Buffer, lanes: int, *indices: Expr) -> Expr:
+    """``lanes`` consecutive elements along the last axis, beginning at ``indices``."""
+    indices = [as_index(i) for i in indices]
+    if lanes > 1:
+        indices[-1] = tirx.Ramp(indices[-1], as_index(1), lanes)
+    return tirx.BufferLoad(buffer, indices)
+
+
+def prim_func(parameters: list[tirx.Buffer], body: tirx.Stmt, name: str) -> tirx.PrimFunc:
+    """A function whose buffers do not overlap."""
+    function = tirx.PrimFunc(parameters, body)
+    return function.with_attrs({"global_symbol": name, "s_tir": True, "tirx.noalias": True})

@@ -1,0 +1,54 @@
+"""Matrix-vector kernels and table look-ups, one file an instruction set; :func:`choose` picks by the CPU's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy_tvm.emitter import Emitter
+from deploy_tvm.kernels.base import LinearKernel
+from deploy_tvm.kernels.portable import PortableKernel, PortableKernel4
+from deploy_tvm.kernels.x86_tables import Avx512Ops
+from deploy_tvm.kernels.x86_vnni import Vnni4, Vnni8
+from deploy_tvm.rows import RowOps
+from irnn.program import Tensor
+
+__all__ = ["Kernels", "LinearKernel", "choose"]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a target offers: kernels by width of weights, and how rows are evaluated (``ops``)."""
+
+    name: str
+    int8: LinearKernel
+    int4: LinearKernel
+    float32: LinearKernel
+    ops: Callable[[Emitter], RowOps]
+
+    def linear(self, weight: Tensor) -> LinearKernel:
+        """The kernel for a weight matrix."""
+        if weight.data.dtype == np.float32:
+            return self.float32
+        return self.int4 if weight.bits <= 4 else self.int8
+
+
+def choose(features: frozenset[str]) -> Kernels:
+    """The fastest kernels that a CPU with ``features`` (LLVM names) can run."""
+    if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
+        return Kernels(
+            "avx512vnni",
+            Vnni8(16),
+            Vnni4(16),
+            PortableKernel(16, 4, "float32", 6),
+            lambda emitter: Avx512Ops(emitter, 16),
+        )
+    return Kernels(
+        "portable",
+        PortableKernel(4, 4),
+        PortableKernel4(4, 4),
+        PortableKernel(4, 4, "float32"),
+        lambda emitter: RowOps(emitter, 8),
+    )
