@@ -1,0 +1,171 @@
+"""``python -m deploy_tvm compile|run|bench``: build a program's library, use it, measure it.
+
+    python -m deploy_tvm compile PROGRAM_FOLDER target=host out=FOLDER
+    python -m deploy_tvm run ARTEFACT the company said
+    python -m deploy_tvm bench ARTEFACT --against onnxruntime --json out.json
+    python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against onnxruntime
+
+``target=``, ``device=`` and ``out=`` are Hydra overrides on ``conf/deploy.yaml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deploy_tvm import options
+from irnn.errors import IrnnError
+
+STEPS = 35
+LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; free arguments are folders, words and overrides."""
+    top = argparse.ArgumentParser(prog="python -m deploy_tvm", description="Build, run and measure integer programs.")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    build = commands.add_parser("compile", help="build a program's library: compile PROGRAM target=host out=FOLDER")
+    build.add_argument("arguments", nargs="*", metavar="PROGRAM target=NAME out=FOLDER")
+
+    run = commands.add_parser("run", help="next-token candidates: run ARTEFACT WORD ... (or words on standard input)")
+    run.add_argument("arguments", nargs="*", metavar="ARTEFACT WORD_OR_ID ...")
+    run.add_argument("--top", type=int, default=5, help="candidates to show (default 5)")
+
+    bench = commands.add_parser("bench", help="time an artefact, or a layer with random weights (--layer)")
+    bench.add_argument("arguments", nargs="*", metavar="ARTEFACT device=NAME")
+    bench.add_argument("--layer", metavar="CELL", help="lstm: a layer with random weights in place of an artefact")
+    bench.add_argument("--input", type=int, help="input size of the layer")
+    bench.add_argument("--hidden", type=int, help="hidden size of the layer")
+    bench.add_argument("--layers", type=int, help="layers on each other (default 1)")
+    bench.add_argument("--bidirectional", action="store_const", const=True, help="both directions")
+    bench.add_argument("--norm", choices=("mad", "layer"), help="a norm on W_x x, W_h h and c")
+    bench.add_argument("--weight-bits", type=int, help="bits of the layer's weights, 2 to 8 (default 8)")
+    bench.add_argument("--steps", type=int, default=STEPS, help=f"time steps or tokens a call (default {STEPS})")
+    bench.add_argument("--threads", type=int, default=1, help="threads (1)")
+    bench.add_argument("--float", metavar="FOLDER", help="float program of the artefact's model, or its build")
+    bench.add_argument("--program", metavar="FOLDER", help="the artefact's program (default: `program` beside it)")
+    bench.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
+    bench.add_argument("--peers-python", metavar="PATH", help="a Python that has the runtimes of --against")
+    bench.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
+    bench.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")
+    bench.add_argument("--json", metavar="FILE", help="write the result there")
+    return top
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
+    parsed = parser().parse_args(arguments)
+    try:
+        free, overrides = options.split(parsed.arguments, words=parsed.command == "run")
+        {"compile": compile_program, "run": run_artefact, "bench": bench}[parsed.command](
+            parsed, free, options.compose(overrides)
+        )
+    except IrnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was kept", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
+    """``compile PROGRAM target=NAME out=FOLDER``."""
+    import deploy_tvm
+    from deploy_tvm.targets import from_config
+    from irnn.storage import load
+
+    (folder,) = _exactly(free, "compile takes one program folder", "compile PROGRAM target=host out=FOLDER")
+    if chosen.out is None:
+        raise IrnnError("out=FOLDER is missing: name the folder for the compiled library")
+    program = load(folder)
+    target = from_config(chosen.target)
+    deploy_tvm.build(program, chosen.out, target=target)
+    size = sum(path.stat().st_size for path in chosen.out.rglob("*") if path.is_file())
+    print(f"{chosen.out}: {program.kind} program for {target.name}, {size / 1e6:.2f} MB")
+
+
+def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
+    """``run ARTEFACT WORD_OR_ID ...``: prints the likeliest next tokens."""
+    import deploy_tvm
+    from deploy_tvm.prompt import candidates, token_ids, vocabulary_of
+
+    if not free:
+        raise IrnnError("run needs an artefact: python -m deploy_tvm run ARTEFACT WORD_OR_ID ...")
+    if not 1 <= parsed.top <= 1000:
+        raise IrnnError(f"--top {parsed.top}: must lie in 1 to 1000")
+    runner = deploy_tvm.load(free[0])
+    count, scale, metadata = runner.token_count, runner.output_scale, runner.metadata
+    vocabulary = vocabulary_of(metadata)
+    words = free[1:] or sys.stdin.read().split()
+    best = candidates(runner, token_ids(words, count, vocabulary), scale, parsed.top)
+    for token, probability in best:
+        print(f"{probability:8.4f}  {token if vocabulary is None else vocabulary.words[token]}")
+
+
+def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
+    """``bench ARTEFACT`` or ``bench --layer``."""
+    from deploy_tvm.measure import Settings
+    from deploy_tvm.peers import parse_against
+    from deploy_tvm.report import report
+
+    target = Path(parsed.json) if parsed.json else None
+    if target is not None and not target.parent.is_dir():
+        raise IrnnError(f"--json {target}: the folder {target.parent} does not exist")
+    settings = Settings(
+        rounds=parsed.rounds, seconds=parsed.seconds, threads=parsed.threads,
+        against=parse_against(parsed.against), peers_python=parsed.peers_python, core=chosen.core,
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with console.status("") as status:
+        if parsed.layer is not None:
+            result = _bench_layer(parsed, free, settings, status.update)
+        else:
+            result = _bench_model(parsed, free, settings, status.update)
+    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(report(result))
+    if target is not None:
+        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if result["mismatches"]["count"]:
+        raise IrnnError(f"the built program differs from the interpreter: {result['mismatches']}")
+
+
+def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
+    from deploy_tvm.bench import Layer, bench_layer
+
+    if free:
+        raise IrnnError(f"bench takes an artefact or --layer, not both: {free[0]}")
+    for name in ("float", "program"):
+        if getattr(parsed, name) is not None:
+            raise IrnnError(f"--{name} belongs to an artefact; with --layer both programs are made from random weights")
+    sizes = {name: getattr(parsed, name) for name in LAYER_ONLY if getattr(parsed, name) is not None}
+    for name in ("input", "hidden"):
+        if name not in sizes:
+            raise IrnnError(f"--layer needs --{name}: the {name} size, for example --{name} 650")
+    return bench_layer(Layer(cell=parsed.layer, **sizes), parsed.steps, settings, progress)
+
+
+def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
+    from deploy_tvm.bench import bench_folders
+
+    for name in LAYER_ONLY:
+        if getattr(parsed, name) is not None:
+            raise IrnnError(f"--{name.replace('_', '-')} belongs to --layer")
+    (folder,) = _exactly(free, "bench takes one artefact or --layer", "bench ARTEFACT --against onnxruntime")
+    return bench_folders(Path(folder), parsed.program, parsed.float, parsed.steps, settings, progress)
+
+
+def _exactly(free: list[str], problem: str, example: str) -> list[str]:
+    if len(free) != 1:
+        raise IrnnError(f"{problem}, not {len(free)}: python -m deploy_tvm {example}")
+    return free
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""The time below which no kernel of this design can come on this core: reading the weights, and multiplying.
+
+A batch of one uses each recurrent weight once a step, so a step takes at least as long as one core needs to read them
+from where they lie (cache or memory); a call of one step reads the input-side weights too.  Over several steps the
+input-side product is one matrix product for all steps: its weights are read once a call, and its multiplications take
+at least what the core's dot-product instruction needs.  Both limits are measured by loops without anything else in
+them, in the same interleaved rounds as the runtimes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irnn.program import Node, Program, Scan
+
+READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
+CHAINS = 16  # independent accumulators: latency 5 x 2 ports, with room
+PEAK_ROUNDS = 20000
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A dot-product instruction: LLVM's name, operand dtypes, accumulators in a register, products in one."""
+
+    feature: str
+    intrinsic: str
+    operands: tuple[str, str]
+    lanes: int
+    products: int
+
+
+DOTS = (
+    Dot("avx512vnni", "llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), 16, 64),
+    Dot("avxvnni", "llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), 8, 32),
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call of ``steps`` steps cannot avoid: bytes read every step and once a call, products done at once."""
+
+    bytes_every_step: int
+    bytes_once: int
+    hoisted_products: int
+
+
+def host_dot() -> Dot | None:
+    """The widest dot-product instruction of this processor among those that we know; None: no limit is measured."""
+    from deploy_tvm.targets import find
+
+    features = find("host").resolve().features()
+    return next((dot for dot in DOTS if dot.feature in features), None)
+
+
+def work(program: Program, steps: int) -> Work:
+    """Count the weights (as they are packed) of an integer program's products inside and outside of its loops."""
+
+    def products(nodes: list[Node]) -> list[Any]:
+        return [program.tensors[node.tensors["weight"]] for node in nodes if node.op == "linear"]
+
+    def size(tensors: list[Any]) -> int:
+        return sum((t.data.size * t.storage_bits + 7) // 8 for t in tensors)
+
+    inside = products([node for item in program.nodes if isinstance(item, Scan) for node in item.body])
+    outside = products([item for item in program.nodes if isinstance(item, Node)])
+    if steps == 1:
+        return Work(size(inside) + size(outside), 0, 0)
+    return Work(size(inside), size(outside), steps * sum(t.data.size for t in outside))
+
+
+def read_function(size: int, target: Any) -> tuple[Any, int]:
+    """(compiled function of a buffer ``[size // 256, 4, 16]`` int32 and a sink ``[16]``, reads of it in one call)."""
+    import tvm
+    from tvm.script import tirx as T
+
+    blocks, repeats = max(1, size // 256), max(1, READ_TARGET // size)
+
+    @T.prim_func(s_tir=True)
+    def read(data: T.Buffer((blocks, 4, 16), "int32"), sink: T.Buffer((16,), "int32")):
+        T.func_attr({"global_symbol": "read", "tirx.noalias": True})
+        acc = T.alloc_buffer((4, 16), "int32", scope="local")
+        for u in T.unroll(4):
+            acc[u, T.ramp(T.int32(0), 1, 16)] = sink[T.ramp(T.int32(0), 1, 16)]
+        for _ in T.serial(repeats):
+            for k in T.serial(blocks):
+                for u in T.unroll(4):
+                    acc[u, T.ramp(T.int32(0), 1, 16)] = T.bitwise_xor(
+                        acc[u, T.ramp(T.int32(0), 1, 16)], data[k, u, T.ramp(T.int32(0), 1, 16)]
+                    )
+        for u in T.unroll(4):
+            sink[T.ramp(T.int32(0), 1, 16)] = T.bitwise_xor(
+                sink[T.ramp(T.int32(0), 1, 16)], acc[u, T.ramp(T.int32(0), 1, 16)]
+            )
+
+    return tvm.compile(tvm.IRModule({"read": read}), target=target)["read"], repeats
+
+
+def peak_function(dot: Dot, target: Any) -> tuple[Any, int]:
+    """(compiled function of two operands' bytes and a sink ``[lanes]``, multiplications in one call)."""
+    import tvm
+    from tvm.script import tirx as T
+
+    lanes, (first, second) = dot.lanes, dot.operands
+    size, name = 4 * lanes, dot.intrinsic
+    first_dtype, second_dtype, register = first.split("x")[0], second.split("x")[0], f"int32x{lanes}"
+
+    @T.prim_func(s_tir=True)
+    def peak(a: T.Buffer((size,), first_dtype), b: T.Buffer((size,), second_dtype), sink: T.Buffer((lanes,), "int32")):
+        T.func_attr({"global_symbol": "peak", "tirx.noalias": True})
+        acc = T.alloc_buffer((CHAINS, lanes), "int32", scope="local")
+        for u in T.unroll(CHAINS):
+            acc[u, T.ramp(T.int32(0), 1, lanes)] = sink[T.ramp(T.int32(0), 1, lanes)] + T.broadcast(u, lanes)
+        for _ in T.serial(PEAK_ROUNDS):
+            for u in T.unroll(CHAINS):
+                acc[u, T.ramp(T.int32(0), 1, lanes)] = T.call_llvm_pure_intrin(
+                    T.llvm_lookup_intrinsic_id(name),
+                    acc[u, T.ramp(T.int32(0), 1, lanes)],
+                    a[T.ramp(T.int32(0), 1, size)],
+                    b[T.ramp(T.int32(0), 1, size)],
+                    dtype=register,
+                )
+        for u in T.unroll(CHAINS):
+            sink[T.ramp(T.int32(0), 1, lanes)] = (
+                sink[T.ramp(T.int32(0), 1, lanes)] + acc[u, T.ramp(T.int32(0), 1, lanes)]
+            )
+
+    return tvm.compile(tvm.IRModule({"peak": peak}), target=target)["peak"], PEAK_ROUNDS * CHAINS * dot.products
+
+
+def peak_operands(dot: Dot) -> list[np.ndarray]:
+    """Arguments of :func:`peak_function`'s function."""
+    size = 4 * dot.lanes
+    first, second = (name.split("x")[0] for name in dot.operands)
+    return [np.ones(size, first), np.ones(size, second), np.zeros(dot.lanes, np.int32)]
+
+
+def combine(needed: Work, steps: int, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
+    """The floor in microseconds a step, with its parts.  ``read_us`` is one reading of ``bytes_every_step``."""
+    if read_us is None or (us_per_product is None and needed.hoisted_products):
+        return {"us_per_step": None, "reason": "the limit was not measured on this processor"}
+    once = read_us * needed.bytes_once / needed.bytes_every_step / steps
+    arithmetic = us_per_product * needed.hoisted_products / steps if needed.hoisted_products else 0.0
+    text = f"one core reads the {needed.bytes_every_step} bytes of weights that every step uses in {read_us:.1f} us"
+    if needed.hoisted_products:
+        text += (
+            f"; the input-side product of all {steps} steps is one matrix product: its weights are read once a call "
+            f"({once:.1f} us a step) or its multiplications take the dot-product instruction {arithmetic:.1f} us a step"
+            ", whichever is longer"
+        )
+    return {
+        "us_per_step": round(read_us + max(once, arithmetic), 2),
+        "read_us": round(read_us, 2),
+        "read_once_us": round(once, 2),
+        "arithmetic_us": round(arithmetic, 2),
+        "bytes_every_step": needed.bytes_every_step,
+        "bytes_once": needed.bytes_once,
+        "explanation": text,
+    }

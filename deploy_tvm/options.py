@@ -1,0 +1,85 @@
+"""``target=... device=... out=...`` after a sub-command: Hydra overrides on ``conf/deploy.yaml``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irnn.errors import IrnnError
+
+GROUPS = ("target", "device")
+DEVICE_KEYS = {"local": {"kind", "core"}}
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/]*=")
+_OWN = re.compile(r"[+~]*(target|device|out)\b[\w.@/]*=")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The composed options: the keys of the target and of the device, and the output folder."""
+
+    target: dict[str, Any]
+    device: dict[str, Any]
+    out: Path | None
+
+    @property
+    def core(self) -> int | None:
+        """The core of a local device; None: the first one allowed."""
+        return self.device["core"]
+
+
+def split(arguments: Sequence[str], *, words: bool = False) -> tuple[list[str], list[str]]:
+    """(folders or words, overrides).  Among ``words`` only our own options count, elsewhere whatever has a ``=``."""
+    pattern = _OWN if words else _OVERRIDE
+    overrides = [a for a in arguments if pattern.match(a)]
+    return [a for a in arguments if not pattern.match(a)], overrides
+
+
+def compose(overrides: Sequence[str]) -> Options:
+    """Compose ``conf/deploy.yaml``; whatever is unknown is one line that says what is allowed."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    for group in GROUPS:
+        if group in chosen and chosen[group] not in available(group):
+            raise IrnnError(f"{group}={chosen[group]}: unknown; allowed are {', '.join(available(group))}")
+    try:
+        with initialize_config_module(config_module="conf", version_base="1.3"):
+            composed = hydra_compose("deploy", overrides=list(overrides))
+        content: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    except (HydraException, OmegaConfBaseException) as error:
+        line = str(error).split(". To append")[0].splitlines()[0]
+        raise IrnnError(
+            f"cannot use the options {' '.join(overrides)}: {line}; there are target=NAME, device=NAME, out=FOLDER and "
+            "the keys of conf/target and conf/device"
+        ) from None
+    out = content["out"]
+    return Options(content["target"], _device(content["device"]), None if out is None else Path(str(out)))
+
+
+def available(group: str) -> list[str]:
+    """The names in one group of ``conf/``."""
+    import conf
+
+    return sorted(path.stem for path in (Path(conf.__file__).parent / group).glob("*.yaml"))
+
+
+def _device(device: dict[str, Any]) -> dict[str, Any]:
+    kind = device.get("kind")
+    if kind not in DEVICE_KEYS:
+        raise IrnnError(f"device.kind={kind}: allowed are {', '.join(DEVICE_KEYS)}")
+    unknown = sorted(set(device) - DEVICE_KEYS[kind])
+    if unknown:
+        raise IrnnError(f"device.{unknown[0]}: a {kind} device has {', '.join(sorted(DEVICE_KEYS[kind]))}")
+    core = device["core"]
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if core is not None and core not in allowed:
+        raise IrnnError(f"device.core={core}: allowed are null and {', '.join(map(str, allowed))}")
+    return device

@@ -1,0 +1,231 @@
+"""Networks in ONNX, of fixed length and batch 1, with states in and out.
+
+Plain LSTM layers become ONNX's LSTM.  Any other float program is translated operation by operation: its loops become
+ONNX's Scan, and for a single step just the loop's body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from peer_network import Network, Stack, reordered
+
+OPSET, IR_VERSION = 17, 9
+ELEMENTWISE = {"add": "Add", "multiply": "Mul", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+
+
+def onnx_model(network: Network) -> onnx.ModelProto:
+    """The network in ONNX; the data is its first input, the program's output its first output; then come states."""
+    return _stack_model(network, network.stack) if network.stack is not None else _Translation(network).model()
+
+
+def feed(model: onnx.ModelProto, network: Network) -> dict[str, np.ndarray]:
+    """Inputs by name: the data first, then states of zeros."""
+    arrays = {}
+    for k, value in enumerate(model.graph.input):
+        shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        arrays[value.name] = np.zeros(shape, np.float32) if k else network.inputs.reshape(shape)
+    return arrays
+
+
+class _Graph:
+    """A graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def node(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(op, inputs, outputs, **attributes))
+
+    def reshape(self, x: str, shape: list[int], output: str) -> str:
+        name = "shape_" + "_".join(map(str, shape))
+        self.node("Reshape", [x, self.constant(name, np.array(shape, np.int64))], [output])
+        return output
+
+    def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "network", inputs, outputs, list(self.constants.values()))
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _floats(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
+    """Gather -> LSTM ... -> Gemm."""
+    steps, hidden, directions = network.steps, stack.hidden, stack.directions
+    graph, inputs, outputs = _Graph(), [], []
+    if stack.embedding is None:
+        inputs.append(_floats("x", *network.inputs.shape))
+    else:
+        inputs.append(helper.make_tensor_value_info("ids", TensorProto.INT64, [steps, 1]))
+        graph.node("Gather", [graph.constant("table", stack.embedding), "ids"], ["x"])
+    x = "x"
+    for k, layer in enumerate(stack.layers):
+        w, r, b = (np.stack([reordered(cell[part], "iofg") for cell in layer]) for part in range(3))
+        names = [graph.constant(f"W{k}", w), graph.constant(f"R{k}", r)]
+        names.append(graph.constant(f"B{k}", np.concatenate([b, np.zeros_like(b)], 1)))
+        inputs += [_floats(f"{s}{k}", directions, 1, hidden) for s in "hc"]
+        outputs += [_floats(f"{s}{k}_next", directions, 1, hidden) for s in "hc"]
+        graph.node(
+            "LSTM", [x, *names, "", f"h{k}", f"c{k}"], [f"y{k}", f"h{k}_next", f"c{k}_next"], hidden_size=hidden,
+            direction="bidirectional" if directions == 2 else "forward",
+        )  # fmt: skip
+        last = k == len(stack.layers) - 1 and stack.logits is None
+        y = f"y{k}"
+        if directions == 2:  # [steps, directions, 1, hidden]: the directions of one step side by side
+            graph.node("Transpose", [y], [f"t{k}"], perm=[0, 2, 1, 3])
+            y = f"t{k}"
+        x = graph.reshape(y, [steps, 1, directions * hidden], "output" if last else f"x{k + 1}")
+    width = directions * hidden
+    if stack.logits is not None:
+        weight, bias = stack.logits
+        features = graph.reshape(x, [steps, width], "features")
+        names = [graph.constant("logits.weight", weight.T), graph.constant("logits.bias", bias)]
+        graph.node("Gemm", [features, *names], ["output"])
+        outputs.insert(0, _floats("output", steps, len(weight)))
+    else:
+        outputs.insert(0, _floats("output", steps, 1, width))
+    return graph.model(inputs, outputs)
+
+
+class _Translation:
+    """A float program, operation by operation: sequences are ``[steps, size]``, values inside a loop ``[1, size]``."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.program, self.steps = network, network.graph, network.steps
+        self.graph = _Graph()
+
+    def model(self) -> onnx.ModelProto:
+        program, graph = self.program, self.graph
+        ((name, value),) = program["inputs"].items()
+        if self.network.features:
+            inputs = [_floats(name, self.steps, *value["shape"])]
+        else:
+            inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, [self.steps])]
+        sizes = {state: fields["shape"][0] for state, fields in program["states"].items()}
+        for item in program["nodes"]:
+            if item["op"] == "scan":
+                self.scan(item, sizes)
+            else:
+                self.operation(item, self.steps)
+        graph.node("Identity", [program["outputs"][0]], ["output"])
+        width = program["values"][program["outputs"][0]]["shape"][0]
+        outputs = [_floats("output", self.steps, width)]
+        outputs += [_floats(f"{state}.next", 1, size) for state, size in sizes.items()]
+        inputs += [_floats(f"{state}.first", 1, size) for state, size in sizes.items()]
+        return graph.model(inputs, outputs)
+
+    def scan(self, scan: dict[str, Any], sizes: dict[str, int]) -> None:
+        """A loop over time; ``states`` maps a state to its values before and after a step."""
+        graph, values = self.graph, self.program["values"]
+        if self.steps == 1:
+            for inner, outer in scan["sequences"].items():
+                graph.node("Identity", [outer], [inner])
+            for state, (before, _) in scan["states"].items():
+                graph.node("Identity", [f"{state}.first"], [before])
+            self.operations(scan["body"], 1)
+            for outer, inner in scan["outputs"].items():
+                graph.node("Identity", [inner], [outer])
+            for state, (_, after) in scan["states"].items():
+                graph.node("Identity", [after], [f"{state}.next"])
+            return
+        outer_nodes, graph.nodes = graph.nodes, []
+        self.operations(scan["body"], 1)
+        # Outputs of a loop's body are distinct values, though h is both a state and what is collected.
+        carried = [(after, f"{state}.carried", sizes[state]) for state, (_, after) in scan["states"].items()]
+        collected = [(inner, f"{outer}.item", values[inner]["shape"][0]) for outer, inner in scan["outputs"].items()]
+        for source, target, _ in carried + collected:
+            graph.node("Identity", [source], [target])
+        body = helper.make_graph(
+            graph.nodes, "body",
+            [_floats(before, 1, sizes[state]) for state, (before, _) in scan["states"].items()]
+            + [_floats(inner, 1, values[inner]["shape"][0]) for inner in scan["sequences"]],
+            [_floats(target, 1, size) for _, target, size in carried + collected],
+        )  # fmt: skip
+        graph.nodes = outer_nodes
+        stacked = []
+        for inner, outer in scan["sequences"].items():
+            stacked.append(graph.reshape(outer, [self.steps, 1, values[inner]["shape"][0]], f"{inner}.stacked"))
+        direction = int(scan["reverse"])
+        graph.node(
+            "Scan", [f"{state}.first" for state in scan["states"]] + stacked,
+            [f"{state}.next" for state in scan["states"]] + [f"{outer}.stacked" for outer in scan["outputs"]],
+            body=body, num_scan_inputs=len(stacked), scan_input_directions=[direction] * len(stacked),
+            scan_output_directions=[direction] * len(scan["outputs"]),
+        )  # fmt: skip
+        for outer, inner in scan["outputs"].items():
+            graph.reshape(f"{outer}.stacked", [self.steps, values[inner]["shape"][0]], outer)
+
+    def operations(self, nodes: list[dict[str, Any]], rows: int) -> None:
+        """A loop's body; slices that make up the whole of a value become one Split."""
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for node in nodes:
+            if node["op"] == "slice":
+                parts.setdefault(node["inputs"][0], []).append(node)
+        for node in nodes:
+            if node["op"] != "slice":
+                self.operation(node, rows)
+                continue
+            group = parts.pop(node["inputs"][0], [])
+            bounds = [(part["attributes"]["start"], part["attributes"]["stop"]) for part in group]
+            if not group:
+                continue
+            width = self.program["values"][node["inputs"][0]]["shape"][0]
+            if [start for start, _ in bounds] + [width] != [0] + [stop for _, stop in bounds]:
+                raise NotImplementedError("slices that do not make up the whole of a value")
+            lengths = np.array([stop - start for start, stop in bounds], np.int64)
+            split = self.graph.constant("lengths_" + "_".join(map(str, lengths)), lengths)
+            self.graph.node("Split", [node["inputs"][0], split], [part["output"] for part in group], axis=1)
+
+    def operation(self, node: dict[str, Any], rows: int) -> None:
+        """One operation on ``[rows, size]``."""
+        graph, op, inputs, output = self.graph, node["op"], node["inputs"], node["output"]
+        names = node["tensors"]
+        if op in ELEMENTWISE:
+            graph.node(ELEMENTWISE[op], inputs, [output])
+        elif op == "embedding":
+            graph.node("Gather", [self.tensor(names["table"]), inputs[0]], [output])
+        elif op == "linear":
+            weight = graph.constant(names["weight"] + ".transposed", self.network.tensors[names["weight"]].T)
+            graph.node("Gemm", [inputs[0], weight, self.tensor(names["bias"])], [output])
+        elif op == "concat":
+            graph.node("Concat", inputs, [output], axis=1)
+        elif op in ("mad_norm", "layer_norm"):
+            self.norm(node, rows)
+        else:
+            raise NotImplementedError(f"the operation {op} has no translation")
+
+    def norm(self, node: dict[str, Any], rows: int) -> None:
+        graph, output = self.graph, node["output"]
+        groups, epsilon = node["attributes"]["groups"], node["attributes"]["epsilon"]
+        size = self.program["values"][output]["shape"][0]
+        length = size // groups
+        x = graph.reshape(node["inputs"][0], [rows * groups, length], f"{output}.groups")
+        normal = f"{output}.normal"
+        if node["op"] == "layer_norm":
+            ones = graph.constant(f"ones_{length}", np.ones(length, np.float32))
+            graph.node("LayerNormalization", [x, ones], [normal], axis=-1, epsilon=epsilon)
+        else:
+            graph.node("ReduceMean", [x], [f"{output}.mean"], axes=[1])
+            graph.node("Sub", [x, f"{output}.mean"], [f"{output}.centred"])
+            graph.node("Abs", [f"{output}.centred"], [f"{output}.absolute"])
+            graph.node("ReduceMean", [f"{output}.absolute"], [f"{output}.deviation"], axes=[1])
+            least = graph.constant(f"epsilon_{epsilon}", np.array(epsilon, np.float32))
+            graph.node("Add", [f"{output}.deviation", least], [f"{output}.spread"])
+            graph.node("Div", [f"{output}.centred", f"{output}.spread"], [normal])
+        flat = graph.reshape(normal, [rows, size], f"{output}.flat")
+        graph.node("Mul", [flat, self.tensor(node["tensors"]["gamma"])], [f"{output}.scaled"])
+        graph.node("Add", [f"{output}.scaled", self.tensor(node["tensors"]["beta"])], [output])
+
+    def tensor(self, name: str) -> str:
+        return self.graph.constant(name, self.network.tensors[name])

@@ -1,0 +1,78 @@
+"""Our side of the benchmark, one process each: a built program, or one of the loops that measure the floor.
+
+``python -m deploy_tvm.tvm_worker '{"kind": "program", ...}' CORE``; the protocol is that of ``peer_worker``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deploy_tvm.peer_worker.peer_serving import Runtime, serve
+
+
+def load_program(artefact: str, inputs: str, function: str) -> Runtime:
+    """``function`` is "step" or "run"; ``inputs`` is an ``.npy`` file with ``[1, time, *shape]``."""
+    import deploy_tvm
+
+    runner = deploy_tvm.load(artefact)
+    x, state = np.load(inputs, allow_pickle=False), runner.initial_state(1)
+    if function == "step":
+        x, call = np.ascontiguousarray(x[:, 0]), runner.step
+    else:
+        call = runner.run
+    return Runtime(lambda: call(x, state), {})
+
+
+def load_read(size: int) -> Runtime:
+    """Reads ``size`` bytes again and again; the calls' times are for ``setting`` readings."""
+    import tvm
+
+    from deploy_tvm.floor import read_function
+    from deploy_tvm.targets import find
+
+    function, repeats = read_function(size, find("host").resolve().tvm())
+    data = tvm.runtime.tensor(np.ones((max(1, size // 256), 4, 16), np.int32))
+    sink = tvm.runtime.tensor(np.zeros(16, np.int32))
+
+    def call() -> Sequence[np.ndarray]:
+        function(data, sink)
+        return [np.zeros(0)]
+
+    return Runtime(call, {}, str(repeats))
+
+
+def load_peak(feature: str) -> Runtime:
+    """Multiplies in registers; the calls' times are for ``setting`` multiplications."""
+    import tvm
+
+    from deploy_tvm.floor import DOTS, peak_function, peak_operands
+    from deploy_tvm.targets import find
+
+    (dot,) = (dot for dot in DOTS if dot.feature == feature)
+    function, products = peak_function(dot, find("host").resolve().tvm())
+    operands = [tvm.runtime.tensor(array) for array in peak_operands(dot)]
+
+    def call() -> Sequence[np.ndarray]:
+        function(*operands)
+        return [np.zeros(0)]
+
+    return Runtime(call, {}, str(products))
+
+
+LOADERS = {"program": load_program, "read": load_read, "peak": load_peak}
+
+
+def main(arguments: list[str]) -> None:
+    """``JOB CORE``: the job is JSON with ``kind`` and that loader's arguments."""
+    job: dict[str, Any] = json.loads(arguments[0])
+    kind = job.pop("kind")
+    serve(lambda: LOADERS[kind](**job), int(arguments[1]) if arguments[1] else None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
