@@ -1,0 +1,38 @@
+"""Compiles programs with TVM and runs the result: ``build(program, folder)``, ``load(folder)``.
+
+TVM is an extra (``pip install 'irnn[tvm]'``) and is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from irnn.errors import IrnnError
+
+__all__ = ["build", "load"]
+
+
+def _need_tvm() -> None:
+    try:
+        import tvm  # noqa: F401
+    except ImportError as error:
+        raise IrnnError(f"TVM cannot be imported ({error}): install it with  pip install 'irnn[tvm]'") from None
+
+
+def build(program: Any, folder: Any, target: Any = "host") -> Any:
+    """Compile ``program`` for ``target`` (a name in ``conf/target`` or a ``targets.Target``) into ``folder``.
+
+    Returns the folder's path; see :func:`deploy_tvm.artefact.build`.
+    """
+    _need_tvm()
+    from deploy_tvm.artefact import build
+
+    return build(program, folder, target)
+
+
+def load(folder: Any) -> Any:
+    """The runner of a built folder: ``run``, ``step``, ``initial_state``; see :class:`deploy_tvm.runner.Runner`."""
+    _need_tvm()
+    from deploy_tvm.runner import load
+
+    return load(folder)

@@ -1,0 +1,127 @@
+"""Artefacts: folders that hold a compiled library, the program that it was made of, and a manifest with their hashes.
+
+``library-<hash>.so`` holds code and packed weights, ``program/`` the program (``irnn.storage``), ``manifest.json`` what
+they were built for and with, and the sha256 of every file.  The library is named by its contents because the dynamic
+linker knows libraries by their paths: a process that loads a folder, rebuilds and loads it again would get the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from deploy_tvm.compiler import compile_program
+from deploy_tvm.targets import Target, cpu_flags, find
+from irnn.errors import IrnnError
+from irnn.program import Program
+from irnn.storage import program_hash
+
+FORMAT_VERSION = 1
+MANIFEST, PROGRAM = "manifest.json", "program"
+
+
+def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
+    """Compile ``program`` for ``target`` into ``folder``, which appears whole or not at all.
+
+    An artefact that stands there already is replaced; a folder that is none is left alone.
+    """
+    folder = Path(folder).absolute()
+    chosen = (find(target) if isinstance(target, str) else target).resolve()
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise IrnnError(f"{folder} is not empty and holds no {MANIFEST}: choose another folder, it would be replaced")
+    executable = compile_program(program, chosen)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        program.save(scratch / PROGRAM)
+        library = _link(executable, scratch)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "kind": program.kind,
+            "target": asdict(chosen),
+            "features": sorted(chosen.features()),
+            "kernels": chosen.kernels().name,
+            "tvm": tvm.__version__,
+            "program_hash": program_hash(program),
+            "library": library,
+            "files": {name: _sha256(scratch / name) for name in _files(scratch)},
+        }
+        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        scratch.chmod(0o755)
+        _replace(scratch, folder)
+    except OSError as error:
+        raise IrnnError(f"cannot write the artefact {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def read_manifest(folder: Any) -> dict[str, Any]:
+    """The manifest of an artefact, after every file's hash, the TVM version and this CPU have been checked."""
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not isinstance(manifest["files"], dict):
+            raise ValueError("no list of files")
+        version, built_with, needed = manifest["format"], manifest["tvm"], manifest["features"]
+        library = manifest["library"]
+    except FileNotFoundError:
+        raise IrnnError(f"{folder} holds no {MANIFEST}: it is not an artefact; build one first") from None
+    except (ValueError, KeyError, OSError) as error:
+        raise IrnnError(f"{folder / MANIFEST} cannot be read ({error!r}): build the artefact again") from None
+    if version != FORMAT_VERSION:
+        raise IrnnError(f"{folder} has artefact format {version}, this version reads {FORMAT_VERSION}: build it again")
+    if built_with != tvm.__version__:
+        raise IrnnError(f"{folder} was built with TVM {built_with}, here is TVM {tvm.__version__}: build it again")
+    found = _files(folder)
+    if sorted(manifest["files"]) != found or library not in found:
+        different = sorted({library, *manifest["files"]} ^ set(found))
+        raise IrnnError(f"{folder}: files are missing or do not belong there: {', '.join(different)}; build it again")
+    for name, expected in manifest["files"].items():
+        if _sha256(folder / name) != expected:
+            raise IrnnError(f"{folder / name} is damaged or was edited (its sha256 differs): build the artefact again")
+    missing = sorted(set(needed) - cpu_flags())
+    if missing:
+        raise IrnnError(f"{folder} was built for a CPU with {', '.join(missing)}, which this one lacks: build it here")
+    return manifest
+
+
+def _link(executable: tvm.relax.VMExecutable, folder: Path) -> str:
+    """Write the library and return its name."""
+    path = folder / "library.so"
+    try:
+        executable.export_library(str(path))
+    except (RuntimeError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise IrnnError(f"linking {path.name} failed ({first}): a C++ compiler (g++) is needed to build") from None
+    name = f"library-{_sha256(path)[:12]}.so"
+    path.rename(folder / name)
+    return name
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace(source: Path, folder: Path) -> None:
+    """Put ``source`` in the place of ``folder``; the old one goes only when the new one stands."""
+    if not folder.exists():
+        os.rename(source, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "artefact"
+    os.rename(folder, old)
+    os.rename(source, folder)
+    shutil.rmtree(old.parent, ignore_errors=True)
