@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import statistics
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import irnn
-from irnn.data import Corpus
-from pipelines.export import FLOAT_PROGRAM, PROGRAM
+from irnn.data import Vocabulary
+from pipelines.export import FLOAT_PROGRAM, PROGRAM, VOCABULARY
 from pipelines.manifest import files_below
 from pipelines.stages import Result, Stage
 
@@ -21,8 +19,9 @@ ARTEFACT = "artefact"
 FLOAT_ARTEFACT = "float_artefact"
 TARGET = "host"
 
-_ROUNDS = 15
-_STEPS_PER_ROUND = 200
+# Of the timing: both libraries take turns, a second each in all.
+_ROUNDS = 20
+_SECONDS = 1.0
 
 
 def available() -> bool:
@@ -39,7 +38,7 @@ def runner_of(stage: Stage) -> Any:
 
 @dataclass(frozen=True)
 class Compilation:
-    """Builds the integer program and its float twin for this machine."""
+    """Builds the integer program and its float twin for this machine; the integer one carries its vocabulary along."""
 
     program: Stage
 
@@ -48,7 +47,10 @@ class Compilation:
 
         for source, name in ((PROGRAM, ARTEFACT), (FLOAT_PROGRAM, FLOAT_ARTEFACT)):
             shutil.rmtree(stage.folder / name, ignore_errors=True)
-            deploy_tvm.build(irnn.load(self.program.folder / source), stage.folder / name, target=TARGET)
+            program = irnn.load(self.program.folder / source)
+            if source == PROGRAM:
+                program.metadata["vocabulary"] = Vocabulary.load(self.program.folder / PROGRAM / VOCABULARY).words
+            deploy_tvm.build(program, stage.folder / name, target=TARGET)
         return Result({}, files_below(stage.folder, ARTEFACT, FLOAT_ARTEFACT))
 
 
@@ -56,28 +58,19 @@ class Compilation:
 class Bench:
     """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""
 
+    program: Stage
     artefact: Stage
-    corpus: Corpus
 
     def __call__(self, stage: Stage) -> Result:
-        import deploy_tvm
+        from deploy_tvm.measure import FLOAT, INTEGER, Case, Settings, measure
 
-        runners = {
-            "tvm_float": deploy_tvm.load(self.artefact.folder / FLOAT_ARTEFACT),
-            "tvm_integer": deploy_tvm.load(self.artefact.folder / ARTEFACT),
-        }
-        return Result(us_per_token(runners, self.corpus.test))
-
-
-def us_per_token(runners: dict[str, Any], tokens: np.ndarray) -> dict[str, float]:
-    """Median microseconds of one `step` call; the runners take turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    states: dict[str, Any] = dict.fromkeys(runners)
-    for turn in range(_ROUNDS):
-        for name, runner in runners.items():
-            for index in range(_STEPS_PER_ROUND):
-                ids = tokens[(turn * _STEPS_PER_ROUND + index) % len(tokens)][None]
-                started = time.perf_counter()
-                _, states[name] = runner.step(ids, states[name])
-                times[name].append(1e6 * (time.perf_counter() - started))
-    return {name: round(statistics.median(values), 2) for name, values in times.items()}
+        case = Case(
+            integer=irnn.load(self.program.folder / PROGRAM),
+            floating=None,
+            artefacts={INTEGER: self.artefact.folder / ARTEFACT, FLOAT: self.artefact.folder / FLOAT_ARTEFACT},
+            x=np.zeros((1, 1), np.int32),
+            function="step",
+        )
+        measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
+        details = {name: measured[name] for name in ("spread", "machine", "measured")}
+        return Result(measured["us"], details=details)

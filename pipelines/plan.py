@@ -26,11 +26,13 @@ def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -
     def trained(name: str, previous: Stage | None, **more: Any) -> Stage:
         return Stage(name, {**_training_inputs(config, name), **more}, previous, train, root)
 
-    float_stage = trained("float", None, model=set_values(architecture), data=corpus.fingerprint, seed=config.seed)
+    float_stage = trained(
+        "float", None, model=_architecture_inputs(architecture), data=corpus.fingerprint, seed=config.seed
+    )
     stages = [float_stage, trained("float_matched", float_stage)]
     latest = float_stage
     for name in QAT_STAGES:
-        latest = trained(name, latest, pwl=set_values(config.pwl), quant=_quant_inputs(config, name))
+        latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
         stages.append(latest)
     return stages + _deployment(config, train, qat=latest, matched=stages[1])
 
@@ -48,7 +50,7 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
     evaluate = Stage("evaluate", {"tokens": tokens}, artefact or program, evaluation, root)
     if artefact is None:
         return [program, evaluate]
-    return [program, artefact, evaluate, Stage("bench", {}, artefact, deploy.Bench(artefact, train.corpus), root)]
+    return [program, artefact, evaluate, Stage("bench", {}, artefact, deploy.Bench(program, artefact), root)]
 
 
 def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
@@ -65,13 +67,13 @@ def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
 
 def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
     """Quantization settings that reach a stage: in `pwl` no weight is quantized yet, so a sweep over them shares it."""
-    values = set_values(config.quant)
+    values = dataclasses.asdict(config.quant)
     if stage == "pwl":
         return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
     return values
 
 
-def set_values(settings: Any) -> dict[str, Any]:
-    """Fields of a dataclass that differ from their defaults: a new option with a default keeps old results valid."""
-    fields = dataclasses.fields(settings)
-    return {field.name: value for field in fields if (value := getattr(settings, field.name)) != field.default}
+def _architecture_inputs(architecture: LanguageModelConfig) -> dict[str, Any]:
+    """Fields that differ from their defaults: a new option of the network keeps the float models trained before it."""
+    fields = dataclasses.fields(architecture)
+    return {field.name: value for field in fields if (value := getattr(architecture, field.name)) != field.default}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
-from pipelines.manifest import commit, versions
+from pipelines.manifest import commit, digest_of, versions
+from pipelines.stages import Stage
+
+RESULTS = "results.json"
 
 Manifests = dict[str, dict[str, Any]]
 
@@ -31,14 +35,19 @@ _EXPLANATION = {
 }
 
 
-def results_of(name: str, digest: str, seed: int, manifests: Manifests) -> dict[str, Any]:
-    """Everything a run has measured, as JSON values; what has not run is null."""
+def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifests) -> dict[str, Any]:
+    """Everything a run has measured, as JSON values; what has not run is null.
+
+    `digest` is the run's own, `configuration` is equal for runs that differ only in their seed.
+    """
+    settings = [{key: value for key, value in stage.inputs.items() if key not in ("seed", "float")} for stage in stages]
     bench = manifests.get("bench", {}).get("metrics", {})
     program = manifests.get("program", {}).get("metrics", {})
     evaluation = manifests.get("evaluate", {}).get("metrics", {})
     return {
         "experiment": name,
-        "digest": digest,
+        "digest": digest_of([stage.digest for stage in stages]),
+        "configuration": digest_of(settings),
         "seed": seed,
         "stages": {
             _STAGES[stage]: {key: manifest["metrics"][key] for key in ("valid_perplexity", "test_perplexity")}

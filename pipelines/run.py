@@ -14,14 +14,12 @@ from irnn.models.language_model import LanguageModelConfig
 from pipelines import deploy
 from pipelines.config import RunConfig, read_section
 from pipelines.console import console
-from pipelines.export import PROGRAM
+from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import FILE as MANIFEST
-from pipelines.manifest import digest_of, write_json
+from pipelines.manifest import write_json
 from pipelines.plan import plan
-from pipelines.report import Manifests, results_of, table_of
+from pipelines.report import RESULTS, Manifests, results_of, table_of
 from pipelines.stages import Stage, run_stages
-
-RESULTS = "results.json"
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -38,13 +36,12 @@ def run(config: RunConfig) -> dict[str, Any]:
     architecture = read_section(LanguageModelConfig, model, "model.")
     stages = plan(config, corpus, architecture)
     manifests = run_stages(stages, config.until)
-    digest = digest_of([stage.digest for stage in stages])
-    results = results_of(config.name, digest, config.seed, manifests)
+    results = results_of(config.name, config.seed, stages, manifests)
     console.print(table_of(results))
     if not deploy.available():
         console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
     if config.until is None:
-        folder = config.output_dir / config.name / digest
+        folder = config.output_dir / config.name / results["digest"]
         _assemble(folder, stages, manifests, results)
         console.print(f"results, program and artefact: {folder}")
     return results
@@ -55,7 +52,7 @@ def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: 
     (folder / RESULTS).unlink(missing_ok=True)
     for stage in stages:
         write_json(folder / "stages" / stage.name / MANIFEST, manifests[stage.name] | {"folder": str(stage.folder)})
-        for name in (PROGRAM, deploy.ARTEFACT):
+        for name in (PROGRAM, FLOAT_PROGRAM, deploy.ARTEFACT):
             if (stage.folder / name).is_dir():
                 shutil.rmtree(folder / name, ignore_errors=True)
                 shutil.copytree(stage.folder / name, folder / name)

@@ -1,0 +1,48 @@
+"""Joining the results of several seeds into one file of the documentation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from irnn.errors import IrnnError
+from pipelines import publish as publish_module
+from pipelines.publish import main, publish
+
+
+def write_run(folder: Path, seed: int, perplexity: float, configuration: str = "c") -> Path:
+    folder.mkdir(parents=True)
+    stages = {"float": {"valid_perplexity": perplexity, "test_perplexity": perplexity + 1}}
+    run = {"experiment": "tiny", "seed": seed, "configuration": configuration, "stages": stages}
+    (folder / "results.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_seeds_are_joined_and_replaced(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    (path,) = publish([write_run(tmp_path / "a", 2, 100.0)], docs)
+    publish([write_run(tmp_path / "b", 10, 104.0)], docs)
+    content = json.loads(path.read_text())
+    assert list(content["seeds"]) == ["2", "10"]
+    assert content["mean"] == {"float": {"valid_perplexity": 102.0, "test_perplexity": 103.0}}
+    publish([write_run(tmp_path / "c", 2, 102.0)], docs)
+    assert json.loads(path.read_text())["mean"]["float"]["valid_perplexity"] == 103.0
+
+
+def test_runs_of_another_configuration_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    (path,) = publish([write_run(tmp_path / "a", 1, 100.0)], docs)
+    before = path.read_bytes()
+    with pytest.raises(IrnnError, match=r"seeds 1, 2 ran with different configurations \(c, d\)"):
+        publish([write_run(tmp_path / "b", 2, 100.0, configuration="d")], docs)
+    assert path.read_bytes() == before
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(publish_module, "DOCS", tmp_path / "docs")
+    assert main([]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 1
+    assert "holds no results.json: give the folder of a complete run" in capsys.readouterr().err
+    (write_run(tmp_path / "bad", 1, 1.0) / "results.json").write_text("{")
+    assert main([str(tmp_path / "bad")]) == 1
+    assert "is damaged" in capsys.readouterr().err
