@@ -87,11 +87,12 @@ class Emitter:
         self.store(register, value, 0)
         return load(register, lanes, 0)
 
-    def alloc(self, shape: tuple[int, ...], dtype: str, stem: str = "buffer") -> tirx.Buffer:
+    def alloc(self, shape: tuple[Expr, ...], dtype: str, stem: str = "buffer") -> tirx.Buffer:
         """Scratch memory, allocated once at the function's beginning: loops would allocate in each round."""
         buffer = tirx.decl_buffer(shape, dtype, self.name(stem), scope="local", data_alignment=64)
         # Small buffers stay on the stack, where LLVM makes registers of them; TVM would ask its runtime for each.
-        small = math.prod(shape) * int(np.dtype(dtype).itemsize) <= STACK_BYTES
+        known = all(isinstance(n, int) for n in shape)
+        small = known and math.prod(shape) * np.dtype(dtype).itemsize <= STACK_BYTES
         self._open[0].append(
             tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.const(True, "bool")} if small else {})
         )

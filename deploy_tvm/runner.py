@@ -41,7 +41,34 @@ class Runner:
         self.program, self.manifest = program, manifest
         self._call = machine[ENTRY]
         ((self._input, self._value),) = program.inputs.items()
+        self._dtype = np.dtype(self._value.dtype)
+        limits = None if self._dtype.kind == "f" else np.iinfo(self._dtype)
+        self._any_value_is_allowed = limits is None or (self._value.low, self._value.high) == (limits.min, limits.max)
         self._states = [(name, np.dtype(state.dtype), state.shape) for name, state in program.states.items()]
+        # The last state that was returned comes back with the next call as a rule: it has been checked already.
+        self._returned: dict[str, tuple[np.ndarray, Any]] = {}
+
+    @property
+    def program_hash(self) -> str:
+        """The hash of the program that was compiled (``irnn.storage.program_hash``)."""
+        return self.manifest["program_hash"]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The program's free JSON: vocabulary, origin."""
+        return self.program.metadata
+
+    @property
+    def output_scale(self) -> float:
+        """Real value of one step of the output; 1 for a float program."""
+        return 1.0 if self.program.kind == "float" else self.program.logits_scale
+
+    @property
+    def token_count(self) -> int:
+        """Token ids run from 0 to this number, exclusive."""
+        if self._value.shape or self._value.high is None:
+            raise IrnnError(f"input {self._input} takes features, not token ids")
+        return self._value.high + 1
 
     def initial_state(self, batch: int) -> dict[str, np.ndarray]:
         """The state before the first step: name -> array ``[batch, *shape]``."""
@@ -54,11 +81,12 @@ class Runner:
 
         Memory grows with time: stream long sequences in chunks and carry the state.
         """
-        inputs = self._check_inputs(np.asarray(inputs), 2)
-        states = self._check_state(state, inputs.shape[0])
-        results = self._call(inputs, *states)
-        output, *after = map(np.from_dlpack, results)
-        return output, dict(zip(self.program.states, after, strict=True))
+        inputs = self._check_inputs(inputs)
+        output, *after = self._call(inputs, *self._check_state(state, len(inputs)))
+        arrays = map(np.from_dlpack, after)
+        state = dict(zip(self.program.states, arrays, strict=True))
+        self._returned = dict(zip(state, zip(state.values(), after, strict=True), strict=True))
+        return np.from_dlpack(output), state
 
     def step(
         self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
@@ -67,31 +95,39 @@ class Runner:
         output, state = self.run(np.asarray(inputs)[:, None], state)
         return output[:, 0], state
 
-    def _check_inputs(self, inputs: np.ndarray, leading: int) -> np.ndarray:
+    def _check_inputs(self, inputs: np.ndarray) -> np.ndarray:
         value = self._value
-        if inputs.ndim != leading + len(value.shape) or inputs.shape[leading:] != value.shape:
+        inputs = np.asarray(inputs)
+        if inputs.ndim < 2 or inputs.shape[2:] != value.shape or inputs.shape[0] == 0:
             wanted = "".join(f", {n}" for n in value.shape)
-            raise IrnnError(f"input {self._input} has shape {inputs.shape}; it takes [batch, time{wanted}]")
-        if inputs.shape[0] == 0:
-            raise IrnnError(f"input {self._input} has shape {inputs.shape}: the batch is empty")
+            raise IrnnError(
+                f"input {self._input} has shape {inputs.shape}; it takes [batch, time{wanted}] with a batch of 1 or more"
+            )
+        if inputs.dtype == self._dtype and self._any_value_is_allowed:
+            return np.ascontiguousarray(inputs)
+        if inputs.dtype.kind not in ("iu" if self._dtype.kind in "iu" else "fiu"):
+            raise IrnnError(f"input {self._input} is {inputs.dtype}; it takes {value.dtype}")
         if value.low is not None and inputs.size:
-            low, high = int(inputs.min()), int(inputs.max())
+            low, high = (inputs.item(),) * 2 if inputs.size == 1 else (int(inputs.min()), int(inputs.max()))
             if low < value.low or high > value.high:
                 worst = low if low < value.low else high
                 raise IrnnError(f"input {self._input} holds {worst}; allowed are {value.low} to {value.high}")
-        if inputs.dtype.kind not in ("iu" if value.low is not None else "fiu"):
-            raise IrnnError(f"input {self._input} is {inputs.dtype}; it takes {value.dtype}")
-        return np.ascontiguousarray(inputs, value.dtype)
+        return np.ascontiguousarray(inputs, self._dtype)
 
-    def _check_state(self, state: dict[str, np.ndarray] | None, batch: int) -> list[np.ndarray]:
+    def _check_state(self, state: dict[str, np.ndarray] | None, batch: int) -> list[Any]:
         if state is None:
             state = self.initial_state(batch)
         if state.keys() != self.program.states.keys():
             raise IrnnError(f"state names {sorted(state)} do not match the program's {sorted(self.program.states)}")
-        arrays = []
+        arguments = []
         for name, dtype, shape in self._states:
             array = state[name]
+            known, tensor = self._returned.get(name, (None, None))
+            if array is known and len(array) == batch:
+                arguments.append(tensor)
+                continue
+            array = np.asarray(array)
             if array.dtype != dtype or array.shape != (batch, *shape):
                 raise IrnnError(f"state {name} is {array.dtype} {array.shape}; it takes {dtype} {(batch, *shape)}")
-            arrays.append(np.ascontiguousarray(array))
-        return arrays
+            arguments.append(np.ascontiguousarray(array))
+        return arguments
