@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import nn
 
 from irnn import qat
@@ -22,8 +20,9 @@ from irnn.data import Corpus, TextBatches
 from irnn.metrics import stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from pipelines.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
-from pipelines.config import QAT_STAGES, LoggerConfig, RunConfig
+from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.language_model_task import LanguageModelTask, derived_seed
+from pipelines.loggers import close_loggers, open_loggers
 from pipelines.progress import StageProgressBar
 from pipelines.stages import Result, Stage
 
@@ -108,12 +107,12 @@ class Training:
             max_epochs=epochs,
             gradient_clip_val=settings.clip,
             callbacks=callbacks,
-            logger=_loggers(self.config.logger, folder, self.config.name),
+            logger=open_loggers(self.config.logger, folder, self.config.name),
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=settings.progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            log_every_n_steps=20,
+            log_every_n_steps=1,  # whole epochs are logged: this only keeps Lightning from asking for it
             default_root_dir=folder,
         )
         eos = self.corpus.vocabulary.eos
@@ -127,6 +126,8 @@ class Training:
             )
         except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
             raise KeyboardInterrupt from None
+        finally:
+            close_loggers(self.config.logger)
 
 
 @torch.no_grad()
@@ -136,25 +137,9 @@ def perplexity(model: nn.Module, tokens: np.ndarray, eos: int) -> float:
     return math.exp(nats / count)
 
 
-def _loggers(config: LoggerConfig, folder: Path, project: str) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.csv:
-        loggers.append(CSVLogger(folder, name="csv"))
-    if config.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
-    if config.wandb is not None:
-        loggers.append(
-            WandbLogger(
-                project="irnn", group=project, name=folder.name, save_dir=folder, offline=config.wandb == "offline"
-            )
-        )
-    return loggers
-
-
 def _quiet_lightning() -> None:
     """Leave out Lightning's advice about data workers and devices; its warnings about the run itself stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)
-    os.environ.setdefault("WANDB_SILENT", "true")

@@ -61,7 +61,10 @@ def run_and_kill(stage: str, count: int, overrides: list[str]) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(("stage", "checkpoint"), [("float", 1), ("float", 3), ("activations", 1)])
+@pytest.mark.parametrize(
+    ("stage", "checkpoint"),
+    [("float", 1), pytest.param("float", 3, marks=pytest.mark.slow), ("activations", 1)],
+)
 def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: str, checkpoint: int) -> None:
     # Dropout, two epochs a stage and moving ranges: whatever could differ after a resume is in play.
     more = ["model.dropout=0.3", "stages.activations.epochs=2", f"until={stage}"]
@@ -82,6 +85,24 @@ def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: s
     manifests = [json.loads((stages_of(c)[stage].folder / "manifest.json").read_text()) for c in (unbroken, config)]
     assert manifests[0]["metrics"] == manifests[1]["metrics"]
     assert not (folder / "resume.ckpt").exists()
+
+
+def test_every_stage_has_its_own_curves(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "logger=csv_tensorboard", "until=float_matched", "stages.float.epochs=2")
+    run(config)
+    for name, epochs in (("float", 2), ("float_matched", 4)):
+        folder = stages_of(config)[name].folder
+        header, *rows = (folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+        assert set(header.split(",")) == {"epoch", "lr", "step", "train_loss", "valid_perplexity"}
+        assert len({row.split(",")[0] for row in rows}) == epochs
+        assert list((folder / "tensorboard" / "version_0").glob("events.*"))
+
+
+def test_wandb_stays_offline_with_one_run_a_stage(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "logger=wandb", "until=float_matched", "stages.float.epochs=1")
+    run(config)
+    for name in ("float", "float_matched"):
+        assert len(list(stages_of(config)[name].folder.glob("wandb/offline-run-*/*.wandb"))) == 1
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Where the curves of a training stage go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from pipelines.config import LoggerConfig
+
+
+def open_loggers(config: LoggerConfig, folder: Path, run: str) -> list[Logger]:
+    """The loggers of one stage, all of which write into the stage's folder; Weights & Biases groups them by `run`."""
+    loggers: list[Logger] = []
+    if config.csv:
+        loggers.append(CSVLogger(folder, name="csv"))
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+    if config.wandb is not None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        offline = config.wandb == "offline"
+        loggers.append(WandbLogger(project="irnn", group=run, name=folder.name, save_dir=folder, offline=offline))
+    return loggers
+
+
+def close_loggers(config: LoggerConfig) -> None:
+    """End the stage's Weights & Biases run: the next stage would go on in it."""
+    if config.wandb is not None:
+        import wandb
+
+        wandb.finish()
