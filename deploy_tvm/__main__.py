@@ -23,6 +23,7 @@ from deploy_tvm import options
 from irnn.errors import IrnnError
 
 STEPS = 35
+MAX_TOP = 1000
 LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
 
 
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="next-token candidates: run ARTEFACT WORD ... (or words on standard input)")
     run.add_argument("arguments", nargs="*", metavar="ARTEFACT WORD_OR_ID ...")
+    run.add_argument("--vocabulary", metavar="FILE", help="the words (default: those of the program)")
     run.add_argument("--top", type=int, default=5, help="candidates to show (default 5)")
 
     bench = commands.add_parser("bench", help="time an artefact, or a layer with random weights (--layer)")
@@ -49,8 +51,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--weight-bits", type=int, help="bits of the layer's weights, 2 to 8 (default 8)")
     bench.add_argument("--steps", type=int, default=STEPS, help=f"time steps or tokens a call (default {STEPS})")
     bench.add_argument("--threads", type=int, default=1, help="threads (1)")
-    bench.add_argument("--float", metavar="FOLDER", help="float program of the artefact's model, or its build")
-    bench.add_argument("--program", metavar="FOLDER", help="the artefact's program (default: `program` beside it)")
+    bench.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
     bench.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
     bench.add_argument("--peers-python", metavar="PATH", help="a Python that has the runtimes of --against")
     bench.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
@@ -95,18 +96,16 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
 def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """``run ARTEFACT WORD_OR_ID ...``: prints the likeliest next tokens."""
     import deploy_tvm
-    from deploy_tvm.prompt import candidates, token_ids, vocabulary_of
+    from deploy_tvm.prompt import candidates, find_vocabulary, token_count, token_ids
 
     if not free:
         raise IrnnError("run needs an artefact: python -m deploy_tvm run ARTEFACT WORD_OR_ID ...")
-    if not 1 <= parsed.top <= 1000:
-        raise IrnnError(f"--top {parsed.top}: must lie in 1 to 1000")
+    if not 1 <= parsed.top <= MAX_TOP:
+        raise IrnnError(f"--top {parsed.top}: must lie in 1 to {MAX_TOP}")
     runner = deploy_tvm.load(free[0])
-    count, scale, metadata = runner.token_count, runner.output_scale, runner.metadata
-    vocabulary = vocabulary_of(metadata)
-    words = free[1:] or sys.stdin.read().split()
-    best = candidates(runner, token_ids(words, count, vocabulary), scale, parsed.top)
-    for token, probability in best:
+    vocabulary = find_vocabulary(Path(free[0]), runner.program.metadata, parsed.vocabulary)
+    ids = token_ids(free[1:] or sys.stdin.read().split(), token_count(runner.program), vocabulary)
+    for token, probability in candidates(runner, ids, parsed.top):
         print(f"{probability:8.4f}  {token if vocabulary is None else vocabulary.words[token]}")
 
 
@@ -141,9 +140,8 @@ def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, pro
 
     if free:
         raise IrnnError(f"bench takes an artefact or --layer, not both: {free[0]}")
-    for name in ("float", "program"):
-        if getattr(parsed, name) is not None:
-            raise IrnnError(f"--{name} belongs to an artefact; with --layer both programs are made from random weights")
+    if parsed.float is not None:
+        raise IrnnError("--float belongs to an artefact; with --layer the float program is made with the integer one")
     sizes = {name: getattr(parsed, name) for name in LAYER_ONLY if getattr(parsed, name) is not None}
     for name in ("input", "hidden"):
         if name not in sizes:
@@ -158,7 +156,7 @@ def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, pro
         if getattr(parsed, name) is not None:
             raise IrnnError(f"--{name.replace('_', '-')} belongs to --layer")
     (folder,) = _exactly(free, "bench takes one artefact or --layer", "bench ARTEFACT --against onnxruntime")
-    return bench_folders(Path(folder), parsed.program, parsed.float, parsed.steps, settings, progress)
+    return bench_folders(Path(folder), parsed.float, parsed.steps, settings, progress)
 
 
 def _exactly(free: list[str], problem: str, example: str) -> list[str]:

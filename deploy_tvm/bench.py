@@ -17,12 +17,12 @@ import numpy as np
 from deploy_tvm.measure import FLOAT, INTEGER, Case, Progress, Settings, measure
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.storage import PROGRAM_FILE, load, program_hash
+from irnn.storage import PROGRAM_FILE, load
 
 CALIBRATION_STEPS = 256
 COMPARED_STEPS = 64
 MAX_SIZE = 1 << 14
-PROGRAM, FLOAT_PROGRAM = "program", "float_program"  # folders beside an artefact
+FLOAT_FOLDERS = ("float_artefact", "float_program")  # what a run leaves beside an artefact
 
 
 @dataclass(frozen=True)
@@ -125,49 +125,33 @@ def bench_model(
 
 
 def bench_folders(
-    folder: Path,
-    program_folder: str | None,
-    float_folder: str | None,
-    steps: int,
-    settings: Settings,
-    progress: Progress = lambda text: None,
+    folder: Path, float_folder: str | None, steps: int, settings: Settings, progress: Progress = lambda text: None
 ) -> dict[str, Any]:
-    """:func:`bench_model` for folders: an artefact (its ``program`` and ``float_program`` beside it unless they are
-    named) or a program, which is built for this machine first."""
+    """:func:`bench_model` for folders, artefacts or programs (which are built for this machine first).
+
+    The float model is ``float_folder``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
+    """
+    if float_folder is None:
+        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
+        float_folder = next((str(path) for path in beside if path.is_dir()), None)
+    with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
+        progress("compiling")
+        integer, artefact = _opened(folder, Path(scratch) / INTEGER, "integer")
+        floating, artefacts = None, {INTEGER: artefact}
+        if float_folder is not None:
+            floating, artefacts[FLOAT] = _opened(Path(float_folder), Path(scratch) / FLOAT, "float")
+        return bench_model(integer, floating, artefacts, steps, settings, progress)
+
+
+def _opened(folder: Path, scratch: Path, kind: str) -> tuple[Program, Path]:
+    """(program, artefact) of a folder that is either."""
     import deploy_tvm
 
-    with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
-        artefacts: dict[str, Path] = {}
-        if (folder / PROGRAM_FILE).exists():
-            if program_folder is not None:
-                raise IrnnError(f"--program {program_folder}: {folder} is a program itself; give one of the two")
-            integer = load(folder)
-            progress("compiling the program")
-            artefacts[INTEGER] = _built(integer, Path(scratch) / INTEGER)
-        else:
-            runner = deploy_tvm.load(folder)
-            beside = folder.parent / PROGRAM
-            if program_folder is None and not beside.exists():
-                raise IrnnError(f"{folder} has no folder `{PROGRAM}` beside it: name the artefact's program, --program")
-            source = beside if program_folder is None else Path(program_folder)
-            integer = load(source)
-            if program_hash(integer) != runner.program_hash:
-                raise IrnnError(f"{folder} was not built from {source}: their hashes differ; compile it again")
-            artefacts[INTEGER] = folder
-        floating = None
-        beside = folder.parent / FLOAT_PROGRAM
-        if float_folder is None and beside.exists():
-            float_folder = str(beside)
-        if float_folder is not None and not (Path(float_folder) / PROGRAM_FILE).exists():
-            deploy_tvm.load(float_folder)  # one clear line where it is no artefact
-            artefacts[FLOAT] = Path(float_folder)
-        elif float_folder is not None:
-            floating = load(float_folder)
-            if floating.kind != "float":
-                raise IrnnError(f"--float {float_folder}: that program is {floating.kind}, not float")
-            progress("compiling the float program")
-            artefacts[FLOAT] = _built(floating, Path(scratch) / FLOAT)
-        return bench_model(integer, floating, artefacts, steps, settings, progress)
+    is_program = (folder / PROGRAM_FILE).exists()
+    program = load(folder) if is_program else deploy_tvm.load(folder).program
+    if program.kind != kind:
+        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
+    return program, _built(program, scratch) if is_program else folder
 
 
 def compare(program: Program, artefact: Path, steps: int) -> dict[str, int]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from irnn.data.vocabulary import UNK, Vocabulary
 from irnn.errors import IrnnError
+from irnn.program import Program
 
 
-def vocabulary_of(metadata: dict[str, Any]) -> Vocabulary | None:
-    """The words that a program carries in its metadata (a list in the order of their ids), if any."""
-    words = metadata.get("vocabulary")
-    return None if words is None else Vocabulary(words)
+def find_vocabulary(artefact: Path, metadata: dict[str, Any], given: str | None) -> Vocabulary | None:
+    """The words of a model: a named file, else the program's metadata, else the file that an export leaves.
+
+    An export writes ``program/vocabulary.json``; the artefact stands beside ``program``.
+    """
+    exported = artefact.resolve().parent / "program" / "vocabulary.json"
+    if given is not None:
+        return Vocabulary.load(Path(given))
+    if "vocabulary" in metadata:
+        return Vocabulary(metadata["vocabulary"])
+    return Vocabulary.load(exported) if exported.exists() else None
 
 
 def token_ids(tokens: Iterable[str], count: int, vocabulary: Vocabulary | None) -> list[int]:
@@ -37,10 +46,18 @@ def token_ids(tokens: Iterable[str], count: int, vocabulary: Vocabulary | None) 
     return ids
 
 
-def candidates(runner: Any, ids: Sequence[int], scale: float, top: int) -> list[tuple[int, float]]:
+def token_count(program: Program) -> int:
+    """How many token ids a language model's program knows; a program of another kind is an ``IrnnError``."""
+    ((_, value),) = program.inputs.items()
+    if value.shape:
+        raise IrnnError("this program reads features, not token ids: there are no next tokens to show")
+    return value.high + 1
+
+
+def candidates(runner: Any, ids: Sequence[int], top: int) -> list[tuple[int, float]]:
     """The ``top`` likeliest next tokens after ``ids``, best first, with their probabilities."""
     logits, _ = runner.run(np.asarray([ids], dtype=np.int64), runner.initial_state(1))
-    scores = np.asarray(logits)[0, -1].astype(np.float64) * scale
+    scores = np.asarray(logits)[0, -1].astype(np.float64) * runner.program.logits_scale
     weights = np.exp(scores - scores.max())
     best = np.argsort(-weights, kind="stable")[:top]
     return [(int(k), float(weights[k] / weights.sum())) for k in best]

@@ -37,7 +37,7 @@ def report(result: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Table:
+def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Group:
     table = Table(title=title, title_justify="left")
     table.add_column("runtime")
     for heading in (unit, "min", "p95", "integer / this"):
@@ -45,7 +45,7 @@ def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Table:
     table.add_column("remark", overflow="fold")
     for name, value in result[key].items():
         if value is None:
-            table.add_row(name, "-", "", "", "", result["reasons"].get(name, ""))
+            table.add_row(name, "-", "", "", "", Text(result["reasons"].get(name, "")))
             continue
         spread, ratio = result["spread"][name], result["ratios"].get(f"tvm_integer/{name}")
         remark = result["chosen"].get(name, "")
@@ -53,5 +53,6 @@ def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Table:
         table.add_row(name, *numbers, "" if ratio is None else f"{ratio:.3f}", remark)
     limit = result["floor"]
     floor = "-" if limit["us_per_step"] is None else f"{limit['us_per_step']:.1f}"
-    table.add_row("floor", floor, "", "", "", limit.get("explanation") or limit["reason"], style="dim")
-    return table
+    table.add_row("floor", floor, style="dim")
+    explanation = Text(f"floor: {limit.get('explanation') or limit['reason']}\n", style="dim")
+    return Group(table, explanation)

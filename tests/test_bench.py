@@ -1,0 +1,225 @@
+"""Benchmarks end to end on tiny networks: correctness of what is compared and reported, no assertion about time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy_tvm import floor, lstm_stack, rounds
+from deploy_tvm.bench import Layer, bench_layer, weight_bytes
+from deploy_tvm.measure import Settings
+from deploy_tvm.peer_worker.peer_serving import block
+from irnn.errors import IrnnError
+from irnn.export import float_program
+from irnn.models.sequence import random_layer
+from irnn.program import Node, Program, Scan, Tensor
+from tests.random_programs import Spec, random_program
+
+# Another interpreter may hold the runtimes that are compared with.
+PEERS_PYTHON = os.environ.get("IRNN_PEERS_PYTHON", sys.executable)
+SHORT = Settings(rounds=2, seconds=0.02)
+
+
+def has_packages(*names: str) -> bool:
+    """Whether the peers' interpreter has these packages."""
+    script = f"import importlib.util as u, sys; sys.exit(any(u.find_spec(n) is None for n in {names!r}))"
+    return subprocess.run([PEERS_PYTHON, "-c", script], check=False).returncode == 0
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-c", script]
+
+
+# --- workers ---
+
+
+def test_a_block_gives_at_least_one_call_and_counts_none_of_the_warm_up() -> None:
+    calls = []
+    times = block(lambda: calls.append(0), 0.01)
+    assert len(times) >= 1
+    assert len(calls) > len(times)
+
+
+def test_a_worker_that_dies_gives_its_last_words(tmp_path: Path) -> None:
+    command = python("import sys; print('no such instruction', file=sys.stderr); sys.exit(3)")
+    with rounds.Worker(command, tmp_path / "log") as worker, pytest.raises(rounds.WorkerError, match="code 3: no such"):
+        worker.start()
+
+
+def test_a_worker_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "START_TIMEOUT", 0.2)
+    with (
+        rounds.Worker(python("import time; time.sleep(60)"), tmp_path / "log") as worker,
+        pytest.raises(rounds.WorkerError, match="no answer within"),
+    ):
+        worker.start()
+
+
+def test_a_worker_that_dies_between_rounds_spares_the_others(tmp_path: Path) -> None:
+    dying = python("print('{}', flush=True); input(); print('{\"us\": [1.0]}', flush=True)")
+    living = python("print('{}', flush=True)\nwhile input(): print('{\"us\": [2.0, 4.0]}', flush=True)")
+    with rounds.Worker(dying, tmp_path / "a") as a, rounds.Worker(living, tmp_path / "b") as b:
+        a.start(), b.start()
+        times, reasons = rounds.interleave({"a": a, "b": b}, 3, 0.01)
+    assert times == {"b": [[2.0, 4.0]] * 3}
+    assert reasons["a"].startswith("its process ended")
+
+
+def test_what_libraries_print_does_not_disturb_the_protocol(tmp_path: Path) -> None:
+    script = """
+        import os, numpy
+        from deploy_tvm.peer_worker.peer_serving import Runtime, serve
+        def load():
+            os.write(1, b"noise\\n"); print("more noise")
+            return Runtime(lambda: [numpy.arange(3.0)], {"x": "1"}, "chosen")
+        serve(load, None)
+    """
+    with rounds.Worker(python("if True:" + script), tmp_path / "log") as worker:
+        assert worker.start() == {"ready": True, "versions": {"x": "1"}, "setting": "chosen"}
+        assert worker.output().tolist() == [0.0, 1.0, 2.0]
+        assert len(worker.time(0.005)) >= 1
+
+
+def test_summary_is_the_median_of_the_rounds_medians() -> None:
+    blocks = [[10.0, 20.0, 90.0], [40.0], [30.0, 32.0]]
+    assert rounds.summary(blocks, 2) == {"median": 15.5, "min": 5.0, "p95": 38.75, "rounds": 3, "calls": 6}
+
+
+# --- networks for the peers ---
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lstm_layers_are_recognized_with_their_weights(bidirectional: bool) -> None:
+    model = random_layer(5, 7, num_layers=2, bidirectional=bidirectional)
+    stack = lstm_stack.recognize(float_program(model))
+    cells = [cell for layer in model.lstm.layers for cell in layer.cells.values()]
+    found = [cell for layer in stack.layers for cell in layer]
+    assert len(stack.layers) == 2
+    assert len(found) == len(cells)
+    for cell, (w_x, w_h, bias) in zip(cells, ((f.w_x, f.w_h, f.bias) for f in found), strict=True):
+        assert np.array_equal(w_x, cell.w_x.weight.detach())
+        assert np.array_equal(w_h, cell.w_h.weight.detach())
+        assert np.allclose(bias, cell.w_x.bias.detach(), atol=1e-7)
+
+
+def test_gates_are_found_by_their_part_in_the_cell_not_by_their_place() -> None:
+    program = random_program(Spec(kind="float", vocabulary=None, logits=None))
+    expected = lstm_stack.recognize(program).layers[0][0]
+    order = [2, 0, 3, 1]  # the quarter that each gate moves to
+    hidden = program.states["layer0.forward.h"].shape[0]
+
+    def moved(node: Node) -> Node:
+        if node.op != "slice":
+            return node
+        start = order[node.attributes["start"] // hidden] * hidden
+        return replace(node, attributes={"start": start, "stop": start + hidden})
+
+    tensors = {
+        name: Tensor(np.concatenate([np.split(t.data, 4)[order.index(k)] for k in range(4)]), 32)
+        for name, t in program.tensors.items()
+    }
+    nodes = [replace(n, body=tuple(map(moved, n.body))) if isinstance(n, Scan) else n for n in program.nodes]
+    found = lstm_stack.recognize(replace(program, nodes=tuple(nodes), tensors=tensors)).layers[0][0]
+    assert np.array_equal(found.w_x, expected.w_x)
+    assert np.array_equal(found.w_h, expected.w_h)
+    assert np.array_equal(found.bias, expected.bias)
+
+
+def test_normalized_layers_are_no_plain_lstm(tmp_path: Path) -> None:
+    program = random_program(Spec(kind="float", norm="mad"))
+    assert lstm_stack.recognize(program) is None
+    with pytest.raises(IrnnError, match="float program"):
+        lstm_stack.save_job(random_program(Spec()), np.zeros((1, 3), np.int64), tmp_path)
+
+
+# --- the floor ---
+
+
+def test_the_floor_counts_packed_weights_inside_and_outside_of_the_loop() -> None:
+    program = random_program(Spec(hidden=8, input_size=6, vocabulary=None, logits=None, weight_bits=4))
+    assert weight_bytes(program) == (32 * 6 + 32 * 8) // 2
+    assert floor.work(program, 1) == floor.Work((32 * 6 + 32 * 8) // 2, 0, 0)
+    assert floor.work(program, 10) == floor.Work(32 * 8 // 2, 32 * 6 // 2, 10 * 32 * 6)
+
+
+def test_the_floor_is_reading_plus_the_longer_of_the_two_limits_of_the_product() -> None:
+    needed = floor.Work(1000, 3000, 80)
+    compute_bound = floor.combine(needed, 10, 5.0, 1.0)
+    assert compute_bound["us_per_step"] == 5.0 + 8.0
+    read_bound = floor.combine(needed, 10, 5.0, 0.1)
+    assert read_bound["us_per_step"] == 5.0 + 1.5
+    assert floor.combine(needed, 10, 5.0, None)["us_per_step"] is None
+
+
+# --- whole benchmarks ---
+
+
+@pytest.mark.parametrize(
+    ("layer", "steps"),
+    [(Layer(16, 16), 1), (Layer(9, 16, layers=2, bidirectional=True, norm="mad", weight_bits=4), 3)],
+    ids=["step", "sequence"],
+)
+def test_a_layer_benchmark_is_json_without_mismatches(layer: Layer, steps: int) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    result = json.loads(json.dumps(bench_layer(layer, steps, SHORT)))
+    assert result["mismatches"]["count"] == 0
+    assert result["mismatches"]["compared"] > 64 * 16
+    assert set(result["us_per_step"]) == {"tvm_integer", "tvm_float"}
+    assert all(value > 0 for value in result["us_per_step"].values())
+    assert all(spread["rounds"] == 2 for spread in result["spread"].values())
+    assert result["weight_bytes"]["float"] * layer.weight_bits == result["weight_bytes"]["integer"] * 32
+    assert result["machine"]["cpu"]
+    assert result["versions"]["numpy"] == np.__version__
+
+
+def test_a_runtime_that_is_not_installed_has_a_reason(tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    bare = tmp_path / "bare"
+    # An environment with NumPy alone: its folder is linked into an otherwise empty one.
+    (bare / "packages").mkdir(parents=True)
+    for folder in Path(np.__file__).parents[1].glob("numpy*"):
+        (bare / "packages" / folder.name).symlink_to(folder)
+    launcher = bare / "python"
+    launcher.write_text(f'#!/bin/sh\nPYTHONPATH={bare / "packages"} exec {sys.executable} -S "$@"\n')
+    launcher.chmod(0o755)
+    keys = ("onnxruntime_fp32", "torch_fp32")
+    settings = replace(SHORT, against=keys, peers_python=str(launcher))
+    result = bench_layer(Layer(8, 8), 2, settings)
+    for key in keys:
+        assert result["us_per_step"][key] is None
+        assert result["reasons"][key].startswith("not installed")
+
+
+ONNX = ("onnxruntime_fp32", "onnxruntime_dynamic_int8")
+
+
+@pytest.mark.skipif(
+    not has_packages("onnx", "onnxruntime", "numpy"),
+    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
+)
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(
+    "layer",
+    [Layer(5, 16), Layer(5, 16, layers=2, bidirectional=True), Layer(5, 16, norm="mad"),
+     Layer(5, 16, norm="layer", bidirectional=True)],
+    ids=["lstm", "bidirectional", "mad", "layer-norm"],
+)  # fmt: skip
+def test_the_onnx_model_equals_the_float_build(layer: Layer, steps: int) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    result = bench_layer(layer, steps, replace(SHORT, against=ONNX, peers_python=PEERS_PYTHON))
+    assert result["reasons"] == {}
+    assert result["max_difference_from_float"]["onnxruntime_fp32"] < 1e-5
+
+
+def small_model(kind: str = "integer") -> Program:
+    """A language model with a vocabulary of 23 words."""
+    program = random_program(Spec(kind=kind))
+    program.metadata["vocabulary"] = ["<eos>", *(f"word{k}" for k in range(1, 23))]
+    return program
