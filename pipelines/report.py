@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from pipelines.manifest import commit, digest_of, versions
@@ -26,8 +27,8 @@ _STAGES = {
 }
 _EXPLANATION = {
     "float": "float",
-    "float_matched": "float, matched epochs",
-    "pwl": "+ PWL activations",
+    "float_matched": "float, matched",
+    "pwl": "+ PWL",
     "weights": "+ integer weights",
     "activations": "+ integer activations",
     "qat": "+ integer cell (QAT)",
@@ -66,8 +67,10 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
 
 def table_of(results: dict[str, Any]) -> Table:
     """One row a stage: perplexity, size, time per token, speed-up, mismatching integers."""
-    table = Table(title=f"{results['experiment']}, seed {results['seed']} ({results['digest']})", title_justify="left")
-    table.add_column("stage")
+    title = f"{results['experiment']}, seed {results['seed']} ({results['digest']})"
+    # Narrow enough for 80 columns, which is what logs have.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
     for column in ("valid ppl", "test ppl", "size", "us/token", "speed-up", "mismatches"):
         table.add_column(column, justify="right")
     for stage, perplexities in results["stages"].items():
@@ -106,4 +109,4 @@ def _microseconds(value: float | None) -> str:
 
 
 def _mismatch(found: dict[str, int] | None) -> str:
-    return "" if found is None else f"{found['count']} of {found['compared']:,}"
+    return "" if found is None else f"{found['count']}/{found['compared']:,}"

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import irnn
 from irnn.data import load_corpus
 from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModelConfig
@@ -19,7 +21,7 @@ from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.plan import plan
 from pipelines.run import run
 from pipelines.stages import Stage
-from tests.tiny_run import ROOT, tiny_config, tiny_overrides
+from tests.tiny_run import ROOT, WORDS, tiny_config, tiny_overrides
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +190,30 @@ def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     before = {path: path.stat().st_mtime_ns for path in (config.output_dir / "stages").glob("*/manifest.json")}
     assert run(config) == results
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tvm", reason="TVM is not installed")
+    import deploy_tvm
+
+    monkeypatch.setattr(deploy, "_ROUNDS", 2)
+    monkeypatch.setattr(deploy, "_SECONDS", 0.05)
+    config = tiny_config(tmp_path, "stages.float.epochs=1")
+    results = run(config)
+    (folder,) = (config.output_dir / "quickstart").iterdir()
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json",
+        "stages",
+        "program",
+        "float_program",
+        "artefact",
+    }
+    for compared in ("interpreter_vs_qat", "tvm_vs_interpreter"):
+        assert results["mismatches"][compared]["count"] == 0
+        assert results["mismatches"][compared]["compared"] > 400
+    assert results["stages"]["integer"] == pytest.approx(results["stages"]["qat"], rel=1e-6)
+    assert results["us_per_token"]["tvm_integer"] > 0
+    assert results["us_per_token"]["tvm_float"] > 0
+    program, runner = irnn.load(folder / "program"), deploy_tvm.load(folder / "artefact")
+    ids = np.arange(len(WORDS))[None]
+    assert np.array_equal(program.run(ids)[0], runner.run(ids)[0])
