@@ -29,9 +29,9 @@ _EXPLANATION = {
     "float": "float",
     "float_matched": "float, matched",
     "pwl": "+ PWL",
-    "weights": "+ integer weights",
-    "activations": "+ integer activations",
-    "qat": "+ integer cell (QAT)",
+    "weights": "+ int weights",
+    "activations": "+ int activations",
+    "qat": "+ int cell (QAT)",
     "integer": "integer program",
 }
 
@@ -67,11 +67,11 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
 
 def table_of(results: dict[str, Any]) -> Table:
     """One row a stage: perplexity, size, time per token, speed-up, mismatching integers."""
-    title = f"{results['experiment']}, seed {results['seed']} ({results['digest']})"
+    title = f"{results['experiment']}, seed {results['seed']}: perplexity (valid, test), size, time, mismatches"
     # Narrow enough for 80 columns, which is what logs have.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
-    for column in ("valid ppl", "test ppl", "size", "us/token", "speed-up", "mismatches"):
+    for column in ("valid", "test", "size", "us/token", "speed-up", "mismatches"):
         table.add_column(column, justify="right")
     for stage, perplexities in results["stages"].items():
         cells = _deployment_cells(stage, results)
