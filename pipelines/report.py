@@ -109,4 +109,7 @@ def _microseconds(value: float | None) -> str:
 
 
 def _mismatch(found: dict[str, int] | None) -> str:
-    return "" if found is None else f"{found['count']}/{found['compared']:,}"
+    if found is None:
+        return ""
+    compared = found["compared"]
+    return f"{found['count']} of " + (f"{compared / 1e6:.1f}M" if compared >= 100_000 else f"{compared}")
