@@ -42,7 +42,7 @@ class Recorder:
     kind: str
 
     def __init__(self, model: nn.Module) -> None:
-        self._names = {module: _readable(name) for name, module in model.named_modules()}
+        self._names = {module: readable_name(name) for name, module in model.named_modules()}
         self._taken: dict[str, int] = {}
         self._nodes: list[Node | Scan] = []
         self.values: dict[str, Value] = {}
@@ -394,7 +394,7 @@ def _shorten(scale: np.ndarray) -> np.ndarray:
     return scale[:1] if np.all(scale == scale[0]) else scale
 
 
-def _readable(name: str) -> str:
+def readable_name(name: str) -> str:
     """Module path -> name in the program: ``lstm.layers.0.cells.forward_cell.w_x`` -> ``lstm.0.w_x``."""
     name = name.replace(".cells.forward_cell", "").replace(".cells.backward_cell", "_reverse")
     return name.replace("layers.", "").replace("gates.", "gate_")

@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from irnn.errors import IrnnError
-from irnn.layers import Activation, Embedding, Linear, Norm, Weight
+from irnn.export import readable_name
+from irnn.layers import Activation, Norm, Weight
 from irnn.models.base import RecurrentModel
 from irnn.pwl import METHODS
 from irnn.quantizers import QuantConfig, QuantSite, weight_scale
@@ -129,46 +131,52 @@ class SiteInfo:
     clipped_share: float | None
 
 
+class Sites(list[SiteInfo]):
+    """The rows, which print as a table (also with Rich)."""
+
+    def __rich__(self) -> Table:
+        """A weight with one scale a row shows the smallest and the largest."""
+        table = Table("site", "role", "bits", "scale", "zero point", "range", "clipped", title="quantization sites")
+        for row in self:
+            table.add_row(
+                row.name,
+                row.role,
+                str(row.bits),
+                "\n".join(f"{s:.3g}" for s in row.scale),
+                "\n".join(map(str, row.zero_point)),
+                "\n".join(f"{low:.3g} .. {high:.3g}" for low, high in row.observed),
+                "" if row.clipped_share is None else f"{row.clipped_share:.2%}",
+            )
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=140)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+
 @torch.no_grad()
-def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> list[SiteInfo]:
-    """Every quantization site of a calibrated model.
+def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> Sites:
+    """Every quantization site of a calibrated model; ``print(sites(model))`` shows the table.
 
     With ``batches`` the share of elements that the present range clips is measured on them; without, it is None.
     """
     clipped = _clipped_shares(model, batches) if batches is not None else {}
-    rows, seen = [], set()
+    rows, seen = Sites(), set()
     for name, module in model.named_modules():
+        name = readable_name(name)
         if isinstance(module, QuantSite):
-            scale, zero_point = module.qparams()
+            scale, zero_point = (v.tolist() for v in module.qparams())
             observed = list(zip(module.observed_min.tolist(), module.observed_max.tolist(), strict=True))
-            rows.append(
-                SiteInfo(
-                    name, module.role, module.bits, scale.tolist(), zero_point.tolist(), observed, clipped.get(module)
-                )
-            )
-        elif isinstance(module, (Linear, Embedding)) and id(module.weight) not in seen:
+            rows.append(SiteInfo(name, module.role, module.bits, scale, zero_point, observed, clipped.get(module)))
+        elif isinstance(module, Weight) and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            scale = weight_scale(module.weight, module.bits, module.per_row).flatten()
+            scale = weight_scale(module.weight, module.bits, module.per_row)
             scales = [float(scale.min()), float(scale.max())] if module.per_row else [float(scale)]
-            low, high = float(module.weight.min()), float(module.weight.max())
-            rows.append(SiteInfo(name, module.role, module.bits, scales, [0], [(low, high)], 0.0))
+            span = (float(module.weight.min()), float(module.weight.max()))
+            rows.append(SiteInfo(name, module.role, module.bits, scales, [0], [span], 0.0))
     return rows
-
-
-def sites_table(rows: list[SiteInfo]) -> Table:
-    """The rows as a Rich table.  A weight with one scale a row shows the smallest and the largest."""
-    table = Table("site", "role", "bits", "scale", "zero point", "range", "clipped", title="quantization sites")
-    for row in rows:
-        table.add_row(
-            row.name,
-            row.role,
-            str(row.bits),
-            " ".join(f"{s:.3g}" for s in row.scale),
-            " ".join(map(str, row.zero_point)),
-            " ".join(f"{low:.3g}..{high:.3g}" for low, high in row.observed),
-            "" if row.clipped_share is None else f"{row.clipped_share:.2%}",
-        )
-    return table
 
 
 def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[QuantSite, float]:
