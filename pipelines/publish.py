@@ -1,6 +1,8 @@
-"""`python -m pipelines.publish RUN_FOLDER ...`: put the results of runs into `docs/results/<experiment>.json`.
+"""`python -m pipelines.publish [RUN_FOLDER ...]`: put the results of runs into `docs/results/<experiment>.json`.
 
-Runs that differ only in their seed are joined: the file holds every seed's results and their mean perplexities.
+Runs that differ only in their seed are joined. The file has the form of a run's `results.json`, with perplexities and
+times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. The tables of the
+README are written anew from these files.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 from irnn.errors import IrnnError
 from pipelines.manifest import write_json
+from pipelines.readme import README, write_tables
 from pipelines.report import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
@@ -36,7 +39,7 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
                 f"({', '.join(configurations.values())}); delete {path} or publish runs of one configuration together"
             )
         seeds = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-        write_json(path, {"experiment": experiment, "mean": _mean(list(seeds.values())), "seeds": seeds})
+        write_json(path, {"experiment": experiment, **_joined(list(seeds.values())), "seeds": seeds})
         written.append(path)
     return written
 
@@ -51,23 +54,42 @@ def _read(folder: Path) -> dict[str, Any]:
         raise IrnnError(f"{path} is damaged; run the experiment again, finished stages are not repeated") from None
 
 
-def _mean(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean perplexities by stage, over the stages that all runs have."""
+def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a reader wants to know of all seeds at once; what a run lacks is null."""
     shared = [stage for stage in runs[0]["stages"] if all(stage in run["stages"] for run in runs)]
     return {
-        stage: {key: statistics.fmean(run["stages"][stage][key] for run in runs) for key in runs[0]["stages"][stage]}
-        for stage in shared
+        "stages": {stage: _mean([run["stages"][stage] for run in runs]) for stage in shared},
+        "mismatches": _sum([run["mismatches"] for run in runs]),
+        "size_bytes": runs[0]["size_bytes"],
+        "us_per_token": _mean([run["us_per_token"] for run in runs]),
     }
+
+
+def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    return {key: None if None in values else statistics.fmean(values) for key, values in columns.items()}
+
+
+def _sum(rows: list[dict[str, dict[str, int] | None] | None]) -> dict[str, dict[str, int] | None] | None:
+    if None in rows:
+        return None
+    joined = {}
+    for pair in rows[0]:
+        found = [row[pair] for row in rows]
+        fields = ("count", "compared")
+        joined[pair] = None if None in found else {key: sum(one[key] for one in found) for key in fields}
+    return joined
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
-    if not arguments or any(argument.startswith("-") for argument in arguments):
-        print("usage: python -m pipelines.publish RUN_FOLDER ...", file=sys.stderr)
+    if any(argument.startswith("-") for argument in arguments):
+        print("usage: python -m pipelines.publish [RUN_FOLDER ...]", file=sys.stderr)
         return 2
     try:
         for path in publish([Path(argument) for argument in arguments], DOCS):
             print(path)
+        write_tables(README, DOCS)
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

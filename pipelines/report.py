@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -73,15 +73,20 @@ def table_of(results: dict[str, Any]) -> Table:
     table.add_column("stage", no_wrap=True)
     for column in ("valid", "test", "size", "us/token", "speed-up", "mismatches"):
         table.add_column(column, justify="right")
+    for row in rows_of(results):
+        table.add_row(*row)
+    return table
+
+
+def rows_of(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The cells of the table: stage, perplexity on valid and test, size, us/token, speed-up, mismatches."""
     for stage, perplexities in results["stages"].items():
-        cells = _deployment_cells(stage, results)
-        table.add_row(
+        yield (
             _EXPLANATION[stage],
             f"{perplexities['valid_perplexity']:.2f}",
             f"{perplexities['test_perplexity']:.2f}",
-            *cells,
+            *_deployment_cells(stage, results),
         )
-    return table
 
 
 def _deployment_cells(stage: str, results: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -7,13 +7,24 @@ import pytest
 
 from irnn.errors import IrnnError
 from pipelines import publish as publish_module
-from pipelines.publish import main, publish
+from pipelines.publish import DOCS, main, publish
+from pipelines.readme import README, with_tables
 
 
 def write_run(folder: Path, seed: int, perplexity: float, configuration: str = "c") -> Path:
     folder.mkdir(parents=True)
     stages = {"float": {"valid_perplexity": perplexity, "test_perplexity": perplexity + 1}}
-    run = {"experiment": "tiny", "seed": seed, "configuration": configuration, "stages": stages}
+    run = {
+        "experiment": "tiny",
+        "seed": seed,
+        "configuration": configuration,
+        "stages": stages,
+        "mismatches": {"interpreter_vs_qat": {"count": seed, "compared": 100}, "tvm_vs_interpreter": None},
+        "size_bytes": {"float": 400, "integer": 100},
+        "us_per_token": {"tvm_float": 3.0 * seed, "tvm_integer": None},
+        "epochs": {"float": 2, "float_matched": 1},
+        "commit": "0" * 40,
+    }
     (folder / "results.json").write_text(json.dumps(run))
     return folder
 
@@ -24,9 +35,12 @@ def test_seeds_are_joined_and_replaced(tmp_path: Path) -> None:
     publish([write_run(tmp_path / "b", 10, 104.0)], docs)
     content = json.loads(path.read_text())
     assert list(content["seeds"]) == ["2", "10"]
-    assert content["mean"] == {"float": {"valid_perplexity": 102.0, "test_perplexity": 103.0}}
+    assert content["stages"] == {"float": {"valid_perplexity": 102.0, "test_perplexity": 103.0}}
+    assert content["mismatches"] == {"interpreter_vs_qat": {"count": 12, "compared": 200}, "tvm_vs_interpreter": None}
+    assert content["size_bytes"] == {"float": 400, "integer": 100}
+    assert content["us_per_token"] == {"tvm_float": 18.0, "tvm_integer": None}
     publish([write_run(tmp_path / "c", 2, 102.0)], docs)
-    assert json.loads(path.read_text())["mean"]["float"]["valid_perplexity"] == 103.0
+    assert json.loads(path.read_text())["stages"]["float"]["valid_perplexity"] == 103.0
 
 
 def test_runs_of_another_configuration_are_refused_and_change_nothing(tmp_path: Path) -> None:
@@ -40,9 +54,23 @@ def test_runs_of_another_configuration_are_refused_and_change_nothing(tmp_path: 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(publish_module, "DOCS", tmp_path / "docs")
-    assert main([]) == 2
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- table:tiny -->\nold\n<!-- /table -->\nb\n")
+    monkeypatch.setattr(publish_module, "README", readme)
+    assert main(["--help"]) == 2
+    assert main([str(write_run(tmp_path / "good", 1, 1.0))]) == 0
+    text = readme.read_text()
+    assert "old" not in text
+    assert "| float | 1.00 | 2.00 |" in text
+    assert text.startswith("a\n")
+    assert text.endswith("b\n")
     assert main([str(tmp_path / "nowhere")]) == 1
     assert "holds no results.json: give the folder of a complete run" in capsys.readouterr().err
     (write_run(tmp_path / "bad", 1, 1.0) / "results.json").write_text("{")
     assert main([str(tmp_path / "bad")]) == 1
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_the_readme_is_what_the_command_writes() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert with_tables(text, DOCS) == text, "run `python -m pipelines.publish`"
