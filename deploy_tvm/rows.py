@@ -11,6 +11,7 @@ padding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ class Block:
 class Row:
     """A lazy vector.  ``size`` None: one number for all elements.
 
-    ``function(block, start)`` gives the expression; ``breaks`` are the elements at which the expression changes its form
-    (joints of a concatenation, groups of a norm), so that no register may lie across one.
+    ``function(block, start)`` gives the expression; ``breaks`` are the elements at which the expression changes its
+    form (joints of a concatenation, groups of a norm), so that no register may lie across one.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ def join(rows: list[Row]) -> Row:
 def segments(row: Row) -> list[tuple[int, int]]:
     """(start, stop) of the stretches without breaks."""
     bounds = [0, *sorted(row.breaks), row.size]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def first_lanes(value: Expr, count: int) -> Expr:

@@ -101,7 +101,7 @@ class Runner:
         if inputs.ndim < 2 or inputs.shape[2:] != value.shape or inputs.shape[0] == 0:
             wanted = "".join(f", {n}" for n in value.shape)
             raise IrnnError(
-                f"input {self._input} has shape {inputs.shape}; it takes [batch, time{wanted}] with a batch of 1 or more"
+                f"input {self._input} has shape {inputs.shape}; it takes [batch, time{wanted}], batch 1 or more"
             )
         if inputs.dtype == self._dtype and self._any_value_is_allowed:
             return np.ascontiguousarray(inputs)

@@ -10,7 +10,8 @@ import numpy as np
 from deploy_tvm.emitter import Emitter
 from deploy_tvm.kernels.base import LinearKernel
 from deploy_tvm.kernels.portable import PortableKernel, PortableKernel4
-from deploy_tvm.kernels.x86_tables import Avx512Ops
+from deploy_tvm.kernels.x86_avx2 import Avx2Kernel4, Avx2Kernel8
+from deploy_tvm.kernels.x86_tables import PermutingOps
 from deploy_tvm.kernels.x86_vnni import Vnni4, Vnni8
 from deploy_tvm.rows import RowOps
 from irnn.program import Tensor
@@ -43,7 +44,16 @@ def choose(features: frozenset[str]) -> Kernels:
             Vnni8(16),
             Vnni4(16),
             PortableKernel(16, 4, "float32", 6),
-            lambda emitter: Avx512Ops(emitter, 16),
+            lambda emitter: PermutingOps(emitter, 16),
+        )
+    if "avx2" in features:
+        vnni = "avxvnni" in features
+        return Kernels(
+            "avxvnni" if vnni else "avx2",
+            Vnni8(8) if vnni else Avx2Kernel8(),
+            Vnni4(8) if vnni else Avx2Kernel4(),
+            PortableKernel(8, 4, "float32"),
+            lambda emitter: PermutingOps(emitter, 8),
         )
     return Kernels(
         "portable",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.emitter import Emitter, Expr, cast, constant, load, vector
+from deploy_tvm.emitter import Emitter, Expr, cast, constant, lanes_of, load, vector
 from deploy_tvm.kernels.base import LinearKernel, Operand, blocked, grouped
 from deploy_tvm.rows import Row, RowOps, combine, number
 
@@ -38,14 +38,15 @@ class VnniKernel(LinearKernel):
         four = tirx.reinterpret("int32", load(operand.buffer, 4, index, k * 4))
         return tirx.reinterpret(vector(self.operand_dtype, 4 * self.lanes), tirx.Broadcast(four, self.lanes))
 
-    def accumulators(self, emitter: Emitter, start: list[list[Expr]]) -> list[list[tirx.Buffer]]:
-        """One buffer a register (so that the compiler keeps each in one), holding its first value."""
-        buffers = []
-        for row in start:
-            buffers.append([emitter.alloc((self.lanes,), "int32", "acc") for _ in row])
-            for buffer, value in zip(buffers[-1], row, strict=True):
-                emitter.store(buffer, value, 0)
-        return buffers
+
+def accumulators(emitter: Emitter, start: list[list[Expr]]) -> list[list[tirx.Buffer]]:
+    """One buffer a register (so that the compiler keeps each in one), holding its first value."""
+    buffers = []
+    for row in start:
+        buffers.append([emitter.alloc((lanes_of(value),), "int32", "acc") for value in row])
+        for buffer, value in zip(buffers[-1], row, strict=True):
+            emitter.store(buffer, value, 0)
+    return buffers
 
 
 class Vnni8(VnniKernel):
@@ -66,15 +67,15 @@ class Vnni8(VnniKernel):
         }
 
     def operand_element(self, x: Row) -> Row:
-        moved = combine("int8", lambda v: v ^ constant(-128, "int8", v.ty.dtype.lanes), x)
-        return combine("uint8", lambda v: tirx.reinterpret(vector("uint8", v.ty.dtype.lanes), v), moved)
+        moved = combine("int8", lambda v: v ^ constant(-128, "int8", lanes_of(v)), x)
+        return combine("uint8", lambda v: tirx.reinterpret(vector("uint8", lanes_of(v)), v), moved)
 
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
         lanes, units = self.lanes, self.units
         bias = [load(packed["bias"], lanes, block, u * lanes) for u in range(units)]
-        acc = self.accumulators(emitter, [bias for _ in vectors])
+        acc = accumulators(emitter, [bias for _ in vectors])
         with emitter.loop(packed["weight"].shape[1], "k") as k:
             weights = [emitter.bind(load(packed["weight"], 4 * lanes, block, k, u * 4 * lanes)) for u in range(units)]
             for v, index in enumerate(vectors):
@@ -111,21 +112,30 @@ class Vnni4(VnniKernel):
     def correction(self, ops: RowOps, x: Row) -> Row:
         return ops.row_sum(ops.to(x, "int32") * number(-8, "int32"))
 
+    def upper(self, whole: Expr) -> Expr:
+        """What is multiplied for the upper nibbles: the whole byte."""
+        return whole
+
+    def upper_sum(self, whole: Expr, low: Expr) -> Expr:
+        """The upper nibbles' products, from the whole bytes' and the lower nibbles'."""
+        return (whole - low) >> constant(4, "int32", self.lanes)
+
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
         lanes, pairs = self.lanes, self.units // 2
         zero = [constant(0, "int32", lanes)] * pairs
-        whole = self.accumulators(emitter, [zero for _ in vectors])
-        lower = self.accumulators(emitter, [zero for _ in vectors])
+        whole = accumulators(emitter, [zero for _ in vectors])
+        lower = accumulators(emitter, [zero for _ in vectors])
         mask = constant(15, "uint8", 4 * lanes)
         with emitter.loop(packed["weight"].shape[1], "k") as k:
             both = [emitter.bind(load(packed["weight"], 4 * lanes, block, k, u * 4 * lanes)) for u in range(pairs)]
             low = [emitter.bind(b & mask) for b in both]
+            upper = [emitter.bind(self.upper(b)) for b in both]
             for v, index in enumerate(vectors):
                 x = emitter.bind(self.spread(operand, index, k))
                 for u in range(pairs):
-                    emitter.store(whole[v][u], self.dot(load(whole[v][u], lanes, 0), both[u], x), 0)
+                    emitter.store(whole[v][u], self.dot(load(whole[v][u], lanes, 0), upper[u], x), 0)
                     emitter.store(lower[v][u], self.dot(load(lower[v][u], lanes, 0), low[u], x), 0)
         result = []
         for v, index in enumerate(vectors):
@@ -133,7 +143,7 @@ class Vnni4(VnniKernel):
             row = []
             for u in range(pairs):
                 low_acc = emitter.bind(load(lower[v][u], lanes, 0))
-                high_acc = (load(whole[v][u], lanes, 0) - low_acc) >> constant(4, "int32", lanes)
+                high_acc = self.upper_sum(load(whole[v][u], lanes, 0), low_acc)
                 row += [low_acc + correction, high_acc + correction]
             result.append(
                 [a + load(packed["bias"], lanes, block, u * lanes) for u, a in enumerate(emitter.bind(r) for r in row)]
