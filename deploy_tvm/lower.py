@@ -43,6 +43,11 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
+def _foreign(shape: tuple, dtype: str, name: str) -> tirx.Buffer:
+    """Memory of the caller: NumPy aligns it to elements, not to registers, and aligned loads would fault."""
+    return tirx.decl_buffer(shape, dtype, name, data_alignment=np.dtype(dtype).itemsize)
+
+
 def _flat(row: Expr) -> tuple[Expr, Expr]:
     """Indices of row number ``row`` of B * T in a dense [B, T, ...] buffer, without a division."""
     return as_index(0), row
@@ -76,7 +81,7 @@ class _Lowering:
         result = self.buffer(f"{self.output}_out", value)
         before, after = (
             {
-                name: tirx.decl_buffer((self.batch, *state.shape), state.dtype, _identifier(name) + stem)
+                name: _foreign((self.batch, *state.shape), state.dtype, _identifier(name) + stem)
                 for name, state in program.states.items()
             }
             for stem in ("", "_next")
@@ -123,7 +128,7 @@ class _Lowering:
     def buffer(self, name: str, value: Value) -> tirx.Buffer:
         """A sequence in its own shape, as callers see it."""
         shape = (self.batch, self.time, *value.shape)
-        return tirx.decl_buffer(shape, value.dtype, _identifier(name), data_alignment=64)
+        return _foreign(shape, value.dtype, _identifier(name))
 
     def sequence(self, name: str) -> tirx.Buffer:
         """Memory for a value at all time steps."""
