@@ -117,10 +117,6 @@ class RunConfig:
     stages: StagesConfig
     logger: LoggerConfig
 
-    def precision(self, stage: str) -> str:
-        """Precision of a stage's training steps: 16-bit preactivations do not survive bfloat16's 8 significant bits."""
-        return "fp32" if stage in QAT_STAGES else self.trainer.precision
-
 
 def read_config(config: DictConfig) -> RunConfig:
     """Turn Hydra's composition into a checked `RunConfig`; whatever is wrong is one `IrnnError`."""

@@ -59,7 +59,7 @@ def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
         "rates": config.stages.rates(stage),
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
-        "precision": config.precision(stage),
+        "precision": config.trainer.precision,
         "batch_size": config.data.batch_size,
         "steps": config.data.steps,
     }

@@ -51,7 +51,7 @@ class Training:
             seed=self.config.seed,
             rates=rates,
             optimizer=self.config.trainer.optimizer,
-            bf16=self.config.precision(stage.name) == "bf16",
+            bf16=self.config.trainer.precision == "bf16",
         )
         self._fit(task, stage.name, stage.folder, epochs=len(rates))
         task.model.eval()

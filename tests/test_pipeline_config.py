@@ -113,9 +113,3 @@ def test_matched_float_training_repeats_the_later_stages(tmp_path: Path) -> None
     stages = tiny_config(tmp_path, "stages.pwl.epochs=2", "stages.all.lr=0.25").stages
     assert stages.rates("float_matched") == [rate for name in QAT_STAGES for rate in stages.rates(name)]
     assert len(stages.rates("float_matched")) == 5
-
-
-def test_bf16_stays_out_of_quantized_training(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "trainer.precision=bf16")
-    assert [config.precision(name) for name in ("float", "float_matched")] == ["bf16"] * 2
-    assert [config.precision(name) for name in QAT_STAGES] == ["fp32"] * 4

@@ -176,3 +176,19 @@ def test_bidirectional_layers_share_the_scale_of_h():
     evaluated, _ = model(x)
     assert np.array_equal(h, evaluated.numpy())
     assert h.shape == (2, 11, 32)
+
+
+@pytest.mark.parametrize("stage", qat.STAGES)
+def test_autocast_reaches_the_float_stage_and_the_loss_only(stage):
+    model = language_model(dropout=0.0)
+    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), stage)
+    if stage != "float":
+        qat.calibrate(model, [ids()])
+    model.train()
+    exact, _ = model.simulate(ids(), None, observing=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        features, _ = model.simulate(ids(), None, observing=False)
+        loss, _ = model.loss(ids()[:, :-1], ids()[:, 1:])
+    assert torch.equal(features, exact) is (stage != "float")
+    loss.backward()
+    assert torch.isfinite(model.decoder.weight.grad).all()

@@ -88,8 +88,8 @@ class LanguageModel(RecurrentModel):
         """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""
         state = self.initial_state(len(ids)) if state is None else state
         simulation = Simulation(state, training=self.training, observing=observing)
-        # Fake-quantized values need more bits of mantissa than bfloat16 has.
-        autocast = torch.is_autocast_enabled(ids.device.type) and self.stage in ("float", "pwl")
+        # Quantized values need more than bfloat16's 8 significant bits; the output layer's loss may keep them.
+        autocast = torch.is_autocast_enabled(ids.device.type) and self.stage == "float"
         with torch.autocast(ids.device.type, enabled=autocast):
             features = self.wire(simulation, ids.T)
         simulation.finish()
