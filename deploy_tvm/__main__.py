@@ -22,25 +22,36 @@ from rich.console import Console
 from deploy_tvm import options
 from irnn.errors import IrnnError
 
+PROGRAM = "python -m deploy_tvm"
 STEPS = 35
 MAX_TOP = 1000
 LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; free arguments are folders, words and overrides."""
-    top = argparse.ArgumentParser(prog="python -m deploy_tvm", description="Build, run and measure integer programs.")
-    commands = top.add_subparsers(dest="command", required=True)
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line: ``command``, its options, and as ``arguments`` the folders, words and overrides among them."""
+    top = argparse.ArgumentParser(prog=PROGRAM, description="Build, run and measure integer programs.")
+    top.add_argument("command", choices=COMMANDS, help="`COMMAND --help` says more")
+    top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    first = top.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {first.command}", description=COMMANDS[first.command].__doc__)
+    if first.command == "compile":
+        parser.add_argument("arguments", nargs="*", metavar="PROGRAM target=NAME out=FOLDER")
+    elif first.command == "run":
+        _add_run_options(parser)
+    else:
+        _add_bench_options(parser)
+    # Options, folders and overrides may stand in any order.
+    return parser.parse_intermixed_args(first.rest, argparse.Namespace(command=first.command))
 
-    build = commands.add_parser("compile", help="build a program's library: compile PROGRAM target=host out=FOLDER")
-    build.add_argument("arguments", nargs="*", metavar="PROGRAM target=NAME out=FOLDER")
 
-    run = commands.add_parser("run", help="next-token candidates: run ARTEFACT WORD ... (or words on standard input)")
-    run.add_argument("arguments", nargs="*", metavar="ARTEFACT WORD_OR_ID ...")
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("arguments", nargs="*", metavar="ARTEFACT WORD_OR_ID")
     run.add_argument("--vocabulary", metavar="FILE", help="the words (default: those of the program)")
     run.add_argument("--top", type=int, default=5, help="candidates to show (default 5)")
 
-    bench = commands.add_parser("bench", help="time an artefact, or a layer with random weights (--layer)")
+
+def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("arguments", nargs="*", metavar="ARTEFACT device=NAME")
     bench.add_argument("--layer", metavar="CELL", help="lstm: a layer with random weights in place of an artefact")
     bench.add_argument("--input", type=int, help="input size of the layer")
@@ -57,17 +68,14 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
     bench.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")
     bench.add_argument("--json", metavar="FILE", help="write the result there")
-    return top
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
-    parsed = parser().parse_args(arguments)
+    parsed = parse(arguments)
     try:
         free, overrides = options.split(parsed.arguments, words=parsed.command == "run")
-        {"compile": compile_program, "run": run_artefact, "bench": bench}[parsed.command](
-            parsed, free, options.compose(overrides)
-        )
+        COMMANDS[parsed.command](parsed, free, options.compose(overrides))
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
-    """``compile PROGRAM target=NAME out=FOLDER``."""
+    """Build the library of a program: `compile PROGRAM target=host out=FOLDER`."""
     import deploy_tvm
     from deploy_tvm.targets import from_config
     from irnn.storage import load
@@ -94,7 +102,7 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
 
 
 def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
-    """``run ARTEFACT WORD_OR_ID ...``: prints the likeliest next tokens."""
+    """Print the likeliest next tokens after words or ids, given as arguments or on standard input."""
     import deploy_tvm
     from deploy_tvm.prompt import candidates, find_vocabulary, token_count, token_ids
 
@@ -110,7 +118,7 @@ def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Op
 
 
 def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
-    """``bench ARTEFACT`` or ``bench --layer``."""
+    """Time an artefact, or a layer with random weights (--layer), alone or against other runtimes."""
     from deploy_tvm.measure import Settings
     from deploy_tvm.peers import parse_against
     from deploy_tvm.report import report
@@ -164,6 +172,8 @@ def _exactly(free: list[str], problem: str, example: str) -> list[str]:
         raise IrnnError(f"{problem}, not {len(free)}: python -m deploy_tvm {example}")
     return free
 
+
+COMMANDS = {"compile": compile_program, "run": run_artefact, "bench": bench}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -110,7 +110,7 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
             except WorkerError as error:
                 if name in case.artefacts:
                     raise IrnnError(f"the built program cannot be timed: {error}") from error
-                reasons[name] = peers.absent_reason(str(error)) if error.absent else str(error)
+                reasons[name] = peers.absent_reason(name, str(error)) if error.absent else str(error)
         before = machine.describe()
         times, failed = interleave(
             workers, settings.rounds, settings.seconds, lambda done: progress(f"round {done} of {settings.rounds}")

@@ -14,7 +14,12 @@ PEERS = {
     "litert": ("litert_fp32", "litert_dynamic_int8", "litert_integer_only_int8"),
     "torch": ("torch_fp32", "torch_dynamic_int8"),
 }
-INSTALL = "pip install 'irnn[peers]', or name an interpreter that has it with --peers-python"
+PACKAGES = {
+    "onnxruntime": "onnxruntime onnx",
+    "openvino": "openvino nncf onnx",
+    "litert": "ai-edge-litert tensorflow-cpu tf_keras",
+    "torch": "torch",
+}
 
 
 def parse_against(text: str) -> tuple[str, ...]:
@@ -41,6 +46,7 @@ def command(key: str, python: str, job: Path, core: int | None) -> list[str]:
     return [python, str(Path(__file__).with_name("peer_worker")), key, str(job), "" if core is None else str(core)]
 
 
-def absent_reason(error: str) -> str:
+def absent_reason(key: str, error: str) -> str:
     """Why a runtime that is not installed has no figure, and how to mend it."""
-    return f"not installed ({error}): {INSTALL}"
+    packages = PACKAGES[key.split("_")[0]]
+    return f"not installed ({error}): pip install {packages}, or name an interpreter that has them with --peers-python"
