@@ -3,6 +3,7 @@
 ``library-<hash>.so`` holds code and packed weights, ``program/`` the program (``irnn.storage``), ``manifest.json`` what
 they were built for and with, and the sha256 of every file.  The library is named by its contents because the dynamic
 linker knows libraries by their paths: a process that loads a folder, rebuilds and loads it again would get the old one.
+Where nothing can link for the target (Android without its NDK) the folder holds ``objects/`` and no library.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import tvm
 
+from deploy_tvm import toolchain
 from deploy_tvm.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find
 from irnn.errors import IrnnError
@@ -25,7 +29,7 @@ from irnn.program import Program
 from irnn.storage import program_hash
 
 FORMAT_VERSION = 1
-MANIFEST, PROGRAM = "manifest.json", "program"
+MANIFEST, PROGRAM, OBJECTS = "manifest.json", "program", "objects"
 
 
 def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
@@ -42,7 +46,7 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         program.save(scratch / PROGRAM)
-        library = _link(executable, scratch)
+        library = _link(executable, scratch, chosen)
         manifest = {
             "format": FORMAT_VERSION,
             "kind": program.kind,
@@ -52,7 +56,7 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
             "tvm": tvm.__version__,
             "program_hash": program_hash(program),
             "library": library,
-            "files": {name: _sha256(scratch / name) for name in _files(scratch)},
+            "files": {name: sha256(scratch / name) for name in _files(scratch)},
         }
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         scratch.chmod(0o755)
@@ -64,15 +68,18 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
     return folder
 
 
-def read_manifest(folder: Any) -> dict[str, Any]:
-    """The manifest of an artefact, after every file's hash, the TVM version and this CPU have been checked."""
+def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
+    """The manifest of an artefact, after every file's hash and the TVM version have been checked.
+
+    ``run_here``: also whether this machine can execute it.
+    """
     folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or not isinstance(manifest["files"], dict):
             raise ValueError("no list of files")
-        version, built_with, needed = manifest["format"], manifest["tvm"], manifest["features"]
-        library = manifest["library"]
+        version, built_with, library = manifest["format"], manifest["tvm"], manifest["library"]
+        machine, features = manifest["target"]["mtriple"], manifest["features"]
     except FileNotFoundError:
         raise IrnnError(f"{folder} holds no {MANIFEST}: it is not an artefact; build one first") from None
     except (ValueError, KeyError, OSError) as error:
@@ -82,36 +89,61 @@ def read_manifest(folder: Any) -> dict[str, Any]:
     if built_with != tvm.__version__:
         raise IrnnError(f"{folder} was built with TVM {built_with}, here is TVM {tvm.__version__}: build it again")
     found = _files(folder)
+    if library is None:
+        raise IrnnError(f"{folder} holds object files only: set {toolchain.NDK} to the NDK's clang and build it again")
     if sorted(manifest["files"]) != found or library not in found:
         different = sorted({library, *manifest["files"]} ^ set(found))
         raise IrnnError(f"{folder}: files are missing or do not belong there: {', '.join(different)}; build it again")
     for name, expected in manifest["files"].items():
-        if _sha256(folder / name) != expected:
+        if sha256(folder / name) != expected:
             raise IrnnError(f"{folder / name} is damaged or was edited (its sha256 differs): build the artefact again")
-    missing = sorted(set(needed) - cpu_flags())
-    if missing:
-        raise IrnnError(f"{folder} was built for a CPU with {', '.join(missing)}, which this one lacks: build it here")
+    if run_here:
+        _check_machine(folder, machine, features)
     return manifest
 
 
-def _link(executable: tvm.relax.VMExecutable, folder: Path) -> str:
-    """Write the library and return its name."""
+def _check_machine(folder: Path, made_for: str, features: list[str]) -> None:
+    if made_for.split("-")[0] != platform.machine():
+        raise IrnnError(
+            f"{folder} was built for {made_for}, this machine is {platform.machine()}: run it with  bench {folder} "
+            "device=emulated  or on a device, or build it with target=host"
+        )
+    missing = sorted(set(features) - cpu_flags())
+    if missing:
+        raise IrnnError(f"{folder} was built for a CPU with {', '.join(missing)}, which this one lacks: build it here")
+
+
+def _link(executable: tvm.relax.VMExecutable, folder: Path, target: Target) -> str | None:
+    """Write the library and return its name; None where there are only object files."""
     path = folder / "library.so"
-    try:
-        executable.export_library(str(path))
-    except (RuntimeError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise IrnnError(f"linking {path.name} failed ({first}): a C++ compiler (g++) is needed to build") from None
-    name = f"library-{_sha256(path)[:12]}.so"
+    if toolchain.is_android(target.mtriple) and not os.environ.get(toolchain.NDK):
+        objects = folder / OBJECTS
+        objects.mkdir()
+        _export(executable, path, toolchain.collect_objects(objects))
+        for item in objects.iterdir():
+            toolchain.check_elf(item, target.mtriple)
+        return None
+    _export(executable, path, toolchain.find(target.mtriple).link_shared)
+    toolchain.check_elf(path, target.mtriple)
+    name = f"library-{sha256(path)[:12]}.so"
     path.rename(folder / name)
     return name
+
+
+def _export(executable: tvm.relax.VMExecutable, path: Path, link: Callable[..., None]) -> None:
+    try:
+        executable.export_library(str(path), fcompile=link)
+    except (RuntimeError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise IrnnError(f"linking {path.name} failed: {first}") from None
 
 
 def _files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

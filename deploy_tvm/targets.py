@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from typing import Any
 
@@ -19,13 +19,17 @@ NATIVE = "native"
 
 @dataclass(frozen=True)
 class Target:
-    """A machine to compile for: LLVM's ``mtriple``, ``mcpu`` and ``mattr`` (features to add or take away)."""
+    """A machine to compile for: LLVM's ``mtriple``, ``mcpu`` and ``mattr`` (features to add or take away).
+
+    ``mfloat_abi``: "hard" where floats travel in registers that the triple alone does not promise (32-bit ARM).
+    """
 
     name: str
     kind: str = "llvm"
     mtriple: str = "x86_64-linux-gnu"
     mcpu: str = NATIVE
     mattr: tuple[str, ...] = field(default_factory=tuple)
+    mfloat_abi: str | None = None
 
     def resolve(self) -> Target:
         """With the machine's own CPU in the place of ``mcpu: native``, its features checked against the CPU's flags.
@@ -37,13 +41,15 @@ class Target:
         flags = cpu_flags()
         hidden = tuple(f"-{f}" for f in FEATURES if f not in flags)
         cpu = tvm.target.codegen.llvm_get_system_cpu()
-        return Target(self.name, self.kind, self.mtriple, cpu, (*hidden, *self.mattr))
+        return replace(self, mcpu=cpu, mattr=(*hidden, *self.mattr))
 
     def tvm(self) -> tvm.target.Target:
         """TVM's target object."""
         given: dict[str, Any] = {"kind": self.kind, "mtriple": self.mtriple, "mcpu": self.mcpu, "num-cores": 1}
         if self.mattr:
             given["mattr"] = list(self.mattr)
+        if self.mfloat_abi:
+            given["mfloat-abi"] = self.mfloat_abi
         return tvm.target.Target(given)
 
     def features(self) -> frozenset[str]:
@@ -83,12 +89,10 @@ def find(name: str) -> Target:
 
 
 def from_config(config: dict[str, Any]) -> Target:
-    """The target of a configuration: ``name``, ``kind``, ``mtriple``, ``mcpu``, ``mattr``."""
-    unknown = set(config) - {"name", "kind", "mtriple", "mcpu", "mattr"}
-    if unknown or "name" not in config:
-        raise IrnnError(
-            f"target configuration has {sorted(config)}: it takes name, kind, mtriple, mcpu and mattr, and needs name"
-        )
+    """The target of a configuration: ``name``, ``kind``, ``mtriple``, ``mcpu``, ``mattr``, ``mfloat_abi``."""
+    allowed = [f.name for f in fields(Target)]
+    if set(config) - set(allowed) or "name" not in config:
+        raise IrnnError(f"target configuration has {sorted(config)}: it takes {', '.join(allowed)}, and needs name")
     if config.get("kind", "llvm") != "llvm":
         raise IrnnError(f"target kind {config['kind']!r}: only llvm (CPUs) is supported")
     return Target(**{**config, "mattr": tuple(config.get("mattr") or ())})
