@@ -8,7 +8,7 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm import float_ops
-from deploy_tvm.emitter import Emitter, Expr, load
+from deploy_tvm.emitter import Emitter, Expr, as_index, load
 from deploy_tvm.kernels import Kernels
 from deploy_tvm.rows import (
     SLACK,
@@ -66,6 +66,7 @@ class Body:
         self.ops: RowOps = kernels.ops(emitter)
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
+        self.turn: Expr = as_index(0)
 
     def bring(self, name: str, buffer: tirx.Buffer, *leading: Expr) -> None:
         """Declare that value ``name`` lies in ``buffer`` at the indices ``leading``."""
@@ -120,10 +121,19 @@ class Body:
         kernel.fill(emitter, self.ops, operand, 0, x)
         acc = emitter.alloc((kernel.blocks(rows) * kernel.block_rows + room(0) + BLOCK,), kernel.accumulator, "acc")
         with emitter.loop(kernel.blocks(rows), "block") as block:
+            block = self.in_turn(block, kernel.blocks(rows))
             (registers,) = kernel.tile(emitter, operand, [0], packed, block)
             for u, register in enumerate(registers):
                 emitter.store(acc, register, block * kernel.block_rows + u * kernel.lanes)
         return buffer_row(acc, rows, kernel.accumulator)
+
+    def in_turn(self, block: Expr, blocks: int) -> Expr:
+        """The block to multiply in round ``block``: from the first to the last, or back where ``turn`` is 1.
+
+        A step reads all weights once.  Where they exceed the cache, walking forth and back in turn finds in it what the
+        last step read last; walking forth each time finds nothing.
+        """
+        return self.emitter.bind(block + self.turn * (blocks - 1 - 2 * block), "block")
 
     def packed(self, node: Node):
         """(kernel, its packed constants as parameters) of a ``linear``."""

@@ -87,6 +87,10 @@ class _Lowering:
             for stem in ("", "_next")
         )
         self.result = result
+        # Kept between calls, and of no influence on the results: the direction of Body.in_turn.
+        turn = self.constants.buffer("turn", lambda: np.zeros(1, np.int64))
+        self.turn = self.emitter.bind(load(turn, 1, 0), "turn")
+        self.emitter.store(turn, as_index(1) - self.turn, 0)
         self.sequences[self.input] = self.pad(given) if self.input_value.shape else given
         states = dict(before)
         position = 0
@@ -216,7 +220,10 @@ class _Lowering:
             with emitter.loop(count, "v") as v:
                 self.fetch([source], first + v)
                 kernel.fill(emitter, body.ops, operand, v, body.rows[source])
-            with emitter.loop(kernel.blocks(self.program.values[node.output].shape[0]), "block") as block:
+            body.turn = emitter.bind((self.turn + chunk) & as_index(1), "turn")
+            blocks = kernel.blocks(self.program.values[node.output].shape[0])
+            with emitter.loop(blocks, "block") as counted:
+                block = body.in_turn(counted, blocks)
 
                 def tile(vectors: list[Expr]) -> None:
                     registers = kernel.tile(emitter, operand, vectors, packed, block)
@@ -279,6 +286,7 @@ class _Lowering:
                 copy(emitter, size[name], states[name], (b,), buffer, ())
             with emitter.loop(self.time, "step") as step:
                 t = emitter.bind(self.time - 1 - step if scan.reverse else step, "t")
+                body.turn = emitter.bind((self.turn + step) & as_index(1), "turn")
                 for inner, outer in scan.sequences.items():
                     body.bring(inner, self.sequences[outer], b, t)
                 for name, (inner, _) in scan.states.items():

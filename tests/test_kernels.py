@@ -1,0 +1,219 @@
+"""Kernels against the compositions that they replace, and the staged arithmetic against NumPy: equal, integer by integer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+
+import tvm
+from tvm import tirx
+
+from deploy_tvm import targets
+from deploy_tvm.compiler import PIPELINE
+from deploy_tvm.emitter import Emitter, prim_func
+from deploy_tvm.kernels import Kernels, LinearKernel
+from deploy_tvm.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, number, pwl_fits_int32
+from irnn import fixed_point
+from irnn.namespaces import NUMPY
+from irnn.program import Tensor
+from tests.random_programs import multiplier_and_shift
+from tests.test_deploy import CPUS, runnable
+
+INT32 = np.iinfo(np.int32)
+
+
+@pytest.fixture(params=CPUS)
+def cpu(request) -> targets.Target:
+    """Each target that this machine can run."""
+    return runnable(request.param)
+
+
+def compiled(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter) -> Callable:
+    """A function of arrays; the last one is written."""
+    module = tvm.IRModule({"main": prim_func(buffers, emitter.finish(), "main")})
+    library = tvm.tirx.build(module, target.tvm(), pipeline=PIPELINE)
+    return lambda *arrays: library["main"](*arrays)
+
+
+def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str, *inputs: np.ndarray) -> np.ndarray:
+    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length."""
+    emitter = Emitter()
+    ops = target.kernels().ops(emitter)
+    size = inputs[0].size
+    room = -(-size // ops.lanes) * ops.lanes + SLACK
+    padded = [np.pad(array, (0, room - size), mode="edge") for array in inputs]
+    buffers = [tirx.decl_buffer((room,), str(array.dtype), f"x{k}") for k, array in enumerate(inputs)]
+    out = tirx.decl_buffer((room,), dtype, "out")
+    rows = [buffer_row(buffer, size, str(array.dtype)) for buffer, array in zip(buffers, inputs, strict=True)]
+    result = function(ops, *rows)
+    with emitter.loop(-(-size // ops.lanes)) as i:
+        emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
+    output = tvm.runtime.tensor(np.zeros(room, dtype))
+    compiled(target, [*buffers, out], emitter)(*map(tvm.runtime.tensor, padded), output)
+    return output.numpy()[:size]
+
+
+def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
+    """``x @ weight.T + bias`` by ``kernel``, all vectors at once and one by one."""
+    packed = kernel.pack(weight, bias)
+    rows, length = weight.shape
+    vectors = kernel.tile_vectors
+    results = []
+    for count in (vectors, 1):
+        emitter = Emitter()
+        ops = target.kernels().ops(emitter)
+        given = tirx.decl_buffer((vectors, length + SLACK), "int8", "x")
+        buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+        out = tirx.decl_buffer((vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
+        operand = kernel.allocate(emitter, vectors, length)
+        with emitter.loop(vectors) as v:
+            kernel.fill(emitter, ops, operand, v, buffer_row(given, length, "int8", v))
+        with emitter.loop(vectors // count) as group, emitter.loop(kernel.blocks(rows)) as block:
+            chosen = [group * count + m for m in range(count)]
+            for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
+                for u, register in enumerate(registers):
+                    emitter.store(out, register, v, block * kernel.block_rows + u * kernel.lanes)
+        output = tvm.runtime.tensor(np.zeros((vectors, kernel.blocks(rows) * kernel.block_rows), np.int32))
+        call = compiled(target, [given, *buffers.values(), out], emitter)
+        call(*map(tvm.runtime.tensor, (np.pad(x, ((0, 0), (0, SLACK))), *packed.values())), output)
+        results.append(output.numpy()[:, :rows])
+    return results
+
+
+def kernel_of(kernels: Kernels, bits: int) -> LinearKernel:
+    return kernels.linear(Tensor(np.zeros((1, 1), np.int8), bits))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize(("rows", "length"), [(1, 1), (5, 3), (64, 64), (130, 33), (33, 650)])
+def test_products_equal_numpy(cpu: targets.Target, bits: int, rows: int, length: int) -> None:
+    kernel, limit = kernel_of(cpu.kernels(), bits), 2 ** (bits - 1) - 1
+    rng = np.random.default_rng(rows * length)
+    x = rng.integers(-128, 128, (kernel.tile_vectors, length)).astype(np.int8)
+    weight = rng.integers(-limit, limit + 1, (rows, length)).astype(np.int8)
+    bias = rng.integers(-(1 << 30), 1 << 30, rows).astype(np.int32)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(cpu, kernel, x, weight, bias):
+        assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_products_at_the_ends_of_the_ranges(cpu: targets.Target, bits: int) -> None:
+    """All weights at one end against all activations at one end: nothing saturates on the way."""
+    kernel, limit = kernel_of(cpu.kernels(), bits), 2 ** (bits - 1) - 1
+    length = 1500
+    weight = np.array([[w] * length for w in (limit, -limit, 0)] * 11, np.int8)
+    bias = np.array([INT32.max // 2, INT32.min // 2, 0] * 11, np.int32)
+    for end in (-128, 127, 0, -1):
+        x = np.full((kernel.tile_vectors, length), end, np.int8)
+        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+        for result in multiply(cpu, kernel, x, weight, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4, 8, 15, 16, 17, 32, 33, 96, 256])
+def test_tables_equal_the_plain_composition(cpu: targets.Target, entries: int) -> None:
+    """count_le on every int16, and take of what it counts; the portable target shows that RowOps does the same."""
+    rng = np.random.default_rng(entries)
+    inner = np.sort(rng.choice(np.arange(-32767, 32768), entries - 1, replace=False))
+    knots, table = np.concatenate([[-32768], inner]), rng.integers(INT32.min, INT32.max, entries)
+    x = np.arange(-32768, 32768).astype(np.int16)
+    counts = elementwise(cpu, lambda ops, row: ops.count_le(knots, row), "int32", x)
+    assert np.array_equal(counts, NUMPY.count_le(knots, x))
+    index = (counts - 1).astype(np.int32)
+    assert np.array_equal(elementwise(cpu, lambda ops, row: ops.take(table, row), "int32", index), table[index])
+
+
+def test_count_le_where_the_first_knot_is_above_some_inputs(cpu: targets.Target) -> None:
+    x = np.arange(-128, 128).astype(np.int8)
+    for knots in (np.array([3]), np.array([-5, 0, 100]), np.array([-128, -128 + 1, 126, 127])):
+        counts = elementwise(cpu, lambda ops, row, knots=knots: ops.count_le(knots, row), "int32", x)
+        assert np.array_equal(counts, NUMPY.count_le(knots, x))
+
+
+def test_requantize_at_the_ends_of_its_domain(cpu: targets.Target) -> None:
+    rng = np.random.default_rng(0)
+    ends = np.array([INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1, INT32.max], np.int32)
+    multipliers = np.array([1 << 30, (1 << 30) + 1, (1 << 31) - 1], np.int32)
+    shifts = np.arange(1, 63).astype(np.int32)
+    x, m, s = (a.ravel() for a in np.meshgrid(ends, multipliers, shifts))
+    # Ties: x m = (2 k + 1) 2^(s-1) for m = 2^30 and odd x.
+    for zero_point, low, high, dtype in ((0, -32768, 32767, "int16"), (-7, -128, 127, "int8")):
+
+        def requantize(ops, x, m, s, zero_point=zero_point, low=low, high=high, dtype=dtype):
+            return fixed_point.requantize(ops, [(x, m, s)], zero_point, low, high, dtype)
+
+        assert np.array_equal(elementwise(cpu, requantize, dtype, x, m, s), requantize(NUMPY, x, m, s))
+    x = rng.integers(INT32.min, INT32.max, 4000, endpoint=True).astype(np.int32)
+    m, s = multiplier_and_shift(2.0 ** rng.uniform(-18, -8, 4000))
+    assert np.array_equal(elementwise(cpu, requantize, "int8", x, m, s), requantize(NUMPY, x, m, s))
+
+
+@pytest.mark.parametrize("steep", [False, True])
+def test_pwl_equals_numpy_on_every_input(cpu: targets.Target, steep: bool) -> None:
+    rng = np.random.default_rng(int(steep))
+    knots = np.concatenate([[-32768], np.sort(rng.choice(np.arange(-32767, 32767), 15, replace=False))])
+    slopes = rng.integers(-(1 << 24) if steep else -400, 1 << 24 if steep else 400, 16)
+    intercepts = rng.integers(-200 << 14, 200 << 14, 16)
+    assert pwl_fits_int32(knots, slopes, intercepts, 14, -32768, 32767) != steep
+    x = np.arange(-32768, 32768).astype(np.int16)
+
+    def pwl(ops, x):
+        if isinstance(ops, RowOps) and not steep:
+            ops = NarrowOps(ops)
+        return fixed_point.pwl(ops, x, knots, slopes, intercepts, 14, -128, 127, "int8")
+
+    assert np.array_equal(elementwise(cpu, pwl, "int8", x), pwl(NUMPY, x))
+
+
+def test_narrow_products_are_refused_where_they_would_overflow() -> None:
+    """One step past the last slope that fits int32 is refused; the bound counts the rounding constant."""
+    knots, intercepts = np.array([-32768]), np.array([0])
+    largest = (INT32.max - (1 << 13)) // 65535
+    assert pwl_fits_int32(knots, np.array([largest]), intercepts, 14, -32768, 32767)
+    assert not pwl_fits_int32(knots, np.array([largest + 1]), intercepts, 14, -32768, 32767)
+
+
+@pytest.mark.parametrize("norm", ["mad_norm", "layer_norm"])
+@pytest.mark.parametrize("length", [1, 5, 16, 300])
+def test_norms_equal_numpy(cpu: targets.Target, norm: str, length: int) -> None:
+    rng = np.random.default_rng(length)
+    gamma = rng.integers(-32768, 32767, length, endpoint=True).astype(np.int16)
+    beta = rng.integers(-(1 << 30), 1 << 30, length).astype(np.int32)
+    m, s = multiplier_and_shift(2.0**-12)
+    extremes = np.where(np.arange(length) % 2, -32768, 32767).astype(np.int16)
+    for x in (rng.integers(-32768, 32768, length).astype(np.int16), np.full(length, -7, np.int16), extremes):
+
+        def apply(ops, x, gamma, beta):
+            multiplier, shift = (number(int(v[0]), "int32") if isinstance(ops, RowOps) else v for v in (m, s))
+            function = getattr(fixed_point, norm)
+            return function(ops, x, length, gamma, beta, multiplier, shift, -32768, 32767, "int16")
+
+        assert np.array_equal(elementwise(cpu, apply, "int16", x, gamma, beta), apply(NUMPY, x, gamma, beta))
+
+
+def test_integer_square_root(cpu: targets.Target) -> None:
+    for value in (
+        0,
+        1,
+        2,
+        3,
+        4,
+        15,
+        16,
+        10**12 - 1,
+        10**12,
+        (1 << 62) - 1,
+        ((1 << 31) - 1) ** 2,
+        ((1 << 31) - 1) ** 2 - 1,
+    ):
+        x = np.array([value])
+        # The root is of one number: the sum of a row of one.
+        root = elementwise(
+            cpu, lambda ops, row: ops.isqrt(ops.row_sum(row)) + ops.to(row, "int64") * number(0, "int64"), "int64", x
+        )
+        assert np.array_equal(root, NUMPY.isqrt(x))
