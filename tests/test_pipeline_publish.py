@@ -74,3 +74,22 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_the_readme_is_what_the_command_writes() -> None:
     text = README.read_text(encoding="utf-8")
     assert with_tables(text, DOCS) == text, "run `python -m pipelines.publish`"
+
+
+def test_benchmarks_of_layers_make_one_table(tmp_path: Path) -> None:
+    for steps, bits, integer in ((1, 8, 50.0), (35, 4, 20.0)):
+        result = {
+            "steps": steps,
+            "weight_bits": bits,
+            "us_per_step": {"tvm_integer": integer, "onnxruntime_dynamic_int8": 100.0, "litert_fp32": None},
+            "floor": {"us_per_step": 10.0},
+            "mismatches": {"count": 0, "compared": 7},
+            "machine": {"cpu": "a CPU"},
+        }
+        (tmp_path / f"lstm_9_{steps}_{bits}.json").write_text(json.dumps(result))
+    text = with_tables("<!-- bench:lstm_9 -->\n<!-- /table -->", tmp_path)
+    assert "| us a step | 35 steps a call, W4 | 1 steps a call, W8 |" in text
+    assert "| onnxruntime_dynamic_int8 | 100.0 (0.20) | 100.0 (0.50) |" in text
+    assert "| litert_fp32 | not measured | not measured |" in text
+    assert "0 of 14 integers" in text
+    assert "(no results yet)" in with_tables("<!-- bench:other -->\n<!-- /table -->", tmp_path)
