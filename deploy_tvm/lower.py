@@ -1,7 +1,8 @@
 """Lowers a program, integer or float, to an IRModule: a Relax function around one TIR function.
 
 The Relax function ``run(input [B, T, ...], states [B, ...]...) -> (output [B, T, ...], states...)`` holds the constants
-and allocates the results; B and T are dynamic.  The TIR function does in turn
+and allocates the results; B and T are dynamic.  ``constants()`` gives the constants, for callers that bring their own
+memory for the results and call ``kernel(input, states..., constants..., output, states...)``, which does in turn
 
 * each ``linear`` outside of scans, for all time steps at once, with the elementwise operations that follow it (and an
   embedding before it) fused into its loops;
@@ -29,6 +30,7 @@ from irnn.program import Node, Program, Scan, Value
 
 ENTRY = "run"
 KERNEL = "kernel"
+CONSTANTS = "constants"
 # Steps multiplied at a time: their operands stay in the first-level cache while the weights stream by.
 CHUNK = 64
 ELEMENTWISE = ("requantize", "pwl", "sigmoid", "tanh")
@@ -120,9 +122,11 @@ class _Lowering:
             return relax.TensorType(shape, str(buffer.dtype))
 
         parameters = [relax.Var(buffer.name, kind(buffer)) for buffer in inputs]
+        constants = [relax.const(array, str(array.dtype)) for array in self.constants.arrays.values()]
+        with builder.function(CONSTANTS, []):
+            builder.emit_func_output(relax.Tuple(constants))
         with builder.function(ENTRY, parameters):
             with builder.dataflow():
-                constants = [relax.const(array, str(array.dtype)) for array in self.constants.arrays.values()]
                 target = builder.add_func(function, KERNEL)
                 call = relax.call_tir(target, [*parameters, *constants], [kind(buffer) for buffer in outputs])
                 results = builder.emit_output(call)

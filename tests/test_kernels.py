@@ -1,4 +1,4 @@
-"""Kernels against the compositions that they replace, and the staged arithmetic against NumPy: equal, integer by integer."""
+"""Kernels against the compositions that they replace, and the staged arithmetic against NumPy: the same integers."""
 
 from __future__ import annotations
 
