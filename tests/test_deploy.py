@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 
 from irnn.errors import IrnnError
 from tests.random_programs import Spec, random_inputs, random_program, random_state
@@ -16,9 +18,11 @@ pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
 from tvm import relax
 
 import deploy_tvm
+import irnn
 from deploy_tvm import targets
 from deploy_tvm.disassembly import disassemble, float_instructions
 from tests.float_reference import run_float
+from tests.models import ids, language_model, quantized, quantized_layer
 
 CPUS = {
     "avx512vnni": targets.Target("icelake", mcpu="icelake-server"),
@@ -119,6 +123,7 @@ def test_float_program_is_close_to_numpy(norm: str | None, tmp_path) -> None:
             np.testing.assert_allclose(actual_state[name], value, rtol=0, atol=2e-5)
 
 
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
 @pytest.mark.parametrize("norm", [None, "mad", "layer"])
 def test_compiled_code_computes_with_integers_alone(norm: str | None, tmp_path) -> None:
     spec = Spec(hidden=33, norm=norm, wide_tables=True)
@@ -132,6 +137,40 @@ def test_compiled_code_computes_with_integers_alone(norm: str | None, tmp_path) 
 
 def built_library(program, folder):
     return folder / json.loads((deploy_tvm.build(program, folder) / "manifest.json").read_text())["library"]
+
+
+NARROW = irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)
+
+
+@pytest.mark.parametrize(("norm", "quant"), [(None, None), ("mad", NARROW), ("layer", None)])
+def test_converted_language_models(norm: str | None, quant, tmp_path) -> None:
+    """The real wiring, with the embedding tied to the output layer: from training to compiled code."""
+    model = quantized(language_model(norm=norm, layers=2), quant)
+    program = irnn.convert(model)
+    runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
+    for batch, steps in ((1, 1), (3, 40)):
+        compare(program, runner, batch, steps)
+    tokens = ids(batch=2, time=6, seed=3)
+    with torch.no_grad():
+        logits, _ = model(tokens)
+    actual, _ = runner.run(tokens.numpy())
+    assert np.array_equal((torch.from_numpy(actual.copy()) * runner.output_scale).numpy(), logits.numpy())
+
+
+def test_converted_bidirectional_stack(tmp_path) -> None:
+    program = irnn.convert(quantized_layer(bidirectional=True, num_layers=2, norm="mad"))
+    runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
+    compare(program, runner, 2, 9)
+
+
+@pytest.mark.parametrize("norm", [None, "mad", "layer"])
+def test_float_program_is_the_float_model(norm: str | None, tmp_path) -> None:
+    model = language_model(norm=norm, layers=2).eval()
+    runner = deploy_tvm.load(deploy_tvm.build(irnn.float_program(model), tmp_path / "artefact"))
+    tokens = ids(batch=2, time=9, seed=4)
+    with torch.no_grad():
+        logits, _ = model(tokens)
+    np.testing.assert_allclose(runner.run(tokens.numpy())[0], logits.numpy(), rtol=0, atol=1e-4)
 
 
 INTEGER_NAMES = "vpdpbusd vpmuldq vpaddq vmovaps vxorps vpmaxsd vbroadcastss cmpq vpcmpgtd subl vpermd vpmovsdb"
@@ -153,8 +192,6 @@ class TestArtefact:
 
     @pytest.fixture
     def copy(self, artefact, tmp_path):
-        import shutil
-
         return shutil.copytree(artefact[0], tmp_path / "copy")
 
     def test_manifest_says_what_it_is(self, artefact) -> None:
