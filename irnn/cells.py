@@ -39,7 +39,7 @@ class LSTMCell(nn.Module):
         self.hidden_size = hidden_size
         biases = (parameter(rows), parameter(rows)) if bias else ()
         self.w_x = Linear(parameter(rows, input_size), biases)
-        self.w_h = Linear(parameter(rows, hidden_size))
+        self.w_h = Linear(parameter(rows, hidden_size), recurrent=True)
         self._hidden = (hidden,)  # registered by the layer: both directions share it
         self.preactivation = QuantSite("preactivation", rows, groups=4)
         self.cell = QuantSite("cell", hidden_size)

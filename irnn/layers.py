@@ -45,10 +45,22 @@ class Weight(nn.Module):
 
 
 class Linear(Weight):
-    """``y = W x + b`` with W ``[rows, columns]``.  ``biases`` are added up: torch's LSTM has two."""
+    """``y = W x + b`` with W ``[rows, columns]``.  ``biases`` are added up: torch's LSTM has two.
 
-    def __init__(self, weight: nn.Parameter, biases: tuple[nn.Parameter, ...] = (), role: str = "weight") -> None:
+    ``recurrent``: x is the state, so that every step's product depends on the first one's; it has no bias.
+    """
+
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        biases: tuple[nn.Parameter, ...] = (),
+        role: str = "weight",
+        recurrent: bool = False,
+    ) -> None:
         super().__init__(weight, role)
+        if recurrent and biases:
+            raise IrnnError("a recurrent product has no bias: it stands with the input product")
+        self.recurrent = recurrent
         for k, bias in enumerate(biases):
             self.register_parameter(f"bias_{k}", bias)
         self.bias_count = len(biases)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from irnn.layers import Activation, Embedding, Linear, Norm, Weight
 from irnn.quantizers import FakeQuantize, FakeQuantizeWeight, QuantSite, weight_scale
+from irnn.recurrent_product import RecurrentProduct
 
 
 class Simulation:
@@ -25,6 +26,7 @@ class Simulation:
         self.observing = observing
         self._weights: dict[int, Tensor] = {}
         self._parameters: dict[QuantSite, tuple[Tensor, Tensor]] = {}
+        self._products: dict[Linear, RecurrentProduct] = {}
         self._seen: dict[QuantSite, list[Tensor]] = {}
 
     def finish(self) -> None:
@@ -57,7 +59,18 @@ class Simulation:
         return self.requantize(site, x)
 
     def linear(self, module: Linear, x: Tensor) -> Tensor:
+        if module.recurrent and torch.is_grad_enabled():
+            return self._recurrent_product(module)(x)
         return torch.nn.functional.linear(x, self.weight(module), module.bias)
+
+    def _recurrent_product(self, module: Linear) -> RecurrentProduct:
+        if module not in self._products:
+            weight = self.weight(module)
+            device = weight.device.type
+            if torch.is_autocast_enabled(device):
+                weight = weight.to(torch.get_autocast_dtype(device))
+            self._products[module] = RecurrentProduct(weight)
+        return self._products[module]
 
     def requantize(self, site: QuantSite, *terms: Tensor) -> Tensor:
         """Sum of the terms, quantized at ``site``."""

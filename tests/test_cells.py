@@ -29,14 +29,23 @@ def test_equals_torch_lstm(layers, bidirectional, bias, batch_first):
             torch.testing.assert_close(b, a, rtol=0, atol=1e-6)
 
 
-def test_gradients_equal_torch_lstm():
+@pytest.mark.parametrize("steps", [1, 6])
+def test_gradients_equal_torch_lstm(steps):
+    """The recurrent weight's gradient is made once a sequence; a second backward pass makes it again."""
     torch.manual_seed(0)
-    theirs, ours = torch.nn.LSTM(5, 7, 2), LSTM(5, 7, 2)
+    theirs, ours = (cls(5, 7, num_layers=2, bidirectional=True) for cls in (torch.nn.LSTM, LSTM))
     ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(6, 4, 5)
+    x = torch.randn(steps, 4, 5)
+    loss = ours(x)[0].square().sum()
     theirs(x)[0].square().sum().backward()
-    ours(x)[0].square().sum().backward()
-    torch.testing.assert_close(ours.layers[1].cells["forward_cell"].w_h.weight.grad, theirs.weight_hh_l1.grad)
+    for repeat in (1, 2):
+        loss.backward(retain_graph=True)
+        for k, suffix, cell in itertools.product((0, 1), ("", "_reverse"), ("forward_cell", "backward_cell")):
+            if (suffix == "") == (cell == "forward_cell"):
+                mine = ours.layers[k].cells[cell]
+                for name, parameter in {"weight_ih": mine.w_x.weight, "weight_hh": mine.w_h.weight}.items():
+                    expected = getattr(theirs, f"{name}_l{k}{suffix}").grad
+                    torch.testing.assert_close(parameter.grad, repeat * expected)
 
 
 def test_layer_norm_becomes_its_mad_twin_on_gaussian_data():
