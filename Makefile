@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[tvm,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tvm,speech,dev]'
 	touch $@
 
 run: install
