@@ -1,9 +1,12 @@
-"""``python -m deploy_tvm compile|run|bench``: build a program's library, use it, measure it.
+"""``python -m deploy_tvm COMMAND``: build a program's library, use it, measure it here and on devices.
 
     python -m deploy_tvm compile PROGRAM_FOLDER target=host out=FOLDER
     python -m deploy_tvm run ARTEFACT the company said
     python -m deploy_tvm bench ARTEFACT --against onnxruntime --json out.json
     python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against onnxruntime
+    python -m deploy_tvm bench PROGRAM_OR_ARTEFACT device=rpc device.host=board target=cortex_a72 --json out.json
+    python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190
+    python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel
 
 ``target=``, ``device=`` and ``out=`` are Hydra overrides on ``conf/deploy.yaml``.
 """
@@ -19,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deploy_tvm import options
+from deploy_tvm import device_commands, options
 from irnn.errors import IrnnError
 
 PROGRAM = "python -m deploy_tvm"
@@ -34,15 +37,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     top.add_argument("command", choices=COMMANDS, help="`COMMAND --help` says more")
     top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     first = top.parse_args(arguments)
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {first.command}", description=COMMANDS[first.command].__doc__)
-    if first.command == "compile":
-        parser.add_argument("arguments", nargs="*", metavar="PROGRAM target=NAME out=FOLDER")
-    elif first.command == "run":
-        _add_run_options(parser)
-    else:
-        _add_bench_options(parser)
+    function, add_options = COMMANDS[first.command]
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {first.command}", description=function.__doc__)
+    add_options(parser)
     # Options, folders and overrides may stand in any order.
     return parser.parse_intermixed_args(first.rest, argparse.Namespace(command=first.command))
+
+
+def _add_compile_options(compiling: argparse.ArgumentParser) -> None:
+    compiling.add_argument("arguments", nargs="*", metavar="PROGRAM target=NAME out=FOLDER")
 
 
 def _add_run_options(run: argparse.ArgumentParser) -> None:
@@ -67,6 +70,7 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers-python", metavar="PATH", help="a Python that has the runtimes of --against")
     bench.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
     bench.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")
+    bench.add_argument("--tokens", type=int, help="with device=: tokens compared with the interpreter (default 64)")
     bench.add_argument("--json", metavar="FILE", help="write the result there")
 
 
@@ -75,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parse(arguments)
     try:
         free, overrides = options.split(parsed.arguments, words=parsed.command == "run")
-        COMMANDS[parsed.command](parsed, free, options.compose(overrides))
+        function, _ = COMMANDS[parsed.command]
+        function(parsed, free, options.compose(overrides))
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -99,6 +104,8 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
     deploy_tvm.build(program, chosen.out, target=target)
     size = sum(path.stat().st_size for path in chosen.out.rglob("*") if path.is_file())
     print(f"{chosen.out}: {program.kind} program for {target.name}, {size / 1e6:.2f} MB")
+    if (chosen.out / "objects").is_dir():
+        print("object files only: set TVM_NDK_CC to the NDK's clang and compile again for a library")
 
 
 def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
@@ -126,6 +133,17 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     target = Path(parsed.json) if parsed.json else None
     if target is not None and not target.parent.is_dir():
         raise IrnnError(f"--json {target}: the folder {target.parent} does not exist")
+    if chosen.remote is not None:
+        local = next(
+            (name for name in ("layer", *LAYER_ONLY, "peers_python", "against") if getattr(parsed, name)), None
+        )
+        if local is not None:
+            raise IrnnError(f"--{local.replace('_', '-')} is for this machine; device={chosen.remote.kind} is another")
+        (folder,) = _exactly(free, "bench takes one program or artefact", "bench PROGRAM device=emulated")
+        _finish(*device_commands.bench(Path(folder), parsed, chosen), target)
+        return
+    if parsed.tokens is not None:
+        raise IrnnError("--tokens belongs to another device: device=rpc, device=tracker or device=emulated")
     settings = Settings(
         rounds=parsed.rounds, seconds=parsed.seconds, threads=parsed.threads,
         against=parse_against(parsed.against), peers_python=parsed.peers_python, core=chosen.core,
@@ -136,7 +154,11 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
             result = _bench_layer(parsed, free, settings, status.update)
         else:
             result = _bench_model(parsed, free, settings, status.update)
-    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(report(result))
+    _finish(result, report(result), target)
+
+
+def _finish(result: dict[str, Any], table: Any, target: Path | None) -> None:
+    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(table)
     if target is not None:
         target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if result["mismatches"]["count"]:
@@ -173,7 +195,13 @@ def _exactly(free: list[str], problem: str, example: str) -> list[str]:
     return free
 
 
-COMMANDS = {"compile": compile_program, "run": run_artefact, "bench": bench}
+COMMANDS = {
+    "compile": (compile_program, _add_compile_options),
+    "run": (run_artefact, _add_run_options),
+    "bench": (bench, _add_bench_options),
+    "serve": (device_commands.serve_device, device_commands.add_serve_options),
+    "doctor": (device_commands.examine, device_commands.add_doctor_options),
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy_tvm.remote.device import KINDS, Device, default_target, from_config
 from irnn.errors import IrnnError
 
 GROUPS = ("target", "device")
-DEVICE_KEYS = {"local": {"kind", "core"}}
+LOCAL = "local"
+LOCAL_KEYS = {"kind", "core"}
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/]*=")
 _OWN = re.compile(r"[+~]*(target|device|out)\b[\w.@/]*=")
 
@@ -30,6 +32,11 @@ class Options:
         """The core of a local device; None: the first one allowed."""
         return self.device["core"]
 
+    @property
+    def remote(self) -> Device | None:
+        """The device that is not this machine; None: it is."""
+        return None if self.device["kind"] == LOCAL else from_config(self.device, self.target["mcpu"])
+
 
 def split(arguments: Sequence[str], *, words: bool = False) -> tuple[list[str], list[str]]:
     """(folders or words, overrides).  Among ``words`` only our own options count, elsewhere whatever has a ``=``."""
@@ -39,29 +46,39 @@ def split(arguments: Sequence[str], *, words: bool = False) -> tuple[list[str], 
 
 
 def compose(overrides: Sequence[str]) -> Options:
-    """Compose ``conf/deploy.yaml``; whatever is unknown is one line that says what is allowed."""
+    """Compose ``conf/deploy.yaml``; whatever is unknown is one line that says what is allowed.
+
+    A device that is not this machine has a target of its own, which holds unless ``target=`` is given.
+    """
+    chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    for group in GROUPS:
+        if group in chosen and chosen[group] not in available(group):
+            raise IrnnError(f"{group}={chosen[group]}: unknown; allowed are {', '.join(available(group))}")
+    content = _composed(overrides)
+    device = _device(content["device"])
+    if device["kind"] != LOCAL and "target" not in chosen:
+        content = _composed([*overrides, f"target={default_target(device, available('target'))}"])
+    out = content["out"]
+    return Options(content["target"], device, None if out is None else Path(str(out)))
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
-    for group in GROUPS:
-        if group in chosen and chosen[group] not in available(group):
-            raise IrnnError(f"{group}={chosen[group]}: unknown; allowed are {', '.join(available(group))}")
     try:
         with initialize_config_module(config_module="conf", version_base="1.3"):
             composed = hydra_compose("deploy", overrides=list(overrides))
-        content: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         line = str(error).split(". To append")[0].splitlines()[0]
         raise IrnnError(
             f"cannot use the options {' '.join(overrides)}: {line}; there are target=NAME, device=NAME, out=FOLDER and "
             "the keys of conf/target and conf/device"
         ) from None
-    out = content["out"]
-    return Options(content["target"], _device(content["device"]), None if out is None else Path(str(out)))
 
 
 def available(group: str) -> list[str]:
@@ -73,11 +90,13 @@ def available(group: str) -> list[str]:
 
 def _device(device: dict[str, Any]) -> dict[str, Any]:
     kind = device.get("kind")
-    if kind not in DEVICE_KEYS:
-        raise IrnnError(f"device.kind={kind}: allowed are {', '.join(DEVICE_KEYS)}")
-    unknown = sorted(set(device) - DEVICE_KEYS[kind])
+    if kind in KINDS:
+        return device
+    if kind != LOCAL:
+        raise IrnnError(f"device.kind={kind}: allowed are {', '.join((LOCAL, *KINDS))}")
+    unknown = sorted(set(device) - LOCAL_KEYS)
     if unknown:
-        raise IrnnError(f"device.{unknown[0]}: a {kind} device has {', '.join(sorted(DEVICE_KEYS[kind]))}")
+        raise IrnnError(f"device.{unknown[0]}: a local device has {', '.join(sorted(LOCAL_KEYS))}")
     core = device["core"]
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if core is not None and core not in allowed:

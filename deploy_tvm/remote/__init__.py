@@ -1,0 +1,1 @@
+"""Devices that are reached over TVM's RPC: boards, phones, and an emulated board for tests."""

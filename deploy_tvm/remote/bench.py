@@ -1,0 +1,166 @@
+"""A program on a device: the same integers as the interpreter's, and how long they take beside the float build."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_tvm import machine, toolchain
+from deploy_tvm.artefact import PROGRAM, build, read_manifest, sha256
+from deploy_tvm.bench import FLOAT_FOLDERS
+from deploy_tvm.lower import ENTRY
+from deploy_tvm.remote import session
+from deploy_tvm.remote.device import Device
+from deploy_tvm.remote.serve import reachable
+from deploy_tvm.rounds import now
+from deploy_tvm.targets import Target
+from irnn import storage
+from irnn.errors import IrnnError
+from irnn.program import Program
+
+STEPS_A_CALL = 16
+MAX_TOKENS = 1_000_000
+SETTINGS = ("number", "repeat", "warmup", "cooldown", "core")
+
+Progress = Callable[[str], None]
+
+
+def bench_device(
+    folder: Path, float_folder: str | None, target: Target, device: Device, tokens: int, progress: Progress
+) -> dict[str, Any]:
+    """Measure a program or an artefact (``folder``) on ``device``; the result is JSON-ready.
+
+    An artefact for another target is built anew.  The float program is ``float_folder``, or the first of
+    ``FLOAT_FOLDERS`` that stands beside ``folder``.  tokens: length of the golden sequence that is compared.
+    """
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise IrnnError(f"--tokens {tokens}: must lie in 1 to {MAX_TOKENS}")
+    if float_folder is None:
+        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
+        float_folder = next((str(path) for path in beside if path.is_dir()), None)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="irnn-bench-")))
+        progress(f"compiling for {target.name}")
+        integer, built = _built(folder, "integer", target, scratch / "integer")
+        floating = None
+        if float_folder is not None:
+            floating = _built(Path(float_folder), "float", target, scratch / "float")
+        progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")
+        board = stack.enter_context(reachable(device))
+        x = random_input(integer, tokens)
+        progress("running the interpreter")
+        expected = integer.run(x)
+        found, ours = _run(board, integer, built, x, scratch, progress)
+        mismatches = compare(integer, expected, found)
+        entry = {"mismatches": mismatches, **ours, "emulated": device.emulated}
+        if floating is not None:
+            program, library = floating
+            _, theirs = _run(board, program, library, random_input(program, tokens), scratch, progress)
+            entry["float"] = theirs
+            if not device.emulated:
+                entry["speed_up"] = round(theirs["us_per_token"] / ours["us_per_token"], 3)
+    described = entry.pop("device")
+    entry.get("float", {}).pop("device", None)
+    return {
+        "kind": "device",
+        "device": {"kind": device.kind, "name": device.name, "emulated": device.emulated, "described": described},
+        "tokens": tokens,
+        "settings": {
+            k: v for k, v in asdict(device).items() if k in ("number", "repeat", "warmup", "cooldown", "core")
+        },
+        "targets": {target.name: entry},
+        "mismatches": mismatches,
+        "versions": machine.versions(),
+        "measured": now(),
+    }
+
+
+def random_input(program: Program, steps: int) -> np.ndarray:
+    """``[1, steps, *shape]``: ids or quantized features over their whole range, standard normal ones for float."""
+    ((_, value),) = program.inputs.items()
+    random = np.random.default_rng(2)
+    shape = (1, steps, *value.shape)
+    if value.low is None:
+        return random.standard_normal(shape).astype(value.dtype)
+    return random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
+
+
+def compare(
+    program: Program, expected: tuple[np.ndarray, dict[str, np.ndarray]], found: dict[str, np.ndarray]
+) -> dict[str, int]:
+    """Integers, outputs and last states, that differ from the interpreter's."""
+    output, states = expected
+    pairs = [(output, found["y"])]
+    pairs += [(states[name], found[f"state_{k}"]) for k, name in enumerate(program.states)]
+    for wanted, got in pairs:
+        if wanted.shape != got.shape or wanted.dtype != got.dtype:
+            raise IrnnError(f"the device gave {got.dtype}{got.shape}, the interpreter {wanted.dtype}{wanted.shape}")
+    return {"count": sum(int((a != b).sum()) for a, b in pairs), "compared": sum(a.size for a, _ in pairs)}
+
+
+def _run(
+    device: Device, program: Program, library: Path, x: np.ndarray, scratch: Path, progress: Progress
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(outputs and last states, times and sizes) of one library on the device."""
+    state = program.initial_state(1)
+    inputs, outputs = scratch / f"{program.kind}-inputs.npz", scratch / f"{program.kind}-outputs.npz"
+    np.savez(inputs, x=x, **{f"state_{k}": array for k, array in enumerate(state.values())})
+    timed_steps = 1 if program.streaming else x.shape[1]
+    job = {
+        "library": str(library),
+        "sha256": sha256(library),
+        "machine": _machine(library),
+        "entry": ENTRY,
+        "inputs": str(inputs),
+        "outputs": str(outputs),
+        "states": [f"state_{k}" for k in range(len(state))],
+        # A program that runs backwards in time needs its whole sequence at once.
+        "steps_a_call": STEPS_A_CALL if program.streaming else x.shape[1],
+        "timed_steps": timed_steps,
+    }
+    reply = session.run_job(device, job, lambda stage: progress(f"{device.name}, {program.kind}: {stage}"))
+    us = [value / timed_steps for value in reply["us"]]
+    median = statistics.median(us)
+    result = {
+        "us_per_token": round(median, 3),
+        "p95_us_per_token": round(float(np.percentile(us, 95)), 3),
+        # No rate, ratio or memory under emulation: they would be the emulator's.
+        "tokens_per_second": None if device.emulated else round(1e6 / median, 1),
+        "bytes": library.stat().st_size,
+        "memory_peak": None if device.emulated else reply["memory_peak"],
+        "device": reply["device"],
+    }
+    return dict(np.load(outputs, allow_pickle=False)), result
+
+
+def _built(folder: Path, kind: str, target: Target, scratch: Path) -> tuple[Program, Path]:
+    """(program, library for ``target``) of a folder with a program or an artefact."""
+    if (folder / storage.PROGRAM_FILE).exists():
+        program = storage.load(folder)
+    else:
+        manifest = read_manifest(folder, run_here=False)
+        program = storage.load(folder / PROGRAM)
+        if manifest["target"]["name"] == target.name:
+            return _checked(program, kind, folder), folder / manifest["library"]
+    _checked(program, kind, folder)
+    build(program, scratch, target)
+    return program, scratch / read_manifest(scratch, run_here=False)["library"]
+
+
+def _checked(program: Program, kind: str, folder: Path) -> Program:
+    if program.kind != kind:
+        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
+    return program
+
+
+def _machine(library: Path) -> str:
+    """The machine that a library is for, as ``uname`` calls it."""
+    names = {number: name for name, number in toolchain.ELF_MACHINES.items()}
+    return names[toolchain.elf_machine(library)]

@@ -1,0 +1,106 @@
+"""Starts the RPC server: on this machine, or an emulated board."""
+
+from __future__ import annotations
+
+import platform
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from deploy_tvm.remote import emulated
+from deploy_tvm.remote.device import Device, is_loopback
+from deploy_tvm.remote.server_build import BINARY, server_folder
+from irnn.errors import IrnnError
+
+START_SECONDS = 60
+LOOPBACK = "127.0.0.1"
+
+
+def server_command(cpu: str | None) -> list[str]:
+    """The server's command on this machine, or (``cpu``) on an emulated board."""
+    if cpu is not None:
+        return [*emulated.command(cpu), str(server_folder(emulated.MTRIPLE) / BINARY)]
+    if platform.system() != "Linux":
+        raise IrnnError(f"the server runs under Linux; this is {platform.system()}")
+    return [str(server_folder(f"{platform.machine()}-linux-gnu") / BINARY)]
+
+
+def warn_if_open(host: str) -> str | None:
+    """The warning that a server needs which others can reach."""
+    if is_loopback(host):
+        return None
+    return (
+        f"warning: listening on {host}: whoever can reach this port can run any code on this machine (RPC knows no "
+        "passwords); do so in a network that you trust only"
+    )
+
+
+@contextmanager
+def running(command: list[str], arguments: list[str] = ()) -> Iterator[tuple[str, int, subprocess.Popen]]:
+    """A server for the length of a ``with`` block: (host, port, its process).  It ends with this process at the latest.
+
+    Its messages go to a temporary file; the last one is quoted where it does not start.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*command, "--lifetime", "parent", "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=log
+        )
+        try:
+            host, port = _listening(process, log)
+            yield host, port, process
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@contextmanager
+def reachable(device: Device) -> Iterator[Device]:
+    """The device as one that can be connected to: an emulated one is started for the length of the block."""
+    if device.kind != "emulated":
+        yield device
+        return
+    with running(server_command(device.cpu)) as (host, port, _):
+        yield replace(device, host=host, port=port)
+
+
+def serve(host: str, port: int, key: str, tracker: str | None, advertise: str | None, cpu: str | None) -> int:
+    """Run a server in the foreground until it is interrupted; the exit code."""
+    if warning := warn_if_open(host):
+        print(warning, file=sys.stderr)
+    arguments = ["--host", host, "--port", str(port), "--lifetime", "parent"]
+    for name, value in (("--key", key), ("--tracker", tracker), ("--advertise", advertise)):
+        arguments += [name, value] if value else []
+    process = subprocess.Popen([*server_command(cpu), *arguments])
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def export_server(mtriple: str, folder: Path) -> Path:
+    """Copy the server for ``mtriple`` into ``folder``, to be carried to a board."""
+    import shutil
+
+    if folder.exists() and any(folder.iterdir()):
+        raise IrnnError(f"{folder} is not empty: choose another folder")
+    return Path(shutil.copytree(server_folder(mtriple), folder, dirs_exist_ok=True))
+
+
+def _listening(process: subprocess.Popen, log) -> tuple[str, int]:
+    deadline = time.monotonic() + START_SECONDS
+    if select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        line = process.stdout.readline().decode(errors="replace")
+        if line.startswith("listening on "):
+            host, _, port = line.removeprefix("listening on ").strip().rpartition(":")
+            return host, int(port)
+    log.seek(0)
+    said = log.read().decode(errors="replace").strip().splitlines()
+    raise IrnnError(f"the server does not start{': ' + said[-1] if said else f' within {START_SECONDS} s'}")

@@ -1,0 +1,223 @@
+"""One session with a device, in a process of its own: ``python -m deploy_tvm.remote.worker JOB.json``.
+
+TVM's client waits for ever for a device that has vanished, and may abort when a connection breaks; the parent
+(``session``) reads one JSON line a stage and ends this process when none comes within the device's time-out.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DESCRIBE, SHA256, PIN = "irnn.device.describe", "irnn.device.sha256", "irnn.device.pin"
+SAVED = "timed"
+
+
+class RefusedError(Exception):
+    """A cause that is known, in words for the user."""
+
+
+def say(**line: Any) -> None:
+    """One line to the parent."""
+    print(json.dumps(line), flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the job; the last line is ``{"result": ...}`` or ``{"error": ...}``."""
+    job: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    import tvm  # noqa: F401  (takes seconds: before the device's time-out counts)
+
+    say(stage="connecting")
+    try:
+        session = connect(job["device"])
+        peer = describe(session)
+        result = {"device": peer} if job["library"] is None else measure(session, peer, job)
+        say(result=result)
+    except RefusedError as error:
+        say(error=str(error), known=True)
+    except Exception as error:
+        text = str(error).strip()
+        # TVM puts its traceback in front of the message.
+        say(error=(text.splitlines()[-1] if text else repr(error)), known=False)
+
+
+def connect(device: dict[str, Any]) -> Any:
+    """A TVM RPC session with ``device`` (host, port, key, tracker, timeout)."""
+    from tvm import rpc
+
+    host, port, key = device["host"], device["port"], device["key"]
+    if device["kind"] == "tracker":
+        host, port, key = ask_tracker(host, port, key, device["timeout"])
+        say(stage="connecting", server=f"{host}:{port}")
+    else:
+        try:
+            socket.create_connection((host, port), device["timeout"]).close()
+        except OSError as error:
+            raise RefusedError(reason(error)) from None
+    try:
+        return rpc.connect(host, port, key)
+    except Exception as error:
+        text = str(error)
+        if "mismatch" in text.lower() and "version" in text.lower():
+            raise RefusedError(
+                f"it speaks another version of TVM's RPC protocol than TVM {_tvm_version()} here: install the same "
+                "TVM on both sides"
+            ) from None
+        if "key" in text.lower() or "mismatch" in text.lower():
+            raise RefusedError(
+                f"it does not serve the key {device['key']!r}: give the server's --key as device.key"
+            ) from None
+        raise
+
+
+def reason(error: OSError) -> str:
+    """Why a connection could not be made."""
+    if isinstance(error, TimeoutError):
+        return "no answer: is the device on, and is the address right?"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: no server listens there (start one with  python -m deploy_tvm serve)"
+    return f"cannot connect: {error.strerror or error}"
+
+
+def ask_tracker(host: str, port: int, key: str, timeout: float) -> tuple[str, int, str]:
+    """(host, port, key for one session) of a free device of kind ``key``."""
+    from tvm.rpc import base
+
+    def ask(message: list[Any]) -> Any:
+        base.sendjson(tracker, message)
+        status, value = base.recvjson(tracker)
+        if status != base.TrackerCode.SUCCESS:
+            raise RefusedError(f"the tracker refused {message[0]}: {value}")
+        return value
+
+    try:
+        tracker = socket.create_connection((host, port), timeout)
+    except OSError as error:
+        raise RefusedError(f"the tracker: {reason(error)}") from None
+    with tracker:
+        try:
+            tracker.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
+            if struct.unpack("<i", base.recvall(tracker, 4))[0] != base.RPC_TRACKER_MAGIC:
+                raise RefusedError("it is no TVM tracker")
+            served = sorted(
+                {info["key"].removeprefix("server:") for info in ask([base.TrackerCode.SUMMARY])["server_info"]}
+            )
+            if key not in served:
+                known = f"it knows {', '.join(served)}" if served else "no device is registered"
+                raise RefusedError(f"the tracker has no device with the key {key!r}: {known}")
+            return tuple(ask([base.TrackerCode.REQUEST, key, "", 1]))
+        except TimeoutError:
+            raise RefusedError(
+                f"no device with the key {key!r} became free within {timeout:g} s: all are busy"
+            ) from None
+        except OSError as error:
+            raise RefusedError(f"the tracker hung up: {error}") from None
+
+
+def describe(session: Any) -> dict[str, Any] | None:
+    """What our server tells of its device; None on TVM's own server."""
+    try:
+        function = session.get_function(DESCRIBE)
+    except Exception:
+        return None
+    return json.loads(str(function()))
+
+
+def measure(session: Any, peer: dict[str, Any] | None, job: dict[str, Any]) -> dict[str, Any]:
+    """Upload, verify, run the golden sequence, time."""
+    from tvm import relax
+
+    device = session.cpu(0)
+    if peer is not None and peer["tvm"] != _tvm_version():
+        raise RefusedError(
+            f"the device has TVM {peer['tvm']}, here is TVM {_tvm_version()}: build its server again (python -m "
+            "deploy_tvm serve)"
+        )
+    if job["machine"] and peer is not None and peer["machine"] not in job["machine"]:
+        raise RefusedError(
+            f"the device is {peer['machine']}, the library is for {job['target']}: choose another target="
+        )
+    if job["device"]["core"] is not None:
+        if peer is None:
+            raise RefusedError("device.core needs our server on the device; this is TVM's own, which cannot pin")
+        session.get_function(PIN)(job["device"]["core"])
+    library = Path(job["library"])
+    say(stage="uploading", bytes=library.stat().st_size)
+    session.upload(str(library))
+    say(stage="verifying the upload")
+    verify(session, peer, library.name, job["sha256"])
+    say(stage="loading the library")
+    machine = relax.VirtualMachine(session.load_module(library.name), device)
+    arrays = dict(np.load(job["inputs"], allow_pickle=False))
+    x, states = arrays["x"], [arrays[name] for name in job["states"]]
+    run_golden(machine, job, device, x, states)
+    us = time_step(machine, job, device, x, states)
+    peak = None
+    if peer is not None:
+        peak = json.loads(str(session.get_function(DESCRIBE)()))["memory_peak"]
+    return {"device": peer, "us": us, "memory_peak": peak}
+
+
+def verify(session: Any, peer: dict[str, Any] | None, name: str, expected: str) -> None:
+    """Compare the uploaded file's sha256: our server computes it, from TVM's own the file comes back."""
+    import hashlib
+
+    if peer is not None:
+        found = str(session.get_function(SHA256)(name))
+    else:
+        found = hashlib.sha256(bytes(session.download(name))).hexdigest()
+    if found != expected:
+        raise RefusedError(f"{name} arrived damaged (its sha256 differs): try again")
+
+
+def run_golden(machine: Any, job: dict[str, Any], device: Any, x: np.ndarray, states: list[np.ndarray]) -> None:
+    """Run all of ``x`` in chunks, the states stay on the device; outputs and last states go to ``job["outputs"]``."""
+    import tvm
+
+    entry, steps, at_once = job["entry"], x.shape[1], job["steps_a_call"]
+    current = [tvm.runtime.tensor(state, device) for state in states]
+    outputs = []
+    for start in range(0, steps, at_once):
+        say(stage=f"running the golden sequence, {start} of {steps} steps")
+        chunk = np.ascontiguousarray(x[:, start : start + at_once])
+        machine.set_input(entry, tvm.runtime.tensor(chunk, device), *current)
+        machine.invoke_stateful(entry)
+        output, *current = machine.get_outputs(entry)
+        outputs.append(output.numpy())
+    last = {f"state_{k}": state.numpy() for k, state in enumerate(current)}
+    np.savez(job["outputs"], y=np.concatenate(outputs, 1), **last)
+
+
+def time_step(machine: Any, job: dict[str, Any], device: Any, x: np.ndarray, states: list[np.ndarray]) -> list[float]:
+    """Microseconds of ``timed_steps`` steps: ``repeat`` averages over ``number`` calls, by the device's clock."""
+    import tvm
+
+    settings = job["device"]
+    step = np.ascontiguousarray(x[:, : job["timed_steps"]])
+    machine.save_function(job["entry"], SAVED, *(tvm.runtime.tensor(a, device) for a in (step, *states)))
+    say(stage="warming up")
+    if settings["warmup"]:
+        machine.time_evaluator(SAVED, device, number=settings["warmup"], repeat=1)()
+    us = []
+    for done in range(settings["repeat"]):
+        time.sleep(settings["cooldown"])
+        say(stage=f"timing, {done} of {settings['repeat']} measurements")
+        us.append(machine.time_evaluator(SAVED, device, number=settings["number"], repeat=1)().mean * 1e6)
+    return us
+
+
+def _tvm_version() -> str:
+    import tvm
+
+    return tvm.__version__
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
