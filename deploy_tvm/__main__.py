@@ -6,6 +6,7 @@
     python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against onnxruntime
     python -m deploy_tvm bench PROGRAM_OR_ARTEFACT device=rpc device.host=board target=cortex_a72 --json out.json
     python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190
+    python -m deploy_tvm bundle PROGRAM_OR_ARTEFACT target=armv7a out=network.tar.gz
     python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel
 
 ``target=``, ``device=`` and ``out=`` are Hydra overrides on ``conf/deploy.yaml``.
@@ -201,6 +202,7 @@ COMMANDS = {
     "bench": (bench, _add_bench_options),
     "serve": (device_commands.serve_device, device_commands.add_serve_options),
     "doctor": (device_commands.examine, device_commands.add_doctor_options),
+    "bundle": (device_commands.bundle, device_commands.add_bundle_options),
 }
 
 if __name__ == "__main__":

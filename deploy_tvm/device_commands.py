@@ -1,4 +1,4 @@
-"""The commands about other devices: ``bench ... device=``, ``serve``, ``doctor``."""
+"""The commands about other devices: ``bench ... device=``, ``serve``, ``doctor``, ``bundle``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def add_serve_options(serving: argparse.ArgumentParser) -> None:
 
 def add_doctor_options(examining: argparse.ArgumentParser) -> None:
     examining.add_argument("arguments", nargs="*", metavar="device=NAME device.host=HOST target=NAME")
+
+
+def add_bundle_options(bundling: argparse.ArgumentParser) -> None:
+    bundling.add_argument("arguments", nargs="*", metavar="PROGRAM_OR_ARTEFACT target=NAME out=FILE.tar.gz")
+    bundling.add_argument("--tokens", type=int, default=GOLDEN_TOKENS, help="golden steps to compare (default 64)")
 
 
 def bench(folder: Path, parsed: argparse.Namespace, chosen: Options) -> tuple[dict[str, Any], Any]:
@@ -70,3 +75,17 @@ def examine(parsed: argparse.Namespace, free: list[str], chosen: Options) -> Non
     bad = sum(finding.verdict == "wrong" for finding in findings)
     if bad:
         raise IrnnError(f"{bad} of {len(findings)} checks failed")
+
+
+def bundle(parsed: argparse.Namespace, free: list[str], chosen: Options) -> None:
+    """Write one archive for a board without RPC: library, parameters, golden vectors and a runner."""
+    from deploy_tvm.bundle import bundle
+    from deploy_tvm.targets import from_config
+
+    if len(free) != 1:
+        raise IrnnError(f"bundle takes one program or artefact, not {len(free)}: bundle PROGRAM target=cortex_a72")
+    folder, target = Path(free[0]), from_config(chosen.target)
+    archive = chosen.out or Path(f"{folder.resolve().name}-{target.name}.tar.gz")
+    bundle(folder, target, archive, parsed.tokens)
+    name = archive.name.removesuffix(".tar.gz")
+    print(f"{archive}: {archive.stat().st_size / 1e6:.2f} MB; on the board: tar xzf {archive.name} && {name}/runner")

@@ -60,6 +60,10 @@ class Compiler:
             first = next((line for line in lines if "error" in line), lines[0])
             raise IrnnError(f"{' '.join(self.command)} failed: {first.strip()}")
 
+    def static(self) -> list[str]:
+        """The option for programs that run whatever C library the board has; ziglang links for an old one instead."""
+        return [] if "ziglang" in self.command else ["-static"]
+
     def link_shared(self, output: str, objects: str | Sequence[str], **_: object) -> None:
         """Link ``objects`` into the shared library ``output``: what TVM's ``export_library`` calls."""
         objects = [objects] if isinstance(objects, str) else list(objects)
