@@ -35,6 +35,8 @@ def read_audio(source: Path | bytes, sample_rate: int, where: str | None = None)
     where = where or str(source)
     if isinstance(source, Path) and not source.is_file():
         raise IrnnError(f"{where} is no file; mend the path of the recording")
+    if not (source if isinstance(source, bytes) else source.stat().st_size):
+        raise IrnnError(f"{where} is an empty file (zero length); replace or remove it")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             promised, rate = file.frames, file.samplerate

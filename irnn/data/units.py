@@ -181,6 +181,6 @@ def _train_sentencepiece(texts: list[str], size: int | None) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split(") ")[-1]
+        reason = str(error).strip().splitlines()[-1].split("] ")[-1].rstrip(".")
         raise IrnnError(f"data.units.size={size}: SentencePiece cannot make these pieces ({reason})") from None
     return model.getvalue()
