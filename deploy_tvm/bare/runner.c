@@ -4,7 +4,7 @@
  *
  * No library of TVM's is needed.  It shows how to call a program from C: the function takes an array of arguments, each
  * a pointer to a DLTensor, in the order of network.txt, and writes the outputs and the next states.  To build it again
- * on the board:  cc -O2 -rdynamic runner.c ./library.so '-Wl,-rpath,$ORIGIN' -o runner
+ * on the board:  cc -O2 -rdynamic runner.c -L. -l:library.so '-Wl,-rpath,$ORIGIN' -o runner
  *
  * network.txt: after the head one line an argument: role, kind of number, bits, number of sizes, sizes (-1: steps of one
  * call), offset of its data in parameters.bin (constants) or golden.bin (everything else).

@@ -132,7 +132,7 @@ def describe(session: Any) -> dict[str, Any] | None:
 
 def measure(session: Any, peer: dict[str, Any] | None, job: dict[str, Any]) -> dict[str, Any]:
     """Upload, verify, run the golden sequence, time."""
-    from tvm import relax
+    from tvm.runtime.vm import VirtualMachine
 
     device = session.cpu(0)
     if peer is not None and peer["tvm"] != _tvm_version():
@@ -140,9 +140,9 @@ def measure(session: Any, peer: dict[str, Any] | None, job: dict[str, Any]) -> d
             f"the device has TVM {peer['tvm']}, here is TVM {_tvm_version()}: build its server again (python -m "
             "deploy_tvm serve)"
         )
-    if job["machine"] and peer is not None and peer["machine"] not in job["machine"]:
+    if peer is not None and peer["machine"] != job["machine"]:
         raise RefusedError(
-            f"the device is {peer['machine']}, the library is for {job['target']}: choose another target="
+            f"the device is {peer['machine']}, the library was built for {job['machine']}: choose another target="
         )
     if job["device"]["core"] is not None:
         if peer is None:
@@ -154,7 +154,7 @@ def measure(session: Any, peer: dict[str, Any] | None, job: dict[str, Any]) -> d
     say(stage="verifying the upload")
     verify(session, peer, library.name, job["sha256"])
     say(stage="loading the library")
-    machine = relax.VirtualMachine(session.load_module(library.name), device)
+    machine = VirtualMachine(session.load_module(library.name), device)
     arrays = dict(np.load(job["inputs"], allow_pickle=False))
     x, states = arrays["x"], [arrays[name] for name in job["states"]]
     run_golden(machine, job, device, x, states)

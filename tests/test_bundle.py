@@ -1,0 +1,168 @@
+"""Bundles: unpacked and run, on this machine and on emulated 64- and 32-bit boards."""
+
+import hashlib
+import re
+import subprocess
+import tarfile
+
+import pytest
+
+import irnn
+from deploy_tvm import targets
+from deploy_tvm.__main__ import main
+from deploy_tvm.bundle import bundle
+from deploy_tvm.remote import emulated
+from irnn.errors import IrnnError
+from tests import models
+from tests.boards import need
+
+TOKENS = 24
+QEMU = {
+    "host": None,
+    "aarch64": ("qemu-aarch64", "cortex-a53"),
+    "cortex_a53": ("qemu-aarch64", "cortex-a53"),
+    "cortex_a76": ("qemu-aarch64", "cortex-a76"),
+    "armv7a": ("qemu-arm", "cortex-a7"),
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("programs")
+    irnn.convert(models.quantized(models.language_model())).save(folder / "plain")
+    small = irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)
+    irnn.convert(models.quantized(models.language_model(norm="mad"), small)).save(folder / "norm_w4")
+    irnn.convert(models.quantized_layer(bidirectional=True)).save(folder / "bidirectional")
+    irnn.float_program(models.language_model()).save(folder / "float")
+    return folder
+
+
+def unpack(archive, folder):
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (content,) = folder.iterdir()
+    return content
+
+
+def execute(content, target, calls=5):
+    before = []
+    if QEMU[target] is not None:
+        qemu, cpu = QEMU[target]
+        before = [emulated.find_qemu(qemu), "-cpu", cpu]
+    command = [*before, str(content / "runner"), str(calls)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def check(programs, tmp_path, program, target, tokens=TOKENS):
+    """The number of integers that the runner compared, without a difference."""
+    need(target, QEMU[target] and QEMU[target][0])
+    archive = tmp_path / "network.tar.gz"
+    bundle(programs / program, targets.find(target), archive, tokens)
+    done = execute(unpack(archive, tmp_path / "unpacked"), target)
+    found = re.search(rf"PASS: 0 of (\d+) integers differ from the reference \({tokens} steps\)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert re.search(r"latency: median [\d.]+ us, p95 [\d.]+ us a step \(5 calls\)", done.stdout)
+    assert done.returncode == 0
+    return int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("program", "target"),
+    [
+        ("plain", "host"),
+        ("bidirectional", "host"),
+        ("plain", "armv7a"),
+        ("norm_w4", "armv7a"),
+        ("bidirectional", "armv7a"),
+        ("norm_w4", "cortex_a53"),
+        ("plain", "cortex_a76"),
+    ],
+)
+def test_the_runner_finds_no_difference(programs, tmp_path, program, target):
+    assert check(programs, tmp_path, program, target) >= TOKENS * 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["armv7a", "aarch64", "cortex_a76"])
+@pytest.mark.parametrize("program", ["plain", "norm_w4"])
+def test_two_thousand_tokens(programs, tmp_path, program, target):
+    assert check(programs, tmp_path, program, target, 2000) >= 2000 * models.VOCABULARY
+
+
+def test_the_runner_notices_a_single_wrong_number(programs, tmp_path):
+    need("host")
+    bundle(programs / "plain", targets.find("host"), tmp_path / "network.tar.gz", TOKENS)
+    content = unpack(tmp_path / "network.tar.gz", tmp_path / "unpacked")
+    for line in (content / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((content / name).read_bytes()).hexdigest() == digest
+    output = next(line for line in (content / "network.txt").read_text().splitlines() if line.startswith("output"))
+    golden = bytearray((content / "golden.bin").read_bytes())
+    golden[int(output.split()[-1]) + 4 * 7] ^= 1
+    (content / "golden.bin").write_bytes(golden)
+    done = execute(content, "host")
+    assert done.returncode == 1
+    assert "FAIL: 1 of " in done.stdout
+    assert "first difference: call 0, output, element 7" in done.stderr
+
+
+def test_the_runner_refuses_files_that_are_cut_off(programs, tmp_path):
+    need("host")
+    bundle(programs / "plain", targets.find("host"), tmp_path / "network.tar.gz", TOKENS)
+    content = unpack(tmp_path / "network.tar.gz", tmp_path / "unpacked")
+    for name in ("golden.bin", "parameters.bin", "network.txt"):
+        whole = (content / name).read_bytes()
+        (content / name).write_bytes(whole[: len(whole) // 2])
+        done = execute(content, "host")
+        assert done.returncode == 2
+        assert name in done.stderr
+        (content / name).write_bytes(whole)
+    assert execute(content, "host").returncode == 0
+
+
+def test_the_source_builds_against_the_library(programs, tmp_path):
+    """What runner.c says about building it again."""
+    need("host")
+    bundle(programs / "plain", targets.find("host"), tmp_path / "network.tar.gz", TOKENS)
+    content = unpack(tmp_path / "network.tar.gz", tmp_path / "unpacked")
+    (content / "runner").unlink()
+    command = ["cc", "-O2", "-rdynamic", "runner.c", "-L.", "-l:library.so", "-Wl,-rpath,$ORIGIN", "-o", "runner"]
+    subprocess.run(command, cwd=content, check=True, capture_output=True, timeout=120)
+    assert "PASS" in execute(content, "host").stdout
+
+
+def test_the_command(programs, tmp_path, capsys, monkeypatch):
+    need("armv7a")
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", str(programs / "plain"), "target=armv7a", "--tokens", "4"]) == 0
+    assert "plain-armv7a.tar.gz" in capsys.readouterr().out
+    with tarfile.open(tmp_path / "plain-armv7a.tar.gz") as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    files = {"library.so", "runner", "runner.c", "parameters.bin", "golden.bin", "network.txt", "README.txt"}
+    assert files | {"SHA256SUMS"} == names - {""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{0}/float"], "bundles are for integer programs"),
+        (["{0}/absent"], "holds no"),
+        (["{0}/plain", "--tokens", "0"], "--tokens 0: must lie in 1 to"),
+        (["{0}/plain", "out=network.zip"], "must end in .tar.gz"),
+        (["{0}/plain", "out=nowhere/network.tar.gz"], "does not exist"),
+        ([], "bundle takes one program or artefact"),
+    ],
+)
+def test_bad_input_is_one_line(programs, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", *(a.format(programs) for a in arguments)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not list(tmp_path.glob("*.gz"))
+
+
+def test_android_needs_its_ndk(programs, tmp_path, monkeypatch):
+    monkeypatch.delenv("TVM_NDK_CC", raising=False)
+    with pytest.raises(IrnnError, match="TVM_NDK_CC"):
+        bundle(programs / "plain", targets.find("android_arm64"), tmp_path / "network.tar.gz", TOKENS)
