@@ -188,13 +188,14 @@ def test_parquet_of_the_hub_gives_what_the_folder_gives(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         pyarrow.parquet.write_table(pyarrow.table(table), place / "0000.parquet")
     ours = librispeech_splits(libri(folder, tmp_path))
-    hub = librispeech_splits(libri(tmp_path / "hub", tmp_path, source="librispeech_hub"))
+    names = {"train": ["train.clean.100"], "dev": ["dev.clean"], "test": ["test.clean"]}
+    hub = librispeech_splits(libri(tmp_path / "hub", tmp_path, source="librispeech_hub", **names))
     for split in ("train", "dev", "test"):
         assert [(u.id, u.text, u.speaker) for u in hub[split]] == [(u.id, u.text, u.speaker) for u in ours[split]]
         for one, other in zip(hub[split], ours[split], strict=True):
             assert np.array_equal(one.read(), other.read())
-    with pytest.raises(IrnnError, match=r"the subset 'train-other-500' cannot be read from .*train\.other\.500"):
-        librispeech_splits(libri(tmp_path / "hub", tmp_path, source="librispeech_hub", train=["train-other-500"]))
+    with pytest.raises(IrnnError, match=r"the subset 'train\.other\.500' cannot be read from .*train\.other\.500"):
+        librispeech_splits(libri(tmp_path / "hub", tmp_path, source="librispeech_hub", train=["train.other.500"]))
 
 
 def test_synthetic_speech_is_reproducible_and_its_splits_differ(tmp_path: Path) -> None:
@@ -352,13 +353,17 @@ def test_a_damaged_recording_of_digits_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "librispeech", "synthetic_speech"])
-def test_shipped_configurations_can_be_read(name: str) -> None:
+def test_shipped_configurations_set_every_field(name: str) -> None:
     section = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "data" / f"{name}.yaml"))
     assert isinstance(section, dict)
     if "dir" in section:
         section["dir"] = "folder"
     config = read_section(speech_config_class(section["source"]), section, "data.")
     assert config.source == name
+    values = dataclasses.asdict(config)
+    assert section.keys() == values.keys()
+    for part in ("features", "units", "augment", "batches"):
+        assert section[part].keys() == values[part].keys()
     with pytest.raises(IrnnError, match=r"data\.source='x' is unknown"):
         speech_config_class("x")
 

@@ -26,8 +26,9 @@ _HUB_COLUMNS = ("id", "text", "speaker_id", "audio")
 @dataclass(frozen=True, kw_only=True)
 class LibriSpeechConfig(SpeechConfig):
     """dir: with source=librispeech the folder that holds `train-clean-100/` ...; with source=librispeech_hub a folder
-        or an `hf://datasets/...` address that holds `train.clean.100/*.parquet` ...
-    train, dev, test: the official subsets of each split. A `splits.tsv` in a local folder decides instead.
+        or an `hf://datasets/...` address that holds folders of parquet files.
+    train, dev, test: the subsets (names of folders) of each split. With source=librispeech a `splits.tsv` decides
+        instead where there is one.
     speeds: every training utterance is there once at each of these speeds."""
 
     dir: str | None = None
@@ -134,7 +135,7 @@ def _hub_utterances(config: LibriSpeechConfig, subsets: Sequence[str]) -> list[U
     disable_progress_bars()
     utterances = []
     for subset in subsets:
-        files = f"{(config.dir or '').rstrip('/')}/{subset.replace('-', '.')}/*.parquet"
+        files = f"{(config.dir or '').rstrip('/')}/{subset}/*.parquet"
         try:
             table = load_dataset("parquet", data_files={"rows": files}, split="rows")
         except (OSError, ValueError, DatasetsError) as error:
