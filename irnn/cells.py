@@ -25,10 +25,20 @@ FUNCTIONS = ("sigmoid", "sigmoid", "tanh", "sigmoid")
 class LSTMCell(nn.Module):
     """One direction of one layer: weights, norms, activations, sites.
 
-    Shapes: W_x ``[4 hidden, input]``, W_h ``[4 hidden, hidden]``, in the gate order i, f, g, o.
+    Shapes: W_x ``[4 hidden, input]``, W_h ``[4 hidden, hidden]``, in the gate order i, f, g, o.  With
+    ``context_size`` each step has a second input, W_c ``[4 hidden, context]`` (input feeding of a context vector).
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, bias: bool, norm: str | None, hidden: QuantSite) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool,
+        norm: str | None,
+        hidden: QuantSite,
+        context_size: int | None = None,
+    ) -> None:
         super().__init__()
         rows = 4 * hidden_size
         bound = 1 / math.sqrt(hidden_size)
@@ -40,6 +50,7 @@ class LSTMCell(nn.Module):
         biases = (parameter(rows), parameter(rows)) if bias else ()
         self.w_x = Linear(parameter(rows, input_size), biases)
         self.w_h = Linear(parameter(rows, hidden_size), recurrent=True)
+        self.w_c = None if context_size is None else Linear(parameter(rows, context_size))
         self._hidden = (hidden,)  # registered by the layer: both directions share it
         self.preactivation = QuantSite("preactivation", rows, groups=4)
         self.cell = QuantSite("cell", hidden_size)
@@ -62,9 +73,12 @@ class LSTMCell(nn.Module):
         pre = a.requantize(self.preactivation, a.linear(self.w_x, x))
         return pre if self.norm_x is None else a.norm(self.norm_x, self.norm_gates, pre)
 
-    def step(self, a: Any, pre_x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
+    def step(self, a: Any, pre_x: Any, h: Any, c: Any, context: Any = None) -> tuple[Any, Any, Any]:
         """One time step -> (h, h, c): the output and the next states."""
-        pre_h = a.requantize(self.preactivation, a.linear(self.w_h, h))
+        products = [a.linear(self.w_h, h)]
+        if self.w_c is not None:
+            products.append(a.linear(self.w_c, context))
+        pre_h = a.requantize(self.preactivation, *products)
         if self.norm_h is not None:
             pre_h = a.norm(self.norm_h, self.norm_gates, pre_h)
         parts = a.split(a.add(self._gate_input[0], pre_x, pre_h), 4)

@@ -6,6 +6,8 @@ import numpy as np
 
 from irnn.errors import IrnnError
 from irnn.fixed_point import (
+    EXP_ENTRIES,
+    EXP_ONE,
     INT32_MAX,
     INT32_MIN,
     MULTIPLIER_MAX,
@@ -14,7 +16,7 @@ from irnn.fixed_point import (
     SHIFT_MAX,
     SHIFT_MIN,
 )
-from irnn.program import INTEGER_OPS, Node, Program, Scan
+from irnn.program import INTEGER_OPS, LENGTH_MAX, Node, Program, Scan
 
 Range = tuple[int, int]
 INTEGER_DTYPES = {"int8": (-128, 127), "uint16": (0, 65535), "int16": (-32768, 32767), "int32": (INT32_MIN, INT32_MAX)}
@@ -64,9 +66,18 @@ def _constant_problems(program: Program) -> list[str]:
             if role == "knots" and np.any(np.diff(data.astype(np.int64)) <= 0):
                 problems.append(f"{name}: knots must ascend")
             bits = program.tensors[name].bits
-            if role in ("weight", "table") and np.abs(data.astype(np.int64)).max() > 2 ** (bits - 1) - 1:
+            if role == "table" and node.op == "attention_weights":
+                if (
+                    data.shape != (EXP_ENTRIES,)
+                    or data[0] != EXP_ONE
+                    or data[-1] != 0
+                    or np.any(np.diff(data.astype(np.int64)) > 0)
+                ):
+                    problems.append(f"{name}: exp takes {EXP_ENTRIES} entries that fall from {EXP_ONE} to 0")
+            elif role in ("weight", "table") and np.abs(data.astype(np.int64)).max() > 2 ** (bits - 1) - 1:
                 problems.append(f"{name}: a weight leaves the range of its {bits} bits")
-        if node.op == "pwl" and not 8 <= node.attributes["shift"] <= 24:
+        shift = {"pwl": "shift", "attention_weights": "tanh_shift"}.get(node.op)
+        if shift and not 8 <= node.attributes[shift] <= 24:
             problems.append(f"{node.output}: the shift of a table must lie in [8, 24]")
     return problems
 
@@ -86,6 +97,7 @@ class _Ranges:
 
     def _scan(self, scan: Scan) -> None:
         self.of |= {inner: self.of[outer] for inner, outer in scan.sequences.items()}
+        self._lengths("a scan", scan.lengths)
         for name, (before, _) in scan.states.items():
             self.of[before] = INTEGER_DTYPES[self.program.states[name].dtype]
         for node in scan.body:
@@ -124,6 +136,21 @@ class _Ranges:
                 first = int(self.program.tensors[node.tensors["knots"]].data[0])
                 if inputs[0][0] < first:
                     self.problems.append(f"pwl {node.output} reads {inputs[0][0]}, below its first knot {first}")
+            case "mask" | "patches":
+                if node.op == "mask":
+                    self._lengths(node.output, node.inputs[1])
+                return min(inputs[0][0], a["fill"]), max(inputs[0][1], a["fill"])
+            case "shorten":
+                return tuple(-(-bound // a["factor"]) for bound in inputs[0])
+            case "subsample" | "flatten":
+                return inputs[0]
+            case "attention_weights":
+                self._attention_weights(node)
+                return 0, EXP_ONE
+            case "attention_context":
+                weights, values = (self.program.values[name].dtype for name in node.inputs)
+                if (weights, values) != ("uint16", "int8"):
+                    self.problems.append(f"{node.op} {node.output} reads {weights} and {values}, not uint16 and int8")
             case "mad_norm" | "layer_norm":
                 if self.program.values[node.inputs[0]].dtype not in ("int8", "int16"):
                     self.problems.append(f"{node.op} {node.output} reads {node.inputs[0]}, which is not int16")
@@ -133,6 +160,25 @@ class _Ranges:
                         f"{node.op} {node.output} is over {length} elements, at most {NORM_LENGTH_MAX}"
                     )
         return a["low"], a["high"]
+
+    def _lengths(self, reader: str, name: str | None) -> None:
+        """Lengths stand between 1 and the longest sequence for which the reciprocals were counted."""
+        if name is not None and not 1 <= self.of[name][0] <= self.of[name][1] <= LENGTH_MAX:
+            self.problems.append(f"{reader}: the lengths {name} can leave 1..{LENGTH_MAX}")
+
+    def _attention_weights(self, node: Node) -> None:
+        query, keys, lengths = node.inputs
+        self._lengths(node.output, lengths)
+        for name in (query, keys):
+            if self.program.values[name].dtype != "int16":
+                self.problems.append(f"{node.op} {node.output} reads {name}, which is not int16")
+        first = int(self.program.tensors[node.tensors["knots"]].data[0])
+        if node.attributes["low"] < first:
+            self.problems.append(f"{node.output}: its sum can lie below the first knot {first} of tanh")
+        weight = self.program.tensors[node.tensors["weight"]].data.astype(np.int64)
+        reach = max(abs(node.attributes["tanh_low"]), abs(node.attributes["tanh_high"]))
+        if 2 * int(np.abs(weight).sum()) * reach > INT32_MAX:
+            self.problems.append(f"{node.output}: the difference of two scores could overflow int32")
 
     def _linear(self, node: Node, x: Range) -> Range:
         weight = self.program.tensors[node.tensors["weight"]].data.astype(np.int64)

@@ -5,10 +5,10 @@ Each function takes the operations namespace ``ops`` as its first argument (``ir
 quantization-aware model and the compiled library execute *this* text and nobody re-implements a rounding.  ``+ - * >>``
 and comparisons are the operands' own; the namespace supplies the rest::
 
-    to(x, dtype)  where(condition, a, b)  clip(x, low, high)  take(table, index)  abs(x)  row_sum(x)
+    to(x, dtype)  where(condition, a, b)  clip(x, low, high)  take(table, index)  abs(x)  row_sum(x)  row_max(x)
     floor_div(a, b)  isqrt(x)  count_le(sorted_table, x)
 
-``row_sum`` sums the last axis and keeps it.  ``floor_div`` needs a >= 0 and b > 0, ``isqrt`` x >= 0.
+``row_sum`` and ``row_max`` reduce the last axis and keep it.  ``floor_div`` needs a >= 0 and b > 0, ``isqrt`` x >= 0.
 
 There is one rounding rule: half up, ``floor(v + 1/2)``.  Real value of a tensor: ``r = scale * (q - zero_point)``;
 the multipliers and shifts stand for real factors ``multiplier * 2**-shift`` and are chosen by ``irnn.quantizers``.
@@ -32,6 +32,17 @@ NORM_FRACTION_BITS = 10
 ROOT_FRACTION_BITS = 5
 # |u| <= sqrt(N) * root / 2**5 (N <= 2048), so |u * R| <= 45.3 * 2**(54) < 2**60.
 ROOT_RECIPROCAL_BITS = 59
+
+# Attention: distances of a score below the best one, 0 .. 255, index a table of exp(-x) in 1/65535.  The table's last
+# entry is 0, so a distance that is clamped there contributes nothing.
+EXP_ENTRIES = 256
+EXP_ONE = 65535
+# R = 2**48 // sum(e).  |sum(e v')| <= 255 sum(e), so |sum(e v') R| <= 255 * 2**48 < 2**56: int64 holds it.
+# R loses less than sum(e) / 2**48 of itself, 2**-16 for the 2**16 places that a memory may have.
+ATTENTION_RECIPROCAL_BITS = 48
+# The mean of v' has 16 fractional bits: below 255 * 2**16 < 2**24 it fits int32, and what rounding and reciprocal cost
+# (2**-17 and 255 * 2**-16 steps of v') is far below the half step of the requantization that follows.
+ATTENTION_FRACTION_BITS = 16
 
 Array = Any
 
@@ -177,3 +188,60 @@ def layer_norm(
     drop = ROOT_RECIPROCAL_BITS - ROOT_FRACTION_BITS - NORM_FRACTION_BITS
     t_i64 = (u_i64 * reciprocal_i64 + ops.to(1 << (drop - 1), "int64")) >> ops.to(drop, "int64")
     return _scale_and_shift_norm(ops, t_i64, gamma, beta, multiplier, shift, low, high, dtype)
+
+
+def residual(
+    ops: Any, terms: list[tuple[Array, int, Array, Array]], zero_point: int, low: int, high: int, dtype: str
+) -> Array:
+    """``clamp(sum of rescale(x - zero_point_x, multiplier, shift) + zero_point)`` of narrow tensors.
+
+    ``terms`` lists (x, zero_point_x, multiplier, shift): a residual or skip sum, each term at its own scale.
+    """
+    centred = [(ops.to(x, "int32") - ops.to(zero, "int32"), m, n) for x, zero, m, n in terms]
+    return requantize(ops, centred, zero_point, low, high, dtype)
+
+
+def attention_weights(ops: Any, score: Array, valid: Array, table: Array, multiplier: Array, shift: Array) -> Array:
+    """Unnormalized softmax of int32 scores over the last axis: uint16, 0 where ``valid`` is false.
+
+    ``delta = clamp(rescale(max - score, multiplier, shift), 0, 255)``, the maximum being that of the valid places, and
+    ``e = table[delta]``; ``multiplier * 2**-shift`` is the scale of the scores over that of the table's input.  At
+    least one place is valid, so the sum of the result is at least ``table[0] = 65535``.  ``convert`` proves that the
+    difference of any two scores fits int32.
+    """
+    lowest_i32 = ops.to(INT32_MIN, "int32")
+    highest_i32 = ops.row_max(ops.where(valid, score, lowest_i32))
+    # Padding may hold a score above the maximum; clamped to 0 it indexes the table, and is masked.
+    distance_i64 = rescale(ops, highest_i32 - score, multiplier, shift)
+    delta_i32 = ops.to(ops.clip(distance_i64, 0, EXP_ENTRIES - 1), "int32")
+    e_i32 = ops.to(ops.take(table, delta_i32), "int32")
+    return ops.to(ops.where(valid, e_i32, ops.to(0, "int32")), "uint16")
+
+
+def attention_context(
+    ops: Any,
+    weights: Array,
+    values: Array,
+    zero_point_values: int,
+    multiplier: Array,
+    shift: Array,
+    zero_point: int,
+    low: int,
+    high: int,
+    dtype: str,
+) -> Array:
+    """``sum(e_t v'_t) / sum(e_t)``, requantized.
+
+    weights uint16 ``[..., 1, places]``, values int8 ``[..., size, places]`` -> ``[..., size, 1]``.  One reciprocal
+    ``R = 2**48 // sum(e)`` serves all elements; the mean is ``(sum(e v') R + 2**31) >> 32``.
+    """
+    e_i64 = ops.to(weights, "int64")
+    centred_i64 = ops.to(values, "int64") - ops.to(zero_point_values, "int64")
+    total_i64 = ops.row_sum(e_i64)
+    reciprocal_i64 = ops.floor_div(
+        ops.to(1 << ATTENTION_RECIPROCAL_BITS, "int64"), ops.clip(total_i64, 1, 1 << ATTENTION_RECIPROCAL_BITS)
+    )
+    drop = ATTENTION_RECIPROCAL_BITS - ATTENTION_FRACTION_BITS
+    product_i64 = ops.row_sum(e_i64 * centred_i64) * reciprocal_i64
+    mean_i64 = (product_i64 + ops.to(1 << (drop - 1), "int64")) >> ops.to(drop, "int64")
+    return requantize(ops, [(ops.to(mean_i64, "int32"), multiplier, shift)], zero_point, low, high, dtype)

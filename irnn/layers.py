@@ -24,11 +24,16 @@ GATE_FORMAT = {"sigmoid": (1 / 255, -128, -128, 127), "tanh": (1 / 127, 0, -127,
 
 
 class Weight(nn.Module):
-    """A float matrix ``[rows, columns]`` with a role; base of :class:`Linear` and :class:`Embedding`."""
+    """A float matrix ``[rows, columns]`` with a role; base of :class:`Linear` and :class:`Embedding`.
 
-    def __init__(self, weight: nn.Parameter, role: str) -> None:
+    ``weight`` is a parameter, or computed from some (a folded norm).
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __init__(self, role: str) -> None:
         super().__init__()
-        self.weight = weight
         self.role = role
         self.bits = QuantConfig().bits(role)
         self.quantizing = False
@@ -42,6 +47,11 @@ class Weight(nn.Module):
     def per_row(self) -> bool:
         """One scale a row; embedding and output layer have one per tensor, so that logits are comparable."""
         return self.role == "weight"
+
+    @property
+    def key(self) -> int:
+        """Identity of the weight: modules that share one (tied weights) quantize and store it once."""
+        return id(self.weight)
 
 
 class Linear(Weight):
@@ -57,7 +67,8 @@ class Linear(Weight):
         role: str = "weight",
         recurrent: bool = False,
     ) -> None:
-        super().__init__(weight, role)
+        super().__init__(role)
+        self.weight = weight
         if recurrent and biases:
             raise IrnnError("a recurrent product has no bias: it stands with the input product")
         self.recurrent = recurrent
@@ -80,7 +91,8 @@ class Embedding(Weight):
     """A table ``[vocabulary, size]`` whose rows are looked up."""
 
     def __init__(self, weight: nn.Parameter) -> None:
-        super().__init__(weight, "embedding")
+        super().__init__("embedding")
+        self.weight = weight
 
 
 class Norm(nn.Module):
@@ -163,6 +175,11 @@ class Activation(nn.Module):
         if (pieces, method) != (self.pieces, self.method):
             self._fitted = None
         self.pieces, self.method, self.quantizing = pieces, method, quantizing
+
+    @property
+    def site(self) -> QuantSite:
+        """Where the input is quantized."""
+        return self._input[0]
 
     def table(self) -> PwlTable:
         """The integer table for the input's present scale (fitted again only when that has changed)."""

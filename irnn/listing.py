@@ -14,7 +14,7 @@ def listing(program: Program) -> str:
     lines += ["", "inputs"]
     lines += [f"  {name:34s} {_format(value)}" for name, value in program.inputs.items()]
     lines += ["states"]
-    lines += [f"  {n:34s} {s.dtype}[{s.shape[0]}]  starts at {s.initial}" for n, s in program.states.items()]
+    lines += [f"  {n:34s} {s.dtype}[{_size(s.shape)}]  starts at {s.initial}" for n, s in program.states.items()]
     lines += ["operations"]
     for item in program.nodes:
         if isinstance(item, Scan):
@@ -33,6 +33,10 @@ def _scan(scan: Scan, program: Program, proved: dict[str, tuple[int, int]]) -> l
     direction = "from the last step to the first" if scan.reverse else "over time"
     walked = ", ".join(f"{inner} in {outer}" for inner, outer in scan.sequences.items())
     lines = [f"  scan {direction}: {walked}"]
+    if scan.captures:
+        lines.append(f"    with {', '.join(scan.captures)}")
+    if scan.lengths:
+        lines.append(f"    states rest behind {scan.lengths}")
     lines += [_node(node, program, proved, "    ") for node in scan.body]
     lines += [f"    next {name} = {after}" for name, (_, after) in scan.states.items()]
     lines += [f"    collect {inner} into {outer}" for outer, inner in scan.outputs.items()]
@@ -46,15 +50,21 @@ def _node(node: Node, program: Program, proved: dict[str, tuple[int, int]], inde
 
 
 def _format(value: Value) -> str:
-    size = f"[{value.shape[0]}]" if value.shape else ""
+    size = f"[{_size(value.shape)}]" if value.shape else ""
+    if value.axes != Value.axes:
+        size += f" along {', '.join(value.axes)}" if value.axes else " one a sequence"
     scale = f" scale {value.scale:.6g}" if value.scale is not None else " several scales"
     if value.dtype in ("float32",) or not value.shape:
         return f"{value.dtype}{size}"
     return f"{value.dtype}{size}{scale}" + (f" zero point {value.zero_point}" if value.zero_point else "")
 
 
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _constant(name: str, tensor: Tensor) -> str:
     size = (tensor.data.size * tensor.storage_bits + 7) // 8
-    shape = "x".join(map(str, tensor.data.shape))
+    shape = _size(tensor.data.shape)
     packed = f" packed in {tensor.storage_bits}" if tensor.storage_bits < 8 else ""
     return f"  {name:34s} {tensor.bits:2d} bits{packed} {shape:>12s} {size:>12,} bytes"

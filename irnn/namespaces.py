@@ -1,6 +1,7 @@
 """The operations that ``irnn.fixed_point`` needs, for NumPy (the golden reference) and PyTorch (QAT evaluation).
 
-Beside those, ``constant``, ``weight``, ``matmul``, ``stack`` and ``concat`` serve ``irnn.interpreter``.
+Beside those, ``constant``, ``weight``, ``matmul``, ``stack``, ``concat``, ``valid`` and ``pad`` serve
+``irnn.interpreter``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class NumpyOps:
     @staticmethod
     def row_sum(x: np.ndarray) -> np.ndarray:
         return x.sum(axis=-1, keepdims=True, dtype=x.dtype)
+
+    @staticmethod
+    def row_max(x: np.ndarray) -> np.ndarray:
+        return x.max(axis=-1, keepdims=True)
 
     @staticmethod
     def floor_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -68,6 +73,18 @@ class NumpyOps:
     def concat(parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts, axis=-1)
 
+    @staticmethod
+    def valid(lengths: np.ndarray, count: int) -> np.ndarray:
+        """bool ``[batch, count]``: the places before each length."""
+        return np.arange(count) < lengths[:, None]
+
+    @staticmethod
+    def pad(x: np.ndarray, axis: int, before: int, after: int, value: int) -> np.ndarray:
+        """``x`` with ``value`` around it along one axis."""
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (before, after)
+        return np.pad(x, widths, constant_values=value)
+
 
 class TorchOps:
     """PyTorch integers, on whatever device the operands are."""
@@ -90,6 +107,10 @@ class TorchOps:
     @staticmethod
     def row_sum(x: torch.Tensor) -> torch.Tensor:
         return x.sum(dim=-1, keepdim=True, dtype=x.dtype)
+
+    @staticmethod
+    def row_max(x: torch.Tensor) -> torch.Tensor:
+        return x.amax(dim=-1, keepdim=True)
 
     @staticmethod
     def floor_div(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -133,6 +154,17 @@ class TorchOps:
     @staticmethod
     def concat(parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat(parts, dim=-1)
+
+    @staticmethod
+    def valid(lengths: torch.Tensor, count: int) -> torch.Tensor:
+        """bool ``[batch, count]``: the places before each length."""
+        return torch.arange(count, device=lengths.device) < lengths[:, None]
+
+    @staticmethod
+    def pad(x: torch.Tensor, axis: int, before: int, after: int, value: int) -> torch.Tensor:
+        """``x`` with ``value`` around it along one axis."""
+        widths = [0, 0] * (x.dim() - axis - 1) + [before, after]
+        return torch.nn.functional.pad(x, widths, value=value)
 
 
 NUMPY = NumpyOps()

@@ -4,8 +4,12 @@ The network's wiring is written once, in ``irnn.cells`` and ``irnn.models``; ``i
 :class:`Program`.  The interpreter executes a program with NumPy integers, ``deploy_tvm`` lowers the same program, and
 ``python -m irnn.program describe FOLDER`` prints it.  The float baseline is the same class with ``kind="float"``.
 
-Shapes.  A value's ``shape`` leaves out the leading axes: outside a scan every value is a sequence ``[batch, time,
-*shape]``, inside a scan's body ``[batch, *shape]``.  One step is a sequence of length one: there is one definition.
+Shapes.  A value's ``shape`` leaves out the leading axes: the batch, then the value's ``axes``.  Those of a sequence are
+``("time",)``, so outside a scan it is ``[batch, time, *shape]``; inside a scan's body the axis that is walked is gone:
+``[batch, *shape]``.  One step is a sequence of length one: there is one definition.  A convolution with a stride of 2
+leaves ``("time/2",)``.  What an attention looks at is ``("memory",)``: ``[batch, memory, *shape]`` in and outside of
+scans.  Lengths have no axes: ``[batch]``; ``counts`` names the axis whose valid part they give, and what stands behind
+it is padding, which changes no integer before it.
 
 Operations (``attributes`` in parentheses, tensors in brackets; every integer one is a function of ``fixed_point``):
 
@@ -21,16 +25,32 @@ mad_norm       MadNorm over each of ``groups`` equal parts [gamma], [beta], [mul
 layer_norm     the same with the standard deviation, by an integer square root
 slice          elements start..stop of the last axis (start, stop)
 concat         values joined along the last axis
-sigmoid, tanh  float programs only
+residual       narrow values -> ``clamp(sum rescale(x_k - zero_points[k], [multiplier_k], [shift_k]) + zero_point)``
+               (zero_points, zero_point, low, high)
+mask           sequence, lengths -> the sequence with padding set to (fill), the integer of 0
+shorten        lengths -> ``ceil(length / factor)`` (factor)
+subsample      sequence -> every (factor)-th step of it, the first included
+patches        sequence of ``[bands * channels]`` -> ``[bands', kernel_t * kernel_f * channels]``, the rows of a
+               convolution as a ``linear``: time outermost, then band, then channel; a border of ``kernel // 2``
+               holds (fill) (channels, kernel, strides, fill); kernel and strides are [time, band]
+flatten        ``[bands, channels]`` -> ``[bands * channels]``
+attention_weights  query ``[size]``, keys ``[memory, size]``, lengths -> uint16 ``[memory]``, 0 in the padding:
+               ``score = [weight] tanh(query + keys)``, tanh by [knots], [slopes], [intercepts], then [table] at
+               ``clamp(rescale(max - score, [multiplier], [shift]), 0, 255)``
+               (low, high of the sum; tanh_shift, tanh_low, tanh_high)
+attention_context  weights ``[memory]``, values ``[memory, size]`` -> their weighted mean ``[size]``, requantized by
+               [multiplier], [shift] (zero_point_values, zero_point, low, high)
+relu, sigmoid, tanh  float programs only
 =============  ======================================================================================================
 
-A float program has no ``requantize`` (a sum of products is ``add``) and no ``pwl``; its norms carry ``epsilon``.
+A float program has no ``requantize`` and no ``residual`` (a sum is ``add``) and no ``pwl``; its norms carry
+``epsilon``, its attention weights are the softmax of the scores.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,19 +62,28 @@ from irnn.errors import IrnnError
 FORMAT_VERSION = 1
 INTEGER_OPS = (
     "embedding", "linear", "requantize", "add", "multiply", "pwl", "mad_norm", "layer_norm", "slice", "concat",
+    "residual", "mask", "shorten", "subsample", "patches", "flatten", "attention_weights", "attention_context",
 )  # fmt: skip
 FLOAT_OPS = (
     "embedding", "linear", "add", "multiply", "sigmoid", "tanh", "mad_norm", "layer_norm", "slice", "concat",
+    "relu", "mask", "shorten", "subsample", "patches", "flatten", "attention_weights", "attention_context",
 )  # fmt: skip
 DTYPES = ("int8", "uint16", "int16", "int32", "float32")
+# Steps of a sequence or places of a memory that lengths may count: the reciprocal of an attention's sum of up to 2**16
+# weights below 2**16 keeps 16 bits.  65,536 frames of 10 ms are 11 minutes.
+LENGTH_MAX = 1 << 16
+
+States = dict[str, np.ndarray]
+Inputs = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A named tensor: ``dtype``, ``shape`` without batch and time, and what its integers mean.
+    """A named tensor: ``dtype``, ``shape`` without the batch and the ``axes``, and what its integers mean.
 
     ``scale`` and ``zero_point`` are for readers (and for the logits' scale); no operation computes with them.  A value
     whose elements have several scales (one a row or gate) has ``scale=None``.  ``low..high`` is the proved range.
+    ``counts`` marks lengths: the axis whose valid part they give.
     """
 
     dtype: str
@@ -63,6 +92,13 @@ class Value:
     zero_point: int = 0
     low: int | None = None
     high: int | None = None
+    axes: tuple[str, ...] = ("time",)
+    counts: str | None = None
+
+    def quantize(self, x: np.ndarray) -> np.ndarray:
+        """Real numbers -> this value's integers, by its scale, zero point and range."""
+        steps = np.floor(np.asarray(x, np.float64) / self.scale + self.zero_point + 0.5)
+        return np.clip(steps, self.low, self.high).astype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -106,6 +142,9 @@ class Scan:
 
     ``sequences`` maps body values to the sequences that they walk along, ``states`` maps a program state to the body
     values that hold it (before, after a step), ``outputs`` maps outer sequences to the body values that they collect.
+    ``captures`` are outer values without the walked axis that the body reads as they are (an attention's memory).  With
+    ``lengths`` a sequence of the batch keeps its states in the steps behind its end, so a reverse scan starts at each
+    sequence's own end.
     """
 
     sequences: dict[str, str]
@@ -113,6 +152,8 @@ class Scan:
     outputs: dict[str, str]
     body: tuple[Node, ...]
     reverse: bool = False
+    captures: tuple[str, ...] = ()
+    lengths: str | None = None
 
 
 @dataclass
@@ -138,8 +179,10 @@ class Program:
 
     @property
     def streaming(self) -> bool:
-        """Whether the program can run one step at a time (no scan runs backwards)."""
-        return not any(isinstance(item, Scan) and item.reverse for item in self.nodes)
+        """Whether the program can run one step at a time: nothing looks ahead, no step is left out."""
+        return not any(
+            item.reverse if isinstance(item, Scan) else item.op in ("patches", "subsample") for item in self.nodes
+        )
 
     @property
     def logits_scale(self) -> float:
@@ -156,18 +199,32 @@ class Program:
             for name, state in self.states.items()
         }
 
-    def run(
-        self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """A whole sequence: inputs ``[batch, time, *shape]`` -> (first output ``[batch, time, ...]``, last state)."""
-        return self._interpreter.run(inputs, state)
+    def run(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """A whole sequence: inputs ``[batch, time, *shape]`` -> (first output ``[batch, time, ...]``, last state).
 
-    def step(
-        self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """One time step: inputs ``[batch, *shape]`` -> (first output ``[batch, ...]``, next state)."""
-        outputs, state = self.run(np.asarray(inputs)[:, None], state)
-        return outputs[:, 0], state
+        A program with several inputs takes a dict of them by name.
+        """
+        outputs, state = self.run_all(inputs, state)
+        return outputs[0], state
+
+    def run_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`run`, with every output, in the order of ``outputs``."""
+        return self._interpreter.run_all(inputs, state)
+
+    def step(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """One time step: sequences without their time axis -> (first output ``[batch, ...]``, next state)."""
+        outputs, state = self.step_all(inputs, state)
+        return outputs[0], state
+
+    def step_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`step`, with every output."""
+        if isinstance(inputs, Mapping):
+            walked = {name for name, value in self.inputs.items() if "time" in value.axes}
+            inputs = {name: np.asarray(x)[:, None] if name in walked else x for name, x in inputs.items()}
+        else:
+            inputs = np.asarray(inputs)[:, None]
+        outputs, state = self.run_all(inputs, state)
+        return [output[:, 0] for output in outputs], state
 
     @cached_property
     def _interpreter(self) -> Any:
@@ -209,7 +266,9 @@ def main(arguments: list[str]) -> int:
         program = load(arguments[1])
         if arguments[0] == "check":
             program.check()
-            print(f"integer-only: {sum(1 for _ in program.walk())} operations, {len(program.tensors)} tensors")
+            parts = [program] if isinstance(program, Program) else program.values()
+            operations = sum(1 for part in parts for _ in part.walk())
+            print(f"integer-only: {operations} operations, {sum(len(part.tensors) for part in parts)} tensors")
         else:
             print(program.describe())
     except IrnnError as error:

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from irnn.attention import Exponential
+from irnn.convolution import Convolution
 from irnn.errors import IrnnError
 from irnn.export import readable_name
 from irnn.layers import Activation, Norm, Weight
@@ -78,8 +80,12 @@ def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: st
             module.configure(quant, observing=0 < reached < len(STAGES) - 1, quantizing=on(module.role))
         elif isinstance(module, Weight):
             module.configure(quant, quantizing=on(module.role))
+            if isinstance(module, Convolution):
+                module.batch_statistics = not reached
         elif isinstance(module, Activation):
             module.configure(pwl.pieces if reached else None, pwl.fit, quantizing=on("gate"))
+        elif isinstance(module, Exponential):
+            module.configure(pwl.pieces if reached else None, pwl.fit)
         elif isinstance(module, Norm) and reached and module.target_kind == "mad":
             module.become_mad()
     model.stage = stage
@@ -100,7 +106,8 @@ def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
     weights = [m for m in model.modules() if isinstance(m, Weight)]
     saved = [(m, "observing", m.observing) for m in sites]
     saved += [(m, "quantizing", m.quantizing) for m in (*sites, *weights, *activations)]
-    saved += [(m, "pieces", m.pieces) for m in activations]
+    tables = [m for m in model.modules() if isinstance(m, (Activation, Exponential))]
+    saved += [(m, "pieces", m.pieces) for m in tables]
     try:
         model.eval()
         for module, name, _ in saved:
@@ -170,8 +177,8 @@ def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> Sit
             scale, zero_point = (v.tolist() for v in module.qparams())
             observed = list(zip(module.observed_min.tolist(), module.observed_max.tolist(), strict=True))
             rows.append(SiteInfo(name, module.role, module.bits, scale, zero_point, observed, clipped.get(module)))
-        elif isinstance(module, Weight) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
+        elif isinstance(module, Weight) and module.key not in seen:
+            seen.add(module.key)
             scale = weight_scale(module.weight, module.bits, module.per_row)
             scales = [float(scale.min()), float(scale.max())] if module.per_row else [float(scale)]
             span = (float(module.weight.min()), float(module.weight.max()))

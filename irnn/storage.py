@@ -24,6 +24,7 @@ from safetensors.numpy import save as save_tensors
 
 from irnn.errors import IrnnError
 from irnn.program import FORMAT_VERSION, Node, Program, Scan, State, Tensor, Value
+from irnn.program_set import SET_FILE, ProgramSet, load_set
 
 PROGRAM_FILE = "program.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -77,9 +78,11 @@ def save(program: Program, folder: Any) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load(folder: Any) -> Program:
-    """Read a program that :func:`save` wrote; a truncated, edited or foreign one is refused in one line."""
+def load(folder: Any) -> Program | ProgramSet:
+    """Read a program (or a set) that ``save`` wrote; a truncated, edited or foreign one is refused in one line."""
     folder = Path(folder)
+    if (folder / SET_FILE).is_file():
+        return load_set(folder)
     try:
         text = (folder / PROGRAM_FILE).read_text(encoding="utf-8")
         blob = (folder / TENSORS_FILE).read_bytes()
@@ -148,6 +151,10 @@ def _value(value: Value) -> dict[str, Any]:
     fields = {"dtype": value.dtype, "shape": list(value.shape), "scale": value.scale, "zero_point": value.zero_point}
     if value.low is not None:
         fields |= {"low": value.low, "high": value.high}
+    if value.axes != Value.axes:
+        fields["axes"] = list(value.axes)
+    if value.counts is not None:
+        fields["counts"] = value.counts
     return fields
 
 
@@ -162,7 +169,7 @@ def _node(node: Node) -> dict[str, Any]:
 
 
 def _scan(scan: Scan) -> dict[str, Any]:
-    return {
+    fields = {
         "op": "scan",
         "reverse": scan.reverse,
         "sequences": scan.sequences,
@@ -170,11 +177,16 @@ def _scan(scan: Scan) -> dict[str, Any]:
         "outputs": scan.outputs,
         "body": [_node(node) for node in scan.body],
     }
+    if scan.captures:
+        fields["captures"] = list(scan.captures)
+    if scan.lengths is not None:
+        fields["lengths"] = scan.lengths
+    return fields
 
 
 def _deserialize(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program:
     def value(fields: dict[str, Any]) -> Value:
-        return Value(**(fields | {"shape": tuple(fields["shape"])}))
+        return Value(**(fields | {key: tuple(fields[key]) for key in ("shape", "axes") if key in fields}))
 
     def node(fields: dict[str, Any]) -> Node:
         return Node(fields["op"], tuple(fields["inputs"]), fields["output"], fields["attributes"], fields["tensors"])
@@ -184,7 +196,10 @@ def _deserialize(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Pro
             return node(fields)
         states = {name: (before, after) for name, (before, after) in fields["states"].items()}
         body = tuple(node(f) for f in fields["body"])
-        return Scan(fields["sequences"], states, fields["outputs"], body, fields["reverse"])
+        captures = tuple(fields.get("captures", ()))
+        return Scan(
+            fields["sequences"], states, fields["outputs"], body, fields["reverse"], captures, fields.get("lengths")
+        )
 
     tensors = {}
     for name, fields in document["tensors"].items():

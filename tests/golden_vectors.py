@@ -64,14 +64,15 @@ def from_json(record: dict[str, Any]) -> Program:
 
 
 def _value(record: dict[str, Any]) -> Value:
-    return Value(**record | {"shape": tuple(record["shape"])})
+    return Value(**record | {key: tuple(record[key]) for key in ("shape", "axes") if key in record})
 
 
 def _item(record: dict[str, Any]) -> Node | Scan:
     if "body" not in record:
         return Node(**record | {"inputs": tuple(record["inputs"])})
     states = {name: tuple(pair) for name, pair in record["states"].items()}
-    return Scan(**record | {"states": states, "body": tuple(_item(node) for node in record["body"])})
+    body = tuple(_item(node) for node in record["body"])
+    return Scan(**record | {"states": states, "body": body, "captures": tuple(record.get("captures", ()))})
 
 
 def vectors(program: Program, inputs: np.ndarray, state: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -21,7 +22,7 @@ class RecurrentModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stage = "float"
-        self._frozen: Interpreter | None = None
+        self._frozen: dict[str, Interpreter] = {}
         self.register_load_state_dict_post_hook(lambda module, _: module.thaw())
 
     @property
@@ -34,17 +35,17 @@ class RecurrentModel(nn.Module):
         """Observers move in training, in the stages between the first and the last."""
         return self.training and self.stage not in ("float", "all")
 
-    def frozen(self) -> Interpreter:
-        """The program of this moment, bound to PyTorch's integers; made on first use."""
-        if self._frozen is None:
-            from irnn.export import convert
+    def frozen(self, part: str = "") -> Interpreter:
+        """The program (of a model in parts: the named one) of this moment, bound to PyTorch's integers."""
+        if part not in self._frozen:
+            from irnn.export import convert_part
 
-            self._frozen = Interpreter(convert(self), TORCH, next(self.parameters()).device)
-        return self._frozen
+            self._frozen[part] = Interpreter(convert_part(self, part), TORCH, next(self.parameters()).device)
+        return self._frozen[part]
 
     def thaw(self) -> None:
-        """Forget the frozen program: parameters or ranges are about to change."""
-        self._frozen = None
+        """Forget the frozen programs: parameters or ranges are about to change."""
+        self._frozen = {}
 
     def train(self, mode: bool = True) -> RecurrentModel:
         """As ``nn.Module.train``; either way the integers are frozen anew."""
@@ -56,6 +57,13 @@ class RecurrentModel(nn.Module):
         for module in self.modules():
             if isinstance(module, Activation) and module.pieces is not None:
                 module.table()
+
+    def program_wires(self) -> dict[str, Callable[[Any], None]]:
+        """What an executor that records has to record: the name of each program and its network.
+
+        Most models are one program, without a name.
+        """
+        return {"": self.program_wire}
 
     def program_wire(self, a: Any) -> None:
         """The whole network for an executor that records a program."""
