@@ -209,17 +209,40 @@ def test_a_busy_device(artefact):
         assert works(artefact, device)
 
 
-def test_tvms_own_server(artefact, tmp_path):
-    """It cannot describe itself: the upload is verified by reading it back, and ``doctor`` says what is missing."""
-    for module in ("cloudpickle", "psutil"):
-        pytest.importorskip(module, reason=f"TVM's own server needs {module}: pip install cloudpickle psutil")
+def need_tvms_own(*modules):
+    for module in modules:
+        pytest.importorskip(module, reason="TVM's own server and tracker need the packages of  pip install 'irnn[dev]'")
+
+
+@pytest.mark.slow
+def test_tvms_own_server_cannot_describe_itself(artefact):
+    """The upload is verified by reading it back; what needs our server is refused in words."""
+    need_tvms_own("cloudpickle", "psutil")
     from tvm import rpc
 
-    own = rpc.Server("127.0.0.1", 9400, 9499, silent=True)
+    own = rpc.Server("127.0.0.1", 9400, 9499, key="board", silent=True)
     try:
-        device = Device("rpc", host="127.0.0.1", port=own.port, timeout=30, number=1, repeat=2)
+        device = Device("rpc", host="127.0.0.1", port=own.port, key="board", timeout=30, number=1, repeat=2)
         assert works(artefact, device)
         assert session.describe(device) is None
+        failure(artefact, replace(device, core=0), "device.core needs our server")
+        failure(artefact, replace(device, key="other"), "does not serve the key 'other'")
+    finally:
+        own.terminate()
+
+
+@pytest.mark.slow
+def test_tvms_own_tracker(artefact):
+    need_tvms_own("tornado", "cloudpickle", "psutil")
+    from tvm.rpc.tracker import Tracker as OwnTracker
+
+    own = OwnTracker("127.0.0.1", 9500, 9599, silent=True)
+    try:
+        device = Device("tracker", host="127.0.0.1", port=own.port, key="pixel", timeout=30, number=1, repeat=2)
+        failure(artefact, device, "no device is registered")
+        with server("--key", "pixel", "--tracker", f"127.0.0.1:{own.port}"):
+            assert works(artefact, device)
+            assert works(artefact, device)
     finally:
         own.terminate()
 

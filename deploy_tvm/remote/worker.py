@@ -32,7 +32,9 @@ def say(**line: Any) -> None:
 def main(arguments: list[str]) -> None:
     """Run the job; the last line is ``{"result": ...}`` or ``{"error": ...}``."""
     job: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    import tvm  # noqa: F401  (takes seconds: before the device's time-out counts)
+    # TVM imports PyTorch where it finds it: seconds, for nothing that a session needs.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    import tvm  # noqa: F401  (now, before the device's time-out counts)
 
     say(stage="connecting")
     try:
