@@ -102,7 +102,10 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The whole run. `model` lacks the size of the vocabulary, which the corpus decides."""
+    """The whole run. `model` lacks the size of the vocabulary, which the corpus decides.
+
+    target and device: where the finished program is measured besides this machine (`pipelines.on_device`).
+    """
 
     name: str
     seed: int
@@ -116,6 +119,8 @@ class RunConfig:
     pwl: PwlConfig
     stages: StagesConfig
     logger: LoggerConfig
+    target: dict[str, Any]
+    device: dict[str, Any]
 
 
 def read_config(config: DictConfig) -> RunConfig:

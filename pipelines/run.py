@@ -17,6 +17,7 @@ from pipelines.console import console
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import write_json
+from pipelines.on_device import board_of
 from pipelines.plan import plan
 from pipelines.report import RESULTS, Manifests, results_of, table_of
 from pipelines.stages import Stage, run_stages
@@ -26,9 +27,10 @@ def run(config: RunConfig) -> dict[str, Any]:
     """Run the stages of `config` that have not been run, print the table; the results that it shows.
 
     A complete run (`until` is null) leaves `<output_dir>/<name>/<digest>/` with `results.json`, the manifests of its
-    stages, the program and the compiled artefact.
+    stages, the program and the compiled artefact.  Where a device is configured, the program is measured there too.
     """
     torch.set_num_threads(config.trainer.threads)
+    board = board_of(config.target, config.device)
     corpus = load_corpus(config.data)
     if "vocabulary_size" in config.model:
         raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
@@ -44,6 +46,8 @@ def run(config: RunConfig) -> dict[str, Any]:
         folder = config.output_dir / config.name / results["digest"]
         _assemble(folder, stages, manifests, results)
         console.print(f"results, program and artefact: {folder}")
+        if board is not None:
+            board.measure(folder)
     return results
 
 

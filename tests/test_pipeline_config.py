@@ -18,7 +18,7 @@ from pipelines import config as config_module
 from pipelines.config import QAT_STAGES, RunConfig, Schedule, read_config, read_section
 from tests.tiny_run import ROOT, composed, tiny_config
 
-GROUPS = ("data", "model", "quant", "pwl", "stages", "logger")
+GROUPS = ("data", "model", "quant", "pwl", "stages", "logger", "target", "device")
 
 
 def options(group: str) -> list[str]:

@@ -1,0 +1,73 @@
+"""A run's program on a board: chosen before training, measured after it."""
+
+import json
+
+import pytest
+
+import irnn
+from deploy_tvm.remote import emulated
+from irnn.errors import IrnnError
+from pipelines.on_device import board_of
+from pipelines.run import run
+from tests import models
+from tests.boards import need
+from tests.tiny_run import composed, tiny_config
+
+
+def chosen(*overrides):
+    config = composed(*overrides)
+    return board_of(config.target, config.device)
+
+
+def test_this_machine_is_no_board():
+    assert chosen() is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target", "cpu"),
+    [
+        (["device=emulated"], "cortex_a76", "cortex-a76"),
+        (["device=emulated", "target=cortex_a53"], "cortex_a53", "cortex-a53"),
+        (["device=rpc", "device.host=board"], "aarch64", None),
+    ],
+)
+def test_a_board_and_its_target(overrides, target, cpu):
+    need(target)
+    board = chosen(*overrides)
+    assert board.target.name == target
+    assert board.device.cpu == cpu
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["target=cortex_a72"], "target=cortex_a72 needs a device"),
+        (["device=rpc"], "needs device.host="),
+        (["device=emulated", "device.cpu=z80"], "device.cpu=z80"),
+    ],
+)
+def test_a_wrong_board_is_refused_before_training(tmp_path, overrides, message):
+    need("aarch64")
+    with pytest.raises(IrnnError, match=message):
+        run(tiny_config(tmp_path, *overrides))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_program_is_measured_on_the_board(tmp_path, capsys):
+    need("cortex_a53", emulated.QEMU, cxx=True)
+    model = models.language_model()
+    irnn.float_program(model).save(tmp_path / "float_program")
+    irnn.convert(models.quantized(model)).save(tmp_path / "program")
+    chosen("device=emulated", "target=cortex_a53").measure(tmp_path)
+    result = json.loads((tmp_path / "device_cortex_a53.json").read_text())
+    assert result["mismatches"]["count"] == 0
+    assert result["mismatches"]["compared"] > 64 * models.VOCABULARY
+    assert result["targets"]["cortex_a53"]["float"]["us_per_token"] > 0
+
+
+@pytest.mark.slow
+def test_one_command_from_training_to_the_board(tmp_path):
+    need("cortex_a76", emulated.QEMU, cxx=True)
+    run(tiny_config(tmp_path, "device=emulated"))
+    (path,) = (tmp_path / "out").rglob("device_cortex_a76.json")
+    assert json.loads(path.read_text())["mismatches"]["count"] == 0
