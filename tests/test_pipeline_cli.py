@@ -11,6 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import run as run_script
+from tests.interrupts import heed_interrupts
 from tests.tiny_run import ROOT, tiny_overrides
 
 
@@ -81,13 +82,21 @@ def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatc
 def test_ctrl_c_is_one_line_and_leaves_no_manifest(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides(tmp_path), "stages.float.epochs=100000"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_interrupts,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not list(tmp_path.glob("out/stages/float-*/resume.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert errors.strip().splitlines()[-1] == "interrupted; the same command goes on from the last finished epoch"
     assert "Traceback" not in errors

@@ -18,6 +18,7 @@ from deploy_tvm.remote.device import Device, default_target, from_config, is_loo
 from irnn.errors import IrnnError
 from tests import models
 from tests.boards import need
+from tests.interrupts import heed_interrupts
 
 TOKENS = 24
 
