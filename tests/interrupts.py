@@ -4,5 +4,5 @@ import signal
 
 
 def heed_interrupts() -> None:
-    """To be run in the child before it starts: a test suite started in the background ignores SIGINT, and so would it."""
+    """Run in a child before it starts: a test suite in the background ignores SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

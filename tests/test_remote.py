@@ -116,12 +116,18 @@ def test_serve_listens_on_loopback_and_warns_where_it_does_not(tmp_path):
     command = [sys.executable, "-m", "deploy_tvm", "serve", "--port", "0"]
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         with open(tmp_path / "log", "w+") as log:
-            process = subprocess.Popen([*command, "--host", host], stdout=subprocess.PIPE, stderr=log, text=True)
+            process = subprocess.Popen(
+                [*command, "--host", host],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                preexec_fn=heed_interrupts,
+            )
             try:
                 assert process.stdout.readline().startswith(f"listening on {host}:")
             finally:
                 process.send_signal(signal.SIGINT)
-                process.wait(20)
+                process.wait(60)
                 process.stdout.close()
             log.seek(0)
             assert ("whoever can reach this port can run any code" in log.read()) == warned
