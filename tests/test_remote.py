@@ -1,7 +1,6 @@
 """Programs on emulated boards over RPC: the same integers, and what is printed about it."""
 
 import json
-import signal
 import subprocess
 import sys
 
