@@ -1,6 +1,7 @@
 """Programs on emulated boards over RPC: the same integers, and what is printed about it."""
 
 import json
+import signal
 import subprocess
 import sys
 
