@@ -5,6 +5,7 @@
     python -m deploy_tvm bench ARTEFACT --against onnxruntime --json out.json
     python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against onnxruntime
     python -m deploy_tvm bench PROGRAM_OR_ARTEFACT device=rpc device.host=board target=cortex_a72 --json out.json
+    python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 target=cortex_a76 --json out.json
     python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190
     python -m deploy_tvm bundle PROGRAM_OR_ARTEFACT target=armv7a out=network.tar.gz
     python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel
@@ -72,6 +73,9 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
     bench.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")
     bench.add_argument("--tokens", type=int, help="with device=: tokens compared with the interpreter (default 64)")
+    bench.add_argument(
+        "--static", action="store_true", help="instructions and modelled cycles for target=, an ARM core"
+    )
     bench.add_argument("--json", metavar="FILE", help="write the result there")
 
 
@@ -134,6 +138,9 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     target = Path(parsed.json) if parsed.json else None
     if target is not None and not target.parent.is_dir():
         raise IrnnError(f"--json {target}: the folder {target.parent} does not exist")
+    if parsed.static:
+        _finish(*_bench_static(parsed, free, chosen), target)
+        return
     if chosen.remote is not None:
         local = next(
             (name for name in ("layer", *LAYER_ONLY, "peers_python", "against") if getattr(parsed, name)), None
@@ -167,7 +174,13 @@ def _finish(result: dict[str, Any], table: Any, target: Path | None) -> None:
 
 
 def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
-    from deploy_tvm.bench import Layer, bench_layer
+    from deploy_tvm.bench import bench_layer
+
+    return bench_layer(_layer(parsed, free), parsed.steps, settings, progress)
+
+
+def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
+    from deploy_tvm.bench import Layer
 
     if free:
         raise IrnnError(f"bench takes an artefact or --layer, not both: {free[0]}")
@@ -177,7 +190,7 @@ def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, pro
     for name in ("input", "hidden"):
         if name not in sizes:
             raise IrnnError(f"--layer needs --{name}: the {name} size, for example --{name} 650")
-    return bench_layer(Layer(cell=parsed.layer, **sizes), parsed.steps, settings, progress)
+    return Layer(cell=parsed.layer, **sizes)
 
 
 def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
@@ -188,6 +201,21 @@ def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, pro
             raise IrnnError(f"--{name.replace('_', '-')} belongs to --layer")
     (folder,) = _exactly(free, "bench takes one artefact or --layer", "bench ARTEFACT --against onnxruntime")
     return bench_folders(Path(folder), parsed.float, parsed.steps, settings, progress)
+
+
+def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> tuple[dict[str, Any], Any]:
+    from deploy_tvm.static.command import bench_static
+    from deploy_tvm.static.report import report
+    from deploy_tvm.targets import from_config
+
+    if chosen.remote is not None:
+        raise IrnnError("--static runs under an emulator of its own: leave device= out")
+    layer = None if parsed.layer is None else _layer(parsed, free)
+    folder = None if layer else Path(_exactly(free, "bench takes one program or --layer", "bench PROGRAM --static")[0])
+    with Console(stderr=True).status("") as status:
+        target = from_config(chosen.target)
+        result = bench_static(layer, folder, parsed.float, target, parsed.steps, status.update)
+    return result, report(result)
 
 
 def _exactly(free: list[str], problem: str, example: str) -> list[str]:

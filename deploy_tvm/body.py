@@ -201,7 +201,7 @@ class Body:
                     (v, self.constant(node.tensors[f"multiplier_{k}"]), self.constant(node.tensors[f"shift_{k}"]))
                     for k, v in enumerate(x)
                 ]
-                return fixed_point.requantize(self.ops, terms, a["zero_point"], a["low"], a["high"], dtype)
+                return self.ops.requantize(terms, a["zero_point"], a["low"], a["high"], dtype)
             case "add":
                 return fixed_point.add(self.ops, x[0], x[1], a["low"], a["high"], dtype)
             case "multiply":

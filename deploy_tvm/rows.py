@@ -18,6 +18,7 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.emitter import Emitter, Expr, as_index, cast, constant, constant_vector, dtype_of, lanes_of, load
+from irnn import fixed_point
 
 # A register may begin at any element and reach this many elements past the end of a row: buffers have that much room.
 SLACK = 32
@@ -150,7 +151,7 @@ class RowOps:
     """The operations namespace of ``irnn.fixed_point`` on rows, for any target.
 
     ``emitter`` receives the loops of ``row_sum``; tables are NumPy arrays.  Kernels for one instruction set replace
-    ``take`` and ``count_le`` by sub-classing.
+    ``take``, ``count_le`` and ``requantize`` by sub-classing.
     """
 
     def __init__(self, emitter: Emitter, lanes: int) -> None:
@@ -201,6 +202,10 @@ class RowOps:
             return count
 
         return combine("int32", function, x)
+
+    def requantize(self, terms: list[tuple[Row, Row, Row]], zero_point: int, low: int, high: int, dtype: str) -> Row:
+        """``fixed_point.requantize``."""
+        return fixed_point.requantize(self, terms, zero_point, low, high, dtype)
 
     def row_sum(self, x: Row) -> Row:
         """The sum of a row, computed here and now."""

@@ -13,7 +13,10 @@ from deploy_tvm.kernels import Kernels, choose
 from irnn.errors import IrnnError
 
 # LLVM's names of the features that choose() asks for.
-FEATURES = ("avx2", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi")
+X86_FEATURES = ("avx2", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi")
+ARM_FEATURES = ("neon", "dotprod", "i8mm")
+# What Linux calls some of them.
+LINUX_NAMES = {"avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni", "asimd": "neon", "asimddp": "dotprod"}
 NATIVE = "native"
 
 
@@ -39,7 +42,7 @@ class Target:
         if self.mcpu != NATIVE:
             return self
         flags = cpu_flags()
-        hidden = tuple(f"-{f}" for f in FEATURES if f not in flags)
+        hidden = tuple(f"-{f}" for f in X86_FEATURES if f not in flags)
         cpu = tvm.target.codegen.llvm_get_system_cpu()
         return replace(self, mcpu=cpu, mattr=(*hidden, *self.mattr))
 
@@ -53,24 +56,25 @@ class Target:
         return tvm.target.Target(given)
 
     def features(self) -> frozenset[str]:
-        """Those of ``FEATURES`` that the target has."""
+        """Those of ``X86_FEATURES`` or ``ARM_FEATURES`` that the target has."""
         target = self.tvm()
-        return frozenset(f for f in FEATURES if tvm.target.codegen.llvm_cpu_has_features(f, target))
+        known = X86_FEATURES if self.mtriple.startswith("x86") else ARM_FEATURES
+        return frozenset(f for f in known if tvm.target.codegen.llvm_cpu_has_features(f, target))
 
     def kernels(self) -> Kernels:
         """The kernels for this target."""
-        return choose(self.features())
+        return choose(self.features(), arm32=self.mtriple.startswith("armv7"))
 
 
 def cpu_flags() -> frozenset[str]:
     """The features that the operating system reports, in LLVM's spelling."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            lines = [line for line in file if line.startswith("flags")]
+            lines = [line for line in file if line.startswith(("flags", "Features"))]
     except OSError:
         return frozenset()
     words = lines[0].split(":", 1)[1].split() if lines else []
-    return frozenset({"avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni"}.get(word, word) for word in words)
+    return frozenset(LINUX_NAMES.get(word, word) for word in words)
 
 
 def names() -> list[str]:

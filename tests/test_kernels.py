@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from deploy_tvm.compiler import PIPELINE
 from deploy_tvm.emitter import Emitter, prim_func
 from deploy_tvm.kernels import Kernels, LinearKernel
 from deploy_tvm.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, number, pwl_fits_int32
+from deploy_tvm.static.bare import BareFunction
 from irnn import fixed_point
 from irnn.namespaces import NUMPY
 from irnn.program import Tensor
@@ -32,11 +35,16 @@ def cpu(request) -> targets.Target:
     return runnable(request.param)
 
 
-def compiled(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter) -> Callable:
-    """A function of arrays; the last one is written."""
-    module = tvm.IRModule({"main": prim_func(buffers, emitter.finish(), "main")})
-    library = tvm.tirx.build(module, target.tvm(), pipeline=PIPELINE)
-    return lambda *arrays: library["main"](*arrays)
+def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> np.ndarray:
+    """Compile the function and call it on ``arrays``: the last one is written, and returned."""
+    function = prim_func(buffers, emitter.finish(), "main")
+    if not target.mtriple.startswith("x86"):
+        with tempfile.TemporaryDirectory() as folder:
+            return BareFunction(function, target, Path(folder))(*arrays)[-1]
+    library = tvm.tirx.build(tvm.IRModule({"main": function}), target.tvm(), pipeline=PIPELINE)
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    library["main"](*tensors)
+    return tensors[-1].numpy()
 
 
 def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str, *inputs: np.ndarray) -> np.ndarray:
@@ -52,9 +60,7 @@ def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str
     result = function(ops, *rows)
     with emitter.loop(-(-size // ops.lanes)) as i:
         emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
-    output = tvm.runtime.tensor(np.zeros(room, dtype))
-    compiled(target, [*buffers, out], emitter)(*map(tvm.runtime.tensor, padded), output)
-    return output.numpy()[:size]
+    return run(target, [*buffers, out], emitter, *padded, np.zeros(room, dtype))[:size]
 
 
 def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
@@ -77,10 +83,9 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
             for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
                 for u, register in enumerate(registers):
                     emitter.store(out, register, v, block * kernel.block_rows + u * kernel.lanes)
-        output = tvm.runtime.tensor(np.zeros((vectors, kernel.blocks(rows) * kernel.block_rows), np.int32))
-        call = compiled(target, [given, *buffers.values(), out], emitter)
-        call(*map(tvm.runtime.tensor, (np.pad(x, ((0, 0), (0, SLACK))), *packed.values())), output)
-        results.append(output.numpy()[:, :rows])
+        output = np.zeros((vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
+        arrays = (np.pad(x, ((0, 0), (0, SLACK))), *packed.values(), output)
+        results.append(run(target, [given, *buffers.values(), out], emitter, *arrays)[:, :rows])
     return results
 
 

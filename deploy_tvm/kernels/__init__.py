@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy_tvm.emitter import Emitter
+from deploy_tvm.kernels import arm_neon, armv7_neon
+from deploy_tvm.kernels.arm_dotprod import Dot4, Dot8
+from deploy_tvm.kernels.arm_i8mm import Matrix8
+from deploy_tvm.kernels.arm_neon import Neon4, Neon8
+from deploy_tvm.kernels.arm_tables import A64, NeonOps
 from deploy_tvm.kernels.base import LinearKernel
 from deploy_tvm.kernels.portable import PortableKernel, PortableKernel4
 from deploy_tvm.kernels.x86_avx2 import Avx2Kernel4, Avx2Kernel8
@@ -36,8 +41,10 @@ class Kernels:
         return self.int4 if weight.bits <= 4 else self.int8
 
 
-def choose(features: frozenset[str]) -> Kernels:
-    """The fastest kernels that a CPU with ``features`` (LLVM names) can run."""
+def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
+    """The fastest kernels that a CPU with ``features`` (LLVM names) can run; ``arm32``: its registers are ARMv7's."""
+    if "neon" in features:
+        return _choose_arm(features, arm32)
     if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
         return Kernels(
             "avx512vnni",
@@ -61,4 +68,31 @@ def choose(features: frozenset[str]) -> Kernels:
         PortableKernel4(4, 4),
         PortableKernel(4, 4, "float32"),
         lambda emitter: RowOps(emitter, 8),
+    )
+
+
+def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
+    if arm32:
+        return Kernels(
+            "armv7_neon",
+            Neon8(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
+            Neon4(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
+            PortableKernel(4, 8, "float32", 1),
+            lambda emitter: NeonOps(emitter, armv7_neon.INSTRUCTIONS),
+        )
+    if "dotprod" in features:
+        matrix = "i8mm" in features
+        return Kernels(
+            "arm_i8mm" if matrix else "arm_dotprod",
+            Matrix8() if matrix else Dot8(),
+            Dot4(),
+            PortableKernel(4, 16, "float32", 1),
+            lambda emitter: NeonOps(emitter, A64),
+        )
+    return Kernels(
+        "arm_neon",
+        Neon8(arm_neon.A64, units=4, groups=4, tile_vectors=3),
+        Neon4(arm_neon.A64, units=8, groups=4, tile_vectors=1),
+        PortableKernel(4, 16, "float32", 1),
+        lambda emitter: NeonOps(emitter, A64),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.emitter import Emitter, Expr, load
+from deploy_tvm.emitter import Emitter, Expr, lanes_of, load
 from deploy_tvm.rows import Block, Row, RowOps, first_lanes, segments
 
 
@@ -18,11 +18,12 @@ class Operand:
     """The right-hand side of a product, in the form in which a kernel reads it.
 
     ``buffer`` is [vectors, padded length]; ``correction`` is int32 [vectors] and is added to every row of the product
-    (None: nothing to add).
+    (None: nothing to add).  ``plain`` is what ``buffer`` is made of, where a kernel reads elements repeated.
     """
 
     buffer: tirx.Buffer
     correction: tirx.Buffer | None
+    plain: tirx.Buffer | None = None
 
 
 class LinearKernel(ABC):
@@ -104,6 +105,16 @@ class LinearKernel(ABC):
     @staticmethod
     def _read(operand: Operand, vector: Expr) -> Callable[[Block, int], Expr]:
         return lambda block, start: load(operand.buffer, block.lanes, vector, block.index + start)
+
+
+def accumulators(emitter: Emitter, start: list[list[Expr]]) -> list[list[tirx.Buffer]]:
+    """One buffer a register (so that the compiler keeps each in one), holding its first value."""
+    buffers = []
+    for row in start:
+        buffers.append([emitter.alloc((lanes_of(value),), "int32", "acc") for value in row])
+        for buffer, value in zip(buffers[-1], row, strict=True):
+            emitter.store(buffer, value, 0)
+    return buffers
 
 
 def blocked(array: np.ndarray, blocks: int, block_rows: int) -> np.ndarray:

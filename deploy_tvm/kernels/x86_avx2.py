@@ -11,8 +11,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.emitter import Emitter, Expr, cast, constant, load
-from deploy_tvm.kernels.base import LinearKernel, Operand, blocked, grouped
-from deploy_tvm.kernels.x86_vnni import Vnni4, accumulators
+from deploy_tvm.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
+from deploy_tvm.kernels.x86_vnni import Vnni4
 from deploy_tvm.rows import Row, combine
 
 LANES = 8

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.emitter import Emitter, Expr, cast, constant, lanes_of, load, vector
-from deploy_tvm.kernels.base import LinearKernel, Operand, blocked, grouped
+from deploy_tvm.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
 from deploy_tvm.rows import Row, RowOps, combine, number
 
 
@@ -37,16 +37,6 @@ class VnniKernel(LinearKernel):
         """Four neighbouring activations in every lane."""
         four = tirx.reinterpret("int32", load(operand.buffer, 4, index, k * 4))
         return tirx.reinterpret(vector(self.operand_dtype, 4 * self.lanes), tirx.Broadcast(four, self.lanes))
-
-
-def accumulators(emitter: Emitter, start: list[list[Expr]]) -> list[list[tirx.Buffer]]:
-    """One buffer a register (so that the compiler keeps each in one), holding its first value."""
-    buffers = []
-    for row in start:
-        buffers.append([emitter.alloc((lanes_of(value),), "int32", "acc") for value in row])
-        for buffer, value in zip(buffers[-1], row, strict=True):
-            emitter.store(buffer, value, 0)
-    return buffers
 
 
 class Vnni8(VnniKernel):

@@ -1,0 +1,161 @@
+"""Runs one compiled function for ARM under user-mode qemu, without TVM on the emulated side, and counts instructions.
+
+``driver.c`` calls the function on arrays from a file; ``plugin.c``, compiled here, counts what qemu executes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi.libinfo
+from tvm import relax
+
+from deploy_tvm import toolchain
+from deploy_tvm.compiler import PIPELINE
+from deploy_tvm.lower import CONSTANTS, KERNEL, lower
+from deploy_tvm.remote import emulated
+from deploy_tvm.remote.cache import cached
+from deploy_tvm.targets import Target
+from irnn.errors import IrnnError
+from irnn.program import Program
+
+HERE = Path(__file__).parent
+SECONDS = 300
+TYPE_CODES = {"i": 0, "u": 1, "f": 2}
+ARM32, SYSROOT32 = "armv7a-linux-gnueabihf", Path("/usr/arm-linux-gnueabihf")
+# Calls that are counted: the difference leaves out the start of the process and the reading of the arrays.
+FEW, MANY = 1, 11
+
+
+def emulator(target: Target) -> list[str]:
+    """The command in front of a program for ``target``: qemu with a CPU that has the target's instructions, no more."""
+    if target.mtriple == ARM32:
+        if not (SYSROOT32 / "lib/ld-linux-armhf.so.3").exists():
+            raise IrnnError(f"no C library in {SYSROOT32}: install it with  apt-get install g++-arm-linux-gnueabihf")
+        return [emulated.find_qemu("qemu-arm"), "-cpu", "cortex-a7", "-L", str(SYSROOT32)]
+    if "i8mm" in target.features():
+        qemu, _, _, *rest = emulated.command("cortex-a76")
+        return [qemu, "-cpu", "max", *rest]
+    return emulated.command(emulated.cpu_of(target.mcpu))
+
+
+class BareFunction:
+    """A TIR function compiled for ``target``, in ``folder``; needs a cross compiler and user-mode qemu."""
+
+    def __init__(self, function: tvm.tirx.PrimFunc, target: Target, folder: Path) -> None:
+        self.target, self.folder = target, folder
+        self.symbol = str(function.attrs["global_symbol"])
+        module = tvm.IRModule({self.symbol: function})
+        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+            self._module = tvm.tirx.build(module, target.tvm(), pipeline=PIPELINE)
+        self.library = folder / f"{self.symbol}.so"
+        self._module.export_library(str(self.library), fcompile=toolchain.find(target.mtriple).link_shared)
+        self.emulator, self._driver = emulator(target), driver(target)
+
+    @property
+    def assembly(self) -> str:
+        """The compiler's listing."""
+        return self._module.inspect_source("asm")
+
+    def __call__(self, *arrays: np.ndarray, calls: int = 1) -> list[np.ndarray]:
+        """Call the function on copies of ``arrays`` and return all of them as they are after the last call."""
+        self._run(arrays, calls, [])
+        results, offset, data = [], 0, (self.folder / "out").read_bytes()
+        for array in arrays:
+            results.append(np.frombuffer(data, array.dtype, array.size, offset).reshape(array.shape))
+            offset += array.nbytes
+        return results
+
+    def instructions(self, *arrays: np.ndarray) -> float:
+        """Instructions that one call executes, between the first call and the last."""
+        plugin = ["-plugin", str(counter())]
+        counts = []
+        for calls in (FEW, MANY):
+            text = self._run(arrays, calls, plugin)
+            found = re.search(r"instructions: (\d+)", text)
+            if found is None:
+                raise IrnnError(f"qemu's plugin printed no count: {text.strip()[:200]}")
+            counts.append(int(found[1]))
+        return (counts[1] - counts[0]) / (MANY - FEW)
+
+    def _run(self, arrays: tuple[np.ndarray, ...], calls: int, options: list[str]) -> str:
+        _write(self.folder / "in", arrays)
+        qemu, *rest = self.emulator
+        program = [
+            self._driver,
+            self.library,
+            f"__tvm_ffi_{self.symbol}",
+            calls,
+            self.folder / "in",
+            self.folder / "out",
+        ]
+        return execute([qemu, *options, *rest, *map(str, program)])
+
+
+def execute(command: list[str]) -> str:
+    """What an emulated program prints on its standard error."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise IrnnError(f"{command[0]} did not end within {SECONDS} s") from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[-1]
+        raise IrnnError(f"the emulated program failed ({reason})")
+    return done.stderr
+
+
+def program_function(program: Program, target: Target, folder: Path) -> tuple[BareFunction, list[np.ndarray]]:
+    """(the program's kernel, its constants) for ``target``."""
+    module = lower(program, target.kernels())
+    found = module[CONSTANTS].body
+    while isinstance(found, relax.SeqExpr):
+        found = found.blocks[0].bindings[-1].value if found.blocks else found.body
+    constants = [field.value.numpy() for field in found.fields]
+    return BareFunction(module[KERNEL], target, folder), constants
+
+
+def arguments(
+    program: Program, constants: list[np.ndarray], inputs: np.ndarray, state: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The arguments of a program's kernel: input, states, constants, then memory for the output and the next states."""
+    value = program.values[program.outputs[0]]
+    output = np.zeros((*inputs.shape[:2], *value.shape), value.dtype)
+    states = list(state.values())
+    return [inputs, *states, *constants, output, *(np.zeros_like(s) for s in states)]
+
+
+def driver(target: Target) -> Path:
+    """The driver for ``target``, compiled once."""
+    source = HERE / "driver.c"
+    include = Path(tvm_ffi.libinfo.find_include_path())
+    flags = ["-O2", f"-I{include}", f"-I{tvm_ffi.libinfo.find_dlpack_include_path()}"]
+    return _compiled(
+        toolchain.find(target.mtriple), source, [*flags, str(source), "-ldl", "-rdynamic", "-Wl,--no-as-needed", "-lm"]
+    )
+
+
+def counter() -> Path:
+    """The counting plugin of qemu, compiled once for this machine."""
+    source = HERE / "plugin.c"
+    return _compiled(toolchain.find("x86_64-linux-gnu"), source, ["-O2", "-shared", "-fPIC", str(source)])
+
+
+def _compiled(compiler: toolchain.Compiler, source: Path, flags: list[str]) -> Path:
+    key = hashlib.sha256(repr((compiler.command, flags)).encode() + source.read_bytes()).hexdigest()[:12]
+    folder = cached(f"static/{source.stem}-{key}", lambda f: compiler.run([*flags, "-o", str(f / source.stem)]))
+    return folder / source.stem
+
+
+def _write(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
+    with open(path, "wb") as file:
+        file.write(np.int32(len(arrays)).tobytes())
+        for array in arrays:
+            header: list[Any] = [TYPE_CODES[array.dtype.kind], array.dtype.itemsize * 8, array.ndim]
+            file.write(np.array(header, np.int32).tobytes() + np.array(array.shape, np.int64).tobytes())
+            file.write(np.ascontiguousarray(array).tobytes())

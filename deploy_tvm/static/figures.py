@@ -1,0 +1,87 @@
+"""``bench --static``: instructions of a step under emulation, and a model's cycles of its inner kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_tvm.bench import weight_bytes
+from deploy_tvm.measure import FLOAT, INTEGER, Progress
+from deploy_tvm.static import bare
+from deploy_tvm.static.mca import CORES, cycles_per_step
+from deploy_tvm.targets import Target
+from irnn.errors import IrnnError
+from irnn.program import Program
+
+COMPARED_STEPS = 16
+
+
+def static_figures(
+    integer: Program, floating: Program | None, target: Target, steps: int, progress: Progress = lambda text: None
+) -> dict[str, Any]:
+    """Instructions per time step on ``target``, one step a call and ``steps`` steps a call; cycles by core.
+
+    The integer program is compared with the interpreter on the way.  The result is JSON-ready.
+    """
+    if target.mtriple.split("-")[0] not in ("aarch64", "armv7a"):
+        raise IrnnError(f"--static is for ARM targets, not {target.name}: for example target=cortex_a76")
+    programs = {INTEGER: integer} | ({} if floating is None else {FLOAT: floating})
+    single, sequence = {}, {}
+    mismatches = {"count": 0, "compared": 0}
+    for name, program in programs.items():
+        progress(f"counting the instructions of {name}")
+        with tempfile.TemporaryDirectory(prefix="irnn-static-") as folder:
+            function, constants = bare.program_function(program, target, Path(folder))
+            if name == INTEGER:
+                mismatches = _compare(program, function, constants)
+            single[name], sequence[name] = (_per_step(program, function, constants, n) for n in (1, steps))
+    cycles = {}
+    for name, program in programs.items():
+        progress(f"modelling the kernels of {name}")
+        cycles[name] = {core: cycles_per_step(program, CORES[core]) for core in CORES}
+    read = {name: weight_bytes(program) for name, program in programs.items()}
+    return {
+        "kind": "static",
+        "target": target.name,
+        "kernels": target.kernels().name,
+        "emulated": True,
+        "instructions_per_step": single,
+        "sequence": {"steps": steps, "instructions_per_step": sequence},
+        "mca_cycles_per_step": cycles[INTEGER],
+        "mca_cycles_per_step_float": cycles.get(FLOAT),
+        "memory": {
+            core: {
+                "board": described.memory,
+                "bytes_per_second": described.bandwidth,
+                "us_per_step": {name: count / described.bandwidth * 1e6 for name, count in read.items()},
+            }
+            for core, described in CORES.items()
+        },
+        "weight_bytes": read,
+        "mismatches": mismatches,
+    }
+
+
+def inputs_of(program: Program, steps: int, seed: int) -> np.ndarray:
+    """Random inputs ``[1, steps, ...]`` over the whole range that the program allows."""
+    ((_, value),) = program.inputs.items()
+    rng, shape = np.random.default_rng(seed), (1, steps, *value.shape)
+    if value.dtype == "float32":
+        return rng.standard_normal(shape).astype(np.float32)
+    return rng.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
+
+
+def _per_step(program: Program, function: bare.BareFunction, constants: list[np.ndarray], steps: int) -> float:
+    arguments = bare.arguments(program, constants, inputs_of(program, steps, 1), program.initial_state(1))
+    return function.instructions(*arguments) / steps
+
+
+def _compare(program: Program, function: bare.BareFunction, constants: list[np.ndarray]) -> dict[str, int]:
+    inputs, state = inputs_of(program, COMPARED_STEPS, 2), program.initial_state(1)
+    results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
+    expected, after = program.run(inputs, state)
+    pairs = list(zip(results, (expected, *after.values()), strict=True))
+    return {"count": sum(int((a != b).sum()) for a, b in pairs), "compared": sum(b.size for _, b in pairs)}

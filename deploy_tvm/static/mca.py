@@ -1,0 +1,143 @@
+"""Cycles of the inner kernels by ``llvm-mca``: a model of a core's pipelines, fed from the first-level cache."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from deploy_tvm.compiler import PIPELINE
+from deploy_tvm.emitter import Emitter, prim_func
+from deploy_tvm.kernels import LinearKernel
+from deploy_tvm.rows import SLACK, buffer_row
+from deploy_tvm.targets import Target
+from irnn.errors import IrnnError
+from irnn.program import Program
+
+ITERATIONS = 200
+SECONDS = 120
+VERSIONS = range(30, 13, -1)  # llvm-mca-19 knows the cores below well; the newest one installed is taken
+# Multiplications of one instruction, by the beginning of its line (mnemonic, registers).
+PRODUCTS = (
+    (re.compile(r"[su]mmla\s"), 32),
+    (re.compile(r"[su]dot\s"), 16),
+    (re.compile(r"sm(ull|lal)2?\s+v\d+\.8h"), 8),
+    (re.compile(r"vm(ull|lal)\.s8\s"), 8),
+    (re.compile(r"fmla\s+v\d+\.4s"), 4),
+)
+_LABEL = re.compile(r"(\.L\w+):")
+_INSTRUCTION = re.compile(r"\t([a-z].*)")
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core, the target that is compiled for it, and the peak bandwidth of the memory of a board that has it."""
+
+    target: Target
+    bandwidth: float  # bytes per second
+    memory: str
+
+
+def _core(mcpu: str, bandwidth: float, memory: str) -> Core:
+    target = Target(mcpu.replace("-", "_"), mtriple="aarch64-linux-gnu", mcpu=mcpu)
+    return Core(target, bandwidth * 1e9, memory)
+
+
+CORES = {
+    "cortex-a53": _core("cortex-a53", 3.6, "32-bit LPDDR2-900 (Raspberry Pi 3)"),
+    "cortex-a55": _core("cortex-a55", 14.9, "32-bit LPDDR4X-3733 (phones)"),
+    "cortex-a72": _core("cortex-a72", 12.8, "32-bit LPDDR4-3200 (Raspberry Pi 4)"),
+    "cortex-a76": _core("cortex-a76", 17.1, "32-bit LPDDR4X-4267 (Raspberry Pi 5)"),
+    "neoverse-n1": _core("neoverse-n1", 25.6, "one channel of DDR4-3200"),
+}
+
+
+def cycles_per_step(program: Program, core: Core) -> float:
+    """Cycles that the matrix-vector products of one time step take on ``core``, weights in its first-level cache."""
+    total, per_product = 0.0, {}
+    for node in program.walk():
+        if node.op != "linear":
+            continue
+        weight = program.tensors[node.tensors["weight"]]
+        kernel = core.target.kernels().linear(weight)
+        if kernel not in per_product:
+            loop = inner_loop(assembly(kernel, core.target, weight.data))
+            per_product[kernel] = cycles(loop, core.target) / products(loop)
+        total += weight.data.size * per_product[kernel]
+    return total
+
+
+def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray) -> str:
+    """The listing of the product of ``weight`` with one vector."""
+    rows, length = weight.shape
+    packed = kernel.pack(weight, np.zeros(rows, kernel.accumulator))
+    emitter = Emitter()
+    given = tirx.decl_buffer((length + SLACK,), str(weight.dtype), "x")
+    buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+    out = tirx.decl_buffer((kernel.blocks(rows) * kernel.block_rows,), kernel.accumulator, "out")
+    operand = kernel.allocate(emitter, 1, length)
+    kernel.fill(emitter, target.kernels().ops(emitter), operand, 0, buffer_row(given, length, str(weight.dtype)))
+    with emitter.loop(kernel.blocks(rows)) as block:
+        (registers,) = kernel.tile(emitter, operand, [0], buffers, block)
+        for u, register in enumerate(registers):
+            emitter.store(out, register, block * kernel.block_rows + u * kernel.lanes)
+    function = prim_func([given, *buffers.values(), out], emitter.finish(), "product")
+    return tvm.tirx.build(tvm.IRModule({"product": function}), target.tvm(), pipeline=PIPELINE).inspect_source("asm")
+
+
+def inner_loop(listing: str) -> list[str]:
+    """The instructions of the innermost loop with the most multiplications in an assembly listing."""
+    lines: list[str] = []
+    labels: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := _LABEL.match(line):
+            labels[label[1]] = len(lines)
+        elif instruction := _INSTRUCTION.match(line):
+            lines.append(re.split(r"//|@ ", instruction[1])[0].strip())
+    loops = []
+    for end, line in enumerate(lines):
+        words = line.replace(",", " ").split()
+        start = labels.get(words[-1]) if words[0].startswith(("b", "cb", "tb")) else None
+        if start is not None and start <= end:
+            loops.append((start, end + 1))
+    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    bodies = [lines[start:end] for start, end in inner]
+    best = max(bodies, key=products, default=[])
+    if not products(best):
+        raise IrnnError("the compiled kernel has no loop with multiplications that are known here")
+    return best
+
+
+def products(lines: list[str]) -> int:
+    """Multiplications of 8-bit integers (or floats) in a list of instructions."""
+    return sum(count for line in lines for pattern, count in PRODUCTS if pattern.match(line))
+
+
+def cycles(loop: list[str], target: Target) -> float:
+    """Cycles of one round of ``loop`` in the long run."""
+    with tempfile.NamedTemporaryFile("w", suffix=".s") as file:
+        file.write("\n".join(loop) + "\n")
+        file.flush()
+        tool, triple = find_tool(), f"-mtriple={target.mtriple}"
+        command = [tool, triple, f"-mcpu={target.mcpu}", f"-iterations={ITERATIONS}", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    if found is None:
+        reason = (done.stderr.strip().splitlines() or [f"code {done.returncode}"])[0]
+        raise IrnnError(f"{Path(tool).name} failed for {target.mcpu}: {reason}")
+    return int(found[1]) / ITERATIONS
+
+
+def find_tool() -> str:
+    """``llvm-mca``, the newest version that is installed."""
+    for name in [*(f"llvm-mca-{version}" for version in VERSIONS), "llvm-mca"]:
+        if found := shutil.which(name):
+            return found
+    raise IrnnError("no llvm-mca: install it with  apt-get install llvm-19  (or any newer llvm)")

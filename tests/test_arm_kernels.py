@@ -1,0 +1,184 @@
+"""ARM kernels and programs under user-mode qemu, whose CPUs fault on an instruction that they do not have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+
+from deploy_tvm import targets
+from deploy_tvm.disassembly import disassemble, float_instructions
+from deploy_tvm.remote import emulated
+from deploy_tvm.rows import NarrowOps, RowOps, number
+from deploy_tvm.static import bare
+from irnn import fixed_point
+from irnn.errors import IrnnError
+from irnn.namespaces import NUMPY
+from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
+from tests.test_deploy import SPECS
+from tests.test_kernels import INT32, elementwise, kernel_of, multiply
+
+ARM = {"cortex_a76": "arm_dotprod", "cortex_a53": "arm_neon", "armv7a": "armv7_neon"}
+INT16_INPUTS = np.arange(-32768, 32768).astype(np.int16)
+
+
+@pytest.fixture(params=ARM)
+def board(request) -> targets.Target:
+    """A target whose code this machine can link and emulate."""
+    target = targets.find(request.param)
+    try:
+        bare.emulator(target)
+        bare.driver(target)
+    except IrnnError as absent:
+        pytest.skip(str(absent))
+    return target
+
+
+def test_kernels_are_chosen_by_features(board: targets.Target) -> None:
+    assert board.kernels().name == ARM[board.name]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize(("rows", "length"), [(33, 57), (130, 650)])
+def test_products_equal_numpy(board: targets.Target, bits: int, rows: int, length: int) -> None:
+    kernel, limit = kernel_of(board.kernels(), bits), 2 ** (bits - 1) - 1
+    rng = np.random.default_rng(rows * length)
+    x = rng.integers(-128, 128, (kernel.tile_vectors, length)).astype(np.int8)
+    weight = rng.integers(-limit, limit + 1, (rows, length)).astype(np.int8)
+    bias = rng.integers(-(1 << 30), 1 << 30, rows).astype(np.int32)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(board, kernel, x, weight, bias):
+        assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) -> None:
+    """All weights at one end against all activations at one end: nothing saturates or wraps around on the way."""
+    kernel, limit = kernel_of(board.kernels(), bits), 2 ** (bits - 1) - 1
+    length = 1500
+    weight = np.array([[w] * length for w in (limit, -limit, 0)] * 11, np.int8)
+    bias = np.array([INT32.max // 2, INT32.min // 2, 0] * 11, np.int32)
+    for end in (-128, 127):
+        x = np.full((kernel.tile_vectors, length), end, np.int8)
+        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+        for result in multiply(board, kernel, x, weight, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 11, 16, 17, 40])
+def test_tables_equal_numpy(board: targets.Target, entries: int) -> None:
+    """count_le on every int16, and take of what it counts; the last knot is the largest input."""
+    rng = np.random.default_rng(entries)
+    inner = np.sort(rng.choice(np.arange(-32767, 32767), max(entries - 2, 0), replace=False))
+    knots = np.concatenate([[-32768], inner, [32767]])[:entries]
+    counts = elementwise(board, lambda ops, row: ops.count_le(knots, row), "int32", INT16_INPUTS)
+    assert np.array_equal(counts, NUMPY.count_le(knots, INT16_INPUTS))
+    index = (counts - 1).astype(np.int32)
+    for table in (rng.integers(INT32.min, INT32.max, entries), rng.integers(-32768, 32768, entries)):
+        taken = elementwise(board, lambda ops, row, table=table: ops.take(table, row), "int32", index)
+        assert np.array_equal(taken, table[index])
+
+
+def test_count_le_on_bytes(board: targets.Target) -> None:
+    x = np.arange(-128, 128).astype(np.int8)
+    for knots in (np.array([3]), np.array([-128, -128 + 1, 126, 127])):
+        counts = elementwise(board, lambda ops, row, knots=knots: ops.count_le(knots, row), "int32", x)
+        assert np.array_equal(counts, NUMPY.count_le(knots, x))
+
+
+@pytest.mark.parametrize(("zero_point", "low", "high", "dtype"), [(0, -32768, 32767, "int16"), (-7, -128, 127, "int8")])
+def test_requantize_at_the_ends_of_its_domain(board, zero_point: int, low: int, high: int, dtype: str) -> None:
+    """Ties included: x m = (2 k + 1) 2^(s-1) for m = 2^30 and odd x."""
+    ends = np.array([INT32.min, INT32.min + 1, -3, -1, 0, 1, 5, INT32.max - 1, INT32.max], np.int32)
+    multipliers = np.array([1 << 30, (1 << 30) + 1, (1 << 31) - 1], np.int32)
+    x, m, s = (a.ravel() for a in np.meshgrid(ends, multipliers, np.arange(1, 63).astype(np.int32)))
+    other = x[::-1].copy()
+
+    def requantize(ops, x, m, s, y):
+        function = ops.requantize if isinstance(ops, RowOps) else lambda *a: fixed_point.requantize(ops, *a)
+        return function([(x, m, s), (y, m, s)], zero_point, low, high, dtype)
+
+    assert np.array_equal(elementwise(board, requantize, dtype, x, m, s, other), requantize(NUMPY, x, m, s, other))
+
+
+@pytest.mark.parametrize("steep", [False, True])
+def test_pwl_equals_numpy_on_every_input(board: targets.Target, steep: bool) -> None:
+    rng = np.random.default_rng(int(steep))
+    knots = np.concatenate([[-32768], np.sort(rng.choice(np.arange(-32767, 32767), 15, replace=False))])
+    slopes = rng.integers(-(1 << 24) if steep else -400, 1 << 24 if steep else 400, 16)
+    intercepts = rng.integers(-200 << 14, 200 << 14, 16)
+
+    def pwl(ops, x):
+        if isinstance(ops, RowOps) and not steep:
+            ops = NarrowOps(ops)
+        return fixed_point.pwl(ops, x, knots, slopes, intercepts, 14, -128, 127, "int8")
+
+    assert np.array_equal(elementwise(board, pwl, "int8", INT16_INPUTS), pwl(NUMPY, INT16_INPUTS))
+
+
+@pytest.mark.parametrize("norm", ["mad_norm", "layer_norm"])
+def test_norms_equal_numpy(board: targets.Target, norm: str) -> None:
+    rng, length = np.random.default_rng(3), 65
+    gamma = rng.integers(-32767, 32767, length, endpoint=True).astype(np.int16)
+    beta = rng.integers(-(1 << 30), 1 << 30, length).astype(np.int32)
+    m, s = multiplier_and_shift(2.0**-12)
+    x = rng.integers(-32768, 32768, length).astype(np.int16)
+
+    def apply(ops, x, gamma, beta):
+        multiplier, shift = (number(int(v[0]), "int32") if isinstance(ops, RowOps) else v for v in (m, s))
+        function = getattr(fixed_point, norm)
+        return function(ops, x, length, gamma, beta, multiplier, shift, -32768, 32767, "int16")
+
+    assert np.array_equal(elementwise(board, apply, "int16", x, gamma, beta), apply(NUMPY, x, gamma, beta))
+
+
+@pytest.mark.parametrize("spec", ["plain", "extremes", "2 bits, both directions", "LayerNorm, 4 bits"])
+def test_programs_equal_the_interpreter(board: targets.Target, spec: str, tmp_path) -> None:
+    program = random_program(SPECS[spec])
+    function, constants = bare.program_function(program, board, tmp_path)
+    for batch, steps in ((1, 1), (2, 13)):
+        inputs, state = random_inputs(program, batch, steps), random_state(program, batch)
+        results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
+        expected, expected_state = program.run(inputs, state)
+        for result, wanted in zip(results, (expected, *expected_state.values()), strict=True):
+            assert result.dtype == wanted.dtype
+            assert np.array_equal(result, wanted)
+
+
+def test_an_instruction_that_a_cpu_lacks_is_noticed(tmp_path) -> None:
+    """The emulated A53 has no dot products: so the other tests show that its kernels use none."""
+    target = targets.find("cortex_a76")
+    program = random_program(Spec())
+    inputs, state = random_inputs(program, 1, 1), random_state(program, 1)
+    try:
+        function, constants = bare.program_function(program, target, tmp_path)
+        function.emulator = emulated.command("cortex-a53")
+    except IrnnError as absent:
+        pytest.skip(str(absent))
+    with pytest.raises(IrnnError, match="emulated program failed"):
+        function(*bare.arguments(program, constants, inputs, state))
+
+
+def test_compiled_code_computes_with_integers_alone(board: targets.Target, tmp_path) -> None:
+    for norm in (None, "layer"):
+        spec = Spec(hidden=33, norm=norm, wide_tables=True)
+        function, _ = bare.program_function(random_program(spec), board, tmp_path)
+        listing = disassemble(function.library)
+        assert float_instructions(listing) == []
+        wanted = {"arm_dotprod": "sdot", "arm_neon": "sadalp", "armv7_neon": "vpadal.s16"}
+        assert f"\t{wanted[board.kernels().name]}" in listing
+        assert ("sdot" in listing) == (board.kernels().name == "arm_dotprod")
+    function, _ = bare.program_function(random_program(Spec(hidden=33, kind="float")), board, tmp_path)
+    assert any("mul" in name or "mla" in name for name in float_instructions(disassemble(function.library)))
+
+
+INTEGER_NAMES = "sdot smull2 fmov fcsel mov dup vmov.f32 vldr vpadal.s16 vadd.i32 bfi bfxil bfm sqxtn vmov.i32 b.vs bl"
+FLOAT_NAMES = "fadd fmla fcvtzs scvtf ucvtf fcmpe fccmp frintm fsqrt vadd.f32 vcvt.s32.f32 vcmpe.f32 vfma.f32 bfdot"
+
+
+def test_float_instructions_are_recognized() -> None:
+    for name in INTEGER_NAMES.split():
+        assert float_instructions(f"\t{name}\tv0.4s, v1.4s") == []
+    for name in FLOAT_NAMES.split():
+        assert float_instructions(f"  12ab: \t{name}\tv0.4s, v1.4s") == [name]
