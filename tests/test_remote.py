@@ -192,6 +192,11 @@ def test_bad_devices_are_one_line(values, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_target_that_is_not_emulated(capsys):
+    assert main(["doctor", "device=emulated", "target=armv7a"]) == 1
+    assert "no emulated board has a cortex-a7: choose target=aarch64" in capsys.readouterr().err
+
+
 def test_what_only_this_machine_can_reach():
     assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "board", "10.0.0.2")] == [
         True, True, True, False, False, False,

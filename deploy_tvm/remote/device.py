@@ -83,6 +83,10 @@ def from_config(config: dict[str, Any], mcpu: str) -> Device:
         raise IrnnError(f"device.{unknown[0]}: a {config.get('kind')} device has {', '.join(sorted(allowed))}")
     if values.get("kind") == "emulated" and values.get("cpu") is None:
         values["cpu"] = emulated.cpu_of(mcpu)
+        if values["cpu"] not in emulated.CPUS:
+            raise IrnnError(
+                f"no emulated board has a {mcpu}: choose target=aarch64 or another 64-bit ARM; armv7a runs by `bundle`"
+            )
     for name, value in values.items():
         values[name] = _typed(name, value, allowed[name])
     return Device(**{name: value for name, value in values.items() if value is not None})
