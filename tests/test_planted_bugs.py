@@ -152,7 +152,7 @@ MUTATIONS = [
     arithmetic("normalized value saturates one too low", CLAMPED_T, 'ops.to(ops.clip(t_i64, -32767, 32766), "int32")'),
     arithmetic("beta left out", ' + ops.to(beta, "int32")', ""),
     arithmetic("gamma left out", 'ops.to(gamma, "int32") * t_i32', "t_i32"),
-    arithmetic("reciprocal of MadNorm one bit short", "RECIPROCAL_BITS = 48\n", "RECIPROCAL_BITS = 47\n"),
+    arithmetic("reciprocal of MadNorm one bit short", "\nRECIPROCAL_BITS = 48\n", "\nRECIPROCAL_BITS = 47\n"),
     arithmetic("reciprocal of MadNorm halved", MAD_RECIPROCAL, f"({MAD_RECIPROCAL} >> 1)"),
     arithmetic("reciprocal of MadNorm one too large", MAD_RECIPROCAL, f"({MAD_RECIPROCAL} + 1)"),
     arithmetic(
@@ -204,11 +204,13 @@ MUTATIONS = [
         "for t in range(steps):",
     ),
     walk("backward outputs in the order of their making", "items[::-1] if scan.reverse else items", "items"),
-    walk(
-        "state not carried on", "state.update({name: local[after] for name, (_, after) in scan.states.items()})", "pass"
-    ),
+    walk("state not carried on", "state.update(after)", "pass"),
     walk("one norm over all gates", 'groups = a["groups"]', "groups = 1"),
-    walk("second factor is the first", 'w[f"multiplier_{k}"], w[f"shift_{k}"]', 'w["multiplier_0"], w["shift_0"]'),
+    walk(
+        "second factor is the first",
+        '(v, w[f"multiplier_{k}"], w[f"shift_{k}"])',
+        '(v, w["multiplier_0"], w["shift_0"])',
+    ),
     walk(
         "slice one element late",
         'x[0][..., a["start"] : a["stop"]]',
@@ -216,8 +218,8 @@ MUTATIONS = [
     ),
     walk(
         "initial state 0",
-        "state = self.program.initial_state(inputs.shape[0])",
-        "state = {k: 0 * v for k, v in self.program.initial_state(inputs.shape[0]).items()}",
+        "state = self.program.initial_state(batch)",
+        "state = {k: 0 * v for k, v in self.program.initial_state(batch).items()}",
     ),
 ]
 
