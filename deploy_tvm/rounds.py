@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,7 +67,8 @@ class Worker:
     def close(self) -> None:
         """End the process; a runtime that does not leave by itself is killed."""
         for stream in (self._process.stdin, self._process.stdout):
-            stream.close()
+            with suppress(BrokenPipeError):  # a dead runtime never read the last request
+                stream.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
