@@ -17,26 +17,30 @@ from irnn.errors import IrnnError
 from irnn.namespaces import NUMPY
 from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
 from tests.test_deploy import SPECS
-from tests.test_kernels import INT32, elementwise, kernel_of, multiply
+from tests.test_kernels import INT32, elementwise, kernel_of, multiply, multiply_joined
 
-ARM = {"cortex_a76": "arm_dotprod", "cortex_a53": "arm_neon", "armv7a": "armv7_neon"}
+ARM = {
+    "arm_dotprod": targets.find("cortex_a76"),
+    "arm_i8mm": targets.Target("with i8mm", mtriple="aarch64-linux-gnu", mcpu="cortex-a76", mattr=("+i8mm",)),
+    "arm_neon": targets.find("cortex_a53"),
+    "armv7_neon": targets.find("armv7a"),
+}
+# Instructions that only the kernels of that name use.
+MARKS = {"arm_dotprod": "sdot", "arm_i8mm": "smmla", "arm_neon": "sadalp", "armv7_neon": "vpadal.s16"}
 INT16_INPUTS = np.arange(-32768, 32768).astype(np.int16)
 
 
 @pytest.fixture(params=ARM)
 def board(request) -> targets.Target:
-    """A target whose code this machine can link and emulate."""
-    target = targets.find(request.param)
+    """A target whose code this machine can link and emulate; its parameter names its kernels."""
+    target = ARM[request.param]
     try:
         bare.emulator(target)
         bare.driver(target)
     except IrnnError as absent:
         pytest.skip(str(absent))
+    assert target.kernels().name == request.param
     return target
-
-
-def test_kernels_are_chosen_by_features(board: targets.Target) -> None:
-    assert board.kernels().name == ARM[board.name]
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -64,6 +68,14 @@ def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) ->
         expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
         for result in multiply(board, kernel, x, weight, bias):
             assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_last_group_of_columns_is_filled_with_zeros(board: targets.Target, bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    x, weight = rng.integers(-128, 128, 21).astype(np.int8), rng.integers(-7, 8, (9, 21)).astype(np.int8)
+    result = multiply_joined(board, kernel_of(board.kernels(), bits), x, weight)
+    assert np.array_equal(result, x.astype(np.int32) @ weight.T.astype(np.int32))
 
 
 @pytest.mark.parametrize("entries", [1, 2, 11, 16, 17, 40])
@@ -148,7 +160,7 @@ def test_programs_equal_the_interpreter(board: targets.Target, spec: str, tmp_pa
 
 def test_an_instruction_that_a_cpu_lacks_is_noticed(tmp_path) -> None:
     """The emulated A53 has no dot products: so the other tests show that its kernels use none."""
-    target = targets.find("cortex_a76")
+    target = ARM["arm_dotprod"]
     program = random_program(Spec())
     inputs, state = random_inputs(program, 1, 1), random_state(program, 1)
     try:
@@ -166,9 +178,9 @@ def test_compiled_code_computes_with_integers_alone(board: targets.Target, tmp_p
         function, _ = bare.program_function(random_program(spec), board, tmp_path)
         listing = disassemble(function.library)
         assert float_instructions(listing) == []
-        wanted = {"arm_dotprod": "sdot", "arm_neon": "sadalp", "armv7_neon": "vpadal.s16"}
-        assert f"\t{wanted[board.kernels().name]}" in listing
-        assert ("sdot" in listing) == (board.kernels().name == "arm_dotprod")
+        mark = MARKS[board.kernels().name]
+        assert f"\t{mark}" in listing
+        assert ("sdot" in listing) == (board.kernels().name in ("arm_dotprod", "arm_i8mm"))
     function, _ = bare.program_function(random_program(Spec(hidden=33, kind="float")), board, tmp_path)
     assert any("mul" in name or "mla" in name for name in float_instructions(disassemble(function.library)))
 

@@ -18,7 +18,7 @@ from deploy_tvm import targets
 from deploy_tvm.compiler import PIPELINE
 from deploy_tvm.emitter import Emitter, prim_func
 from deploy_tvm.kernels import Kernels, LinearKernel
-from deploy_tvm.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, number, pwl_fits_int32
+from deploy_tvm.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
 from deploy_tvm.static.bare import BareFunction
 from irnn import fixed_point
 from irnn.namespaces import NUMPY
@@ -89,6 +89,29 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
     return results
 
 
+def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``x @ weight.T`` for x joined of 5 elements and the rest, in memory that held other operands before."""
+    rows, length = weight.shape
+    packed = kernel.pack(weight, np.zeros(rows, np.int32))
+    emitter = Emitter()
+    ops = target.kernels().ops(emitter)
+    before = tirx.decl_buffer((64 + SLACK,), "int8", "before")
+    given = tirx.decl_buffer((length + SLACK,), "int8", "x")
+    buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+    out = tirx.decl_buffer((kernel.blocks(rows) * kernel.block_rows,), "int32", "out")
+    operand = kernel.allocate(emitter, 1, length)
+    row = buffer_row(given, length, "int8")
+    kernel.fill(emitter, ops, operand, 0, buffer_row(before, 64, "int8"))
+    kernel.fill(emitter, ops, operand, 0, join([part(row, 0, 5), part(row, 5, length)]))
+    with emitter.loop(kernel.blocks(rows)) as block:
+        (registers,) = kernel.tile(emitter, operand, [0], buffers, block)
+        for u, register in enumerate(registers):
+            emitter.store(out, register, block * kernel.block_rows + u * kernel.lanes)
+    arrays = (np.full(64 + SLACK, 127, np.int8), np.pad(x, (0, SLACK)), *packed.values())
+    output = np.zeros(kernel.blocks(rows) * kernel.block_rows, np.int32)
+    return run(target, [before, given, *buffers.values(), out], emitter, *arrays, output)[:rows]
+
+
 def kernel_of(kernels: Kernels, bits: int) -> LinearKernel:
     return kernels.linear(Tensor(np.zeros((1, 1), np.int8), bits))
 
@@ -118,6 +141,15 @@ def test_products_at_the_ends_of_the_ranges(cpu: targets.Target, bits: int) -> N
         expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
         for result in multiply(cpu, kernel, x, weight, bias):
             assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_last_group_of_columns_is_filled_with_zeros(cpu: targets.Target, bits: int) -> None:
+    """21 = 5 + 16 elements: the last register that is stored ends in the middle of a group."""
+    rng = np.random.default_rng(bits)
+    x, weight = rng.integers(-128, 128, 21).astype(np.int8), rng.integers(-7, 8, (9, 21)).astype(np.int8)
+    result = multiply_joined(cpu, kernel_of(cpu.kernels(), bits), x, weight)
+    assert np.array_equal(result, x.astype(np.int32) @ weight.T.astype(np.int32))
 
 
 @pytest.mark.parametrize("entries", [1, 2, 4, 8, 15, 16, 17, 32, 33, 96, 256])

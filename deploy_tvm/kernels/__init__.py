@@ -77,7 +77,7 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
             "armv7_neon",
             Neon8(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
             Neon4(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
-            PortableKernel(4, 8, "float32", 1),
+            PortableKernel(4, 8, "float32", 1, group=2),
             lambda emitter: NeonOps(emitter, armv7_neon.INSTRUCTIONS),
         )
     if "dotprod" in features:
@@ -86,13 +86,13 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
             "arm_i8mm" if matrix else "arm_dotprod",
             Matrix8() if matrix else Dot8(),
             Dot4(),
-            PortableKernel(4, 16, "float32", 1),
+            PortableKernel(4, 16, "float32", 1, group=2),
             lambda emitter: NeonOps(emitter, A64),
         )
     return Kernels(
         "arm_neon",
         Neon8(arm_neon.A64, units=4, groups=4, tile_vectors=3),
         Neon4(arm_neon.A64, units=8, groups=4, tile_vectors=1),
-        PortableKernel(4, 16, "float32", 1),
+        PortableKernel(4, 8, "float32", 3, group=4),
         lambda emitter: NeonOps(emitter, A64),
     )

@@ -61,11 +61,12 @@ def interleaved(weight: np.ndarray, blocks: int, units: int, groups: int) -> np.
 class NeonKernel(LinearKernel):
     """What both widths of weights share: activations repeated for the rows of a register."""
 
-    lanes, group, operand_dtype = LANES, COLUMNS, "int8"
+    lanes, operand_dtype = LANES, "int8"
 
     def __init__(self, arithmetic: Arithmetic, units: int, groups: int, tile_vectors: int) -> None:
         """``groups`` of four columns are multiplied in one round of the loop."""
         self.arithmetic, self.units, self.groups, self.tile_vectors = arithmetic, units, groups, tile_vectors
+        self.group = COLUMNS * groups
 
     def allocate(self, emitter: Emitter, vectors: int, length: int) -> Operand:
         plain = super().allocate(emitter, vectors, length)
@@ -73,11 +74,9 @@ class NeonKernel(LinearKernel):
         return Operand(repeated, plain.correction, plain.buffer)
 
     def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
-        plain, whole = operand.plain, x.size // 16
-        # The columns that fill up the last group are multiplied too: by zeros.
-        emitter.store(plain, constant(0, "int8", 16), vector, whole * 16)
+        plain = operand.plain
         super().fill(emitter, ops, Operand(plain, operand.correction), vector, x)
-        with emitter.loop((whole + 1) * 16 // COLUMNS) as i:
+        with emitter.loop(-(-x.size // self.group) * self.groups) as i:
             four = emitter.bind(load(plain, COLUMNS, vector, i * COLUMNS))
             spread = tirx.Shuffle([four] * 4, [tirx.const(k, "int32") for k in REPEATED])
             emitter.store(operand.buffer, spread, vector, i * 16)
@@ -125,7 +124,7 @@ class Neon4(NeonKernel):
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks, pairs = self.blocks(weight.shape[0]), self.units // 2
         # Padding is the nibble of weight 0, so that the correction by the sum of x is the same for every row.
-        columns = -(-weight.shape[1] // (COLUMNS * self.groups)) * COLUMNS * self.groups
+        columns = -(-weight.shape[1] // self.group) * self.group
         padded = np.pad(weight, ((0, 0), (0, columns - weight.shape[1])))
         nibbles = (blocked(padded, blocks, self.block_rows) + 8).astype(np.uint8)
         rows = nibbles.reshape(blocks, pairs, 2, LANES, columns)

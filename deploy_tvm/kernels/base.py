@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.emitter import Emitter, Expr, lanes_of, load
+from deploy_tvm.emitter import Emitter, Expr, constant, lanes_of, load
 from deploy_tvm.rows import Block, Row, RowOps, first_lanes, segments
 
 
@@ -88,6 +88,9 @@ class LinearKernel(ABC):
     def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
         """Store ``x`` as operand number ``vector``, followed by zeros."""
         element, lanes = self.operand_element(x), ops.lanes
+        # The columns that fill up the last group are multiplied too.
+        for start in range(x.size // lanes * lanes, -(-x.size // self.group) * self.group, lanes):
+            emitter.store(operand.buffer, constant(0, self.operand_dtype, lanes), vector, start)
         for start, stop in segments(element):
             whole, rest = divmod(stop - start, lanes)
             if whole:

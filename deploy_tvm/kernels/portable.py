@@ -15,17 +15,19 @@ from deploy_tvm.kernels.base import LinearKernel, Operand, blocked
 class PortableKernel(LinearKernel):
     """8-bit weights by multiplication and addition, or float32 weights (``accumulator="float32"``)."""
 
-    group = 1
-
-    def __init__(self, lanes: int, units: int, accumulator: str = "int32", tile_vectors: int = 2) -> None:
-        self.lanes, self.units, self.accumulator = lanes, units, accumulator
+    def __init__(
+        self, lanes: int, units: int, accumulator: str = "int32", tile_vectors: int = 2, group: int = 1
+    ) -> None:
+        """``group`` columns are multiplied in one round of the loop."""
+        self.lanes, self.units, self.accumulator, self.group = lanes, units, accumulator, group
         self.operand_dtype = "int8" if accumulator == "int32" else "float32"
         self.tile_vectors = tile_vectors
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
+        whole = np.pad(weight, ((0, 0), (0, -weight.shape[1] % self.group)))
         return {
-            "weight": np.ascontiguousarray(blocked(weight, blocks, self.block_rows).transpose(0, 2, 1)),
+            "weight": np.ascontiguousarray(blocked(whole, blocks, self.block_rows).transpose(0, 2, 1)),
             "bias": blocked(bias, blocks, self.block_rows),
         }
 
@@ -38,12 +40,14 @@ class PortableKernel(LinearKernel):
             acc.append([emitter.alloc((lanes,), self.accumulator, "acc") for _ in range(units)])
             for u in range(units):
                 emitter.store(acc[-1][u], load(packed["bias"], lanes, block, u * lanes), 0)
-        with emitter.loop(packed["weight"].shape[1], "k") as k:
-            weights = [self.weight(emitter, packed["weight"], block, k, u) for u in range(units)]
-            for v, index in enumerate(vectors):
-                x = emitter.bind(cast(load(operand.buffer, 1, index, k), self.accumulator, lanes))
-                for u in range(units):
-                    emitter.store(acc[v][u], load(acc[v][u], lanes, 0) + x * weights[u], 0)
+        with emitter.loop(packed["weight"].shape[1] // self.group, "k") as group:
+            for g in range(self.group):
+                k = group * self.group + g
+                weights = [self.weight(emitter, packed["weight"], block, k, u) for u in range(units)]
+                for v, index in enumerate(vectors):
+                    x = emitter.bind(cast(load(operand.buffer, 1, index, k), self.accumulator, lanes))
+                    for u in range(units):
+                        emitter.store(acc[v][u], load(acc[v][u], lanes, 0) + x * weights[u], 0)
         return [[load(buffer, lanes, 0) for buffer in row] for row in acc]
 
     def weight(self, emitter: Emitter, packed: tirx.Buffer, block: Expr, k: Expr, unit: int) -> Expr:
