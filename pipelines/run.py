@@ -17,6 +17,7 @@ from pipelines.console import console
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import write_json
+from pipelines.memory import keep_freed_memory
 from pipelines.on_device import board_of
 from pipelines.plan import plan
 from pipelines.report import RESULTS, Manifests, results_of, table_of
@@ -29,6 +30,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     A complete run (`until` is null) leaves `<output_dir>/<name>/<digest>/` with `results.json`, the manifests of its
     stages, the program and the compiled artefact.  Where a device is configured, the program is measured there too.
     """
+    keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)
     board = board_of(config.target, config.device)
     corpus = load_corpus(config.data)
