@@ -285,16 +285,6 @@ class SpeechModel(RecurrentModel):
         )
         return (1 - self.config.ctc_weight) * loss + self.config.ctc_weight * ctc
 
-    @torch.no_grad()
-    def cross_entropy_sum(self, batch: Batch) -> tuple[float, int]:
-        """(nats, units) of a batch with teacher forcing, in this mode's numbers, ends included; nothing smoothed."""
-        logits, _, _ = self.decode(batch.decoder_inputs, self.encode(batch.features, batch.frames))
-        targets = batch.decoder_targets.flatten()
-        nats = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets, ignore_index=IGNORED_TARGET, reduction="sum"
-        )
-        return float(nats.double()), int((targets != IGNORED_TARGET).sum())
-
     def _simulation(self, like: Tensor, observing: bool) -> Simulation:
         specs = [*self.encoder.state_specs(), *self.decoder.state_specs()]
         state = {name: like.new_zeros(len(like), size, dtype=torch.float32) for name, size, _ in specs}
