@@ -13,6 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from irnn.data import TextConfig
+from irnn.data.speech import SpeechConfig, speech_config_class
+from irnn.data.text import SOURCES as TEXT_SOURCES
+from irnn.decoding import SearchConfig
 from irnn.errors import IrnnError
 from irnn.qat import PwlConfig, QuantConfig
 
@@ -91,13 +94,25 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class TextEvaluation:
     """interpreter_tokens: tokens of each split on which QAT, interpreter and TVM are compared."""
 
     interpreter_tokens: int
 
     def __post_init__(self) -> None:
         _positive("evaluation.interpreter_tokens", self.interpreter_tokens)
+
+
+@dataclass(frozen=True)
+class SpeechEvaluation:
+    """interpreter_utterances: utterances of each split on which QAT and interpreter are compared.
+    search: how utterances are recognized."""
+
+    interpreter_utterances: int
+    search: SearchConfig
+
+    def __post_init__(self) -> None:
+        _positive("evaluation.interpreter_utterances", self.interpreter_utterances)
 
 
 @dataclass(frozen=True)
@@ -112,8 +127,8 @@ class RunConfig:
     output_dir: Path
     until: str | None
     trainer: TrainerConfig
-    evaluation: EvaluationConfig
-    data: TextConfig
+    evaluation: TextEvaluation | SpeechEvaluation
+    data: TextConfig | SpeechConfig
     model: dict[str, Any]
     quant: QuantConfig
     pwl: PwlConfig
@@ -126,7 +141,22 @@ class RunConfig:
 def read_config(config: DictConfig) -> RunConfig:
     """Turn Hydra's composition into a checked `RunConfig`; whatever is wrong is one `IrnnError`."""
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    data = content.get("data")
+    if not isinstance(data, Mapping):
+        raise IrnnError(f"data={data!r} must be a section with keys")
+    # What is learned follows from the data: text or speech.
+    text = data.get("source") in TEXT_SOURCES
+    data_class = TextConfig if text else speech_config_class(data.get("source"))
+    evaluation_class = TextEvaluation if text else SpeechEvaluation
+    content["data"] = read_section(data_class, data, "data.")
+    content["evaluation"] = _value(evaluation_class, content.get("evaluation"), "evaluation")
     return read_section(RunConfig, content, "")
+
+
+def architecture_inputs(architecture: Any) -> dict[str, Any]:
+    """Fields that differ from their defaults: a new option of the network keeps the float models trained before it."""
+    fields = dataclasses.fields(architecture)
+    return {field.name: value for field in fields if (value := getattr(architecture, field.name)) != field.default}
 
 
 def read_section(cls: type, section: Mapping[str, Any], where: str) -> Any:
@@ -146,6 +176,8 @@ def read_section(cls: type, section: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(value):  # read before, with a class that depends on the content
+        return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise IrnnError(f"{where}={value!r} must be a section with keys")

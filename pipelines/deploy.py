@@ -11,9 +11,10 @@ import numpy as np
 
 import irnn
 from irnn.data import Vocabulary
-from pipelines.export import FLOAT_PROGRAM, PROGRAM, VOCABULARY
+from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import files_below
 from pipelines.stages import Result, Stage
+from pipelines.text_problem import VOCABULARY
 
 ARTEFACT = "artefact"
 FLOAT_ARTEFACT = "float_artefact"

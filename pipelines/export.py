@@ -13,12 +13,11 @@ from pipelines.training import Training
 
 PROGRAM = "program"
 FLOAT_PROGRAM = "float_program"
-VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
 class Export:
-    """Writes `program/` (with the vocabulary beside it) and `float_program/`, the baseline from `float_matched`."""
+    """Writes `program/` (with its vocabulary) and `float_program/`, the baseline from `float_matched`."""
 
     training: Training
     matched: Stage
@@ -29,11 +28,16 @@ class Export:
         model = self.training.trained_model(stage.previous)
         program = convert(model)
         program.check()
+        program.metadata.update(self.training.problem.metadata())
         program.save(stage.folder / PROGRAM)
-        self.training.corpus.vocabulary.save(stage.folder / PROGRAM / VOCABULARY)
+        self.training.problem.save_vocabulary(stage.folder / PROGRAM)
         baseline = float_program(self.training.trained_model(self.matched))
         baseline.save(stage.folder / FLOAT_PROGRAM)
         # What the device has to hold, tables and description and all, against the bare fp32 weights.
-        stored = sum((stage.folder / PROGRAM / name).stat().st_size for name in (PROGRAM_FILE, TENSORS_FILE))
+        stored = sum(
+            path.stat().st_size
+            for name in (PROGRAM_FILE, TENSORS_FILE)
+            for path in (stage.folder / PROGRAM).rglob(name)
+        )
         metrics = {"integer_bytes": stored, "float_bytes": baseline.size_bytes()}
         return Result(metrics, files_below(stage.folder, PROGRAM, FLOAT_PROGRAM))

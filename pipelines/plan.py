@@ -6,29 +6,26 @@ import dataclasses
 import platform
 from typing import Any
 
-from irnn.data import Corpus
-from irnn.models.language_model import LanguageModelConfig
 from irnn.qat import STAGE_OF_ROLE
 from pipelines import deploy
 from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.evaluate import Evaluation
 from pipelines.export import Export
 from pipelines.manifest import versions
+from pipelines.problem import Problem
 from pipelines.stages import Stage
 from pipelines.training import Training
 
 
-def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -> list[Stage]:
+def plan(config: RunConfig, problem: Problem) -> list[Stage]:
     """All stages in the order in which they run."""
-    train = Training(config, corpus, architecture)
+    train = Training(config, problem)
     root = config.output_dir / "stages"
 
     def trained(name: str, previous: Stage | None, **more: Any) -> Stage:
-        return Stage(name, {**_training_inputs(config, name), **more}, previous, train, root)
+        return Stage(name, {**_training_inputs(config, problem, name), **more}, previous, train, root)
 
-    float_stage = trained(
-        "float", None, model=_architecture_inputs(architecture), data=corpus.fingerprint, seed=config.seed
-    )
+    float_stage = trained("float", None, **problem.origin, seed=config.seed)
     stages = [float_stage, trained("float_matched", float_stage)]
     latest = float_stage
     for name in QAT_STAGES:
@@ -38,30 +35,28 @@ def plan(config: RunConfig, corpus: Corpus, architecture: LanguageModelConfig) -
 
 
 def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) -> list[Stage]:
-    """The stages after training; without TVM the program is evaluated by the interpreter and not compiled."""
+    """The stages after training; what cannot be compiled is evaluated by the interpreter."""
     root = config.output_dir / "stages"
     program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
     artefact = None
-    if deploy.available():
+    if deploy.available() and train.problem.compiled:
         inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": versions()["apache-tvm"]}
         artefact = Stage("artefact", inputs, program, deploy.Compilation(program), root)
-    tokens = config.evaluation.interpreter_tokens
-    evaluation = Evaluation(train, qat, program, artefact, tokens)
-    evaluate = Stage("evaluate", {"tokens": tokens}, artefact or program, evaluation, root)
+    evaluation = Evaluation(train, qat, program, artefact)
+    evaluate = Stage("evaluate", train.problem.evaluation, artefact or program, evaluation, root)
     if artefact is None:
         return [program, evaluate]
     return [program, artefact, evaluate, Stage("bench", {}, artefact, deploy.Bench(program, artefact), root)]
 
 
-def _training_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
+def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
     """What every training stage's outcome depends on, besides where it starts from."""
     return {
         "rates": config.stages.rates(stage),
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
         "precision": config.trainer.precision,
-        "batch_size": config.data.batch_size,
-        "steps": config.data.steps,
+        **problem.batching,
     }
 
 
@@ -71,9 +66,3 @@ def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
     if stage == "pwl":
         return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
     return values
-
-
-def _architecture_inputs(architecture: LanguageModelConfig) -> dict[str, Any]:
-    """Fields that differ from their defaults: a new option of the network keeps the float models trained before it."""
-    fields = dataclasses.fields(architecture)
-    return {field.name: value for field in fields if (value := getattr(architecture, field.name)) != field.default}

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
-from pipelines.report import rows_of
+from pipelines.report import figures_of, rows_of
 
 README = Path(__file__).parents[1] / "README.md"
 _TABLE = re.compile(r"(<!-- (table|bench):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-_COLUMNS = ("stage", "perplexity valid", "test", "size", "us/token", "speed-up", "mismatches")
 
 
 def write_tables(readme: Path, docs: Path) -> None:
@@ -51,10 +50,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _experiment(results: dict[str, Any]) -> str:
     seeds = results["seeds"]
     first = next(iter(seeds.values()))
+    figures = (heading for heading, _ in figures_of(results).values())
+    columns = ("stage", *figures, "size", "us/token", "speed-up", "mismatches")
     trained = ", ".join(f"{stage} {epochs}" for stage, epochs in first["epochs"].items())
     lines = [
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
+        "| " + " | ".join(columns) + " |",
+        "|---" + "|---:" * (len(columns) - 1) + "|",
         *("| " + " | ".join(row) + " |" for row in rows_of(results)),
         "",
         f"Seeds: {', '.join(seeds)}. Epochs: {trained}. Commit {first['commit'][:12]}.",

@@ -25,6 +25,15 @@ _STAGES = {
     "all": "qat",
     "evaluate": "integer",
 }
+# Columns of the table: key in the results -> heading, number format.
+_FIGURES = {
+    "valid_perplexity": ("perplexity valid", ".2f"),
+    "test_perplexity": ("test", ".2f"),
+    "dev_cross_entropy": ("dev nats", ".3f"),
+    "dev_wer": ("dev WER", ".1%"),
+    "test_wer": ("test WER", ".1%"),
+    "test_unseen_speaker_wer": ("unseen WER", ".1%"),
+}
 _EXPLANATION = {
     "float": "float",
     "float_matched": "float, matched",
@@ -51,7 +60,7 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
         "configuration": digest_of(settings),
         "seed": seed,
         "stages": {
-            _STAGES[stage]: {key: manifest["metrics"][key] for key in ("valid_perplexity", "test_perplexity")}
+            _STAGES[stage]: {key: value for key, value in manifest["metrics"].items() if isinstance(value, float)}
             for stage, manifest in manifests.items()
             if stage in _STAGES
         },
@@ -65,28 +74,37 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
     }
 
 
+def figures_of(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The figures of merit that the stages have, in the order of columns: heading and number format by key."""
+    found = {key for stage in results["stages"].values() for key in stage}
+    return {key: column for key, column in _FIGURES.items() if key in found}
+
+
 def table_of(results: dict[str, Any]) -> Table:
-    """One row a stage: perplexity, size, time per token, speed-up, mismatching integers."""
-    title = f"{results['experiment']}, seed {results['seed']}: perplexity (valid, test), size, time, mismatches"
+    """One row a stage: figures of merit, size, time per token, speed-up, mismatching integers."""
+    headings = [heading for heading, _ in figures_of(results).values()]
+    title = f"{results['experiment']}, seed {results['seed']}: {', '.join(headings)}, size, time, mismatches"
     # Narrow enough for 80 columns, which is what logs have.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("stage", no_wrap=True)
-    for column in ("valid", "test", "size", "us/token", "speed-up", "mismatches"):
-        table.add_column(column, justify="right")
-    for row in rows_of(results):
-        table.add_row(*row)
+    short = [heading.removeprefix("perplexity ") for heading in headings]
+    rows = list(rows_of(results))
+    columns = ["stage", *short, "size", "us/token", "speed-up", "mismatches"]
+    # A column that has nothing to say (yet) leaves its room to the others.
+    shown = [k for k in range(1, len(columns)) if k <= len(short) or any(row[k] for row in rows)]
+    for k in shown:
+        table.add_column(columns[k], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row[0], *(row[k] for k in shown))
     return table
 
 
 def rows_of(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The cells of the table: stage, perplexity on valid and test, size, us/token, speed-up, mismatches."""
-    for stage, perplexities in results["stages"].items():
-        yield (
-            _EXPLANATION[stage],
-            f"{perplexities['valid_perplexity']:.2f}",
-            f"{perplexities['test_perplexity']:.2f}",
-            *_deployment_cells(stage, results),
-        )
+    """The cells of the table: stage, figures of merit, size, us/token, speed-up, mismatches."""
+    figures = figures_of(results)
+    for stage, found in results["stages"].items():
+        cells = (f"{found[key]:{form}}" if key in found else "" for key, (_, form) in figures.items())
+        yield (_EXPLANATION[stage], *cells, *_deployment_cells(stage, results))
 
 
 def _deployment_cells(stage: str, results: dict[str, Any]) -> tuple[str, str, str, str]:

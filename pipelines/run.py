@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from irnn.data import load_corpus
+from irnn.data import TextConfig
 from irnn.errors import IrnnError
-from irnn.models.language_model import LanguageModelConfig
 from pipelines import deploy
-from pipelines.config import RunConfig, read_section
+from pipelines.config import RunConfig
 from pipelines.console import console
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import FILE as MANIFEST
@@ -20,8 +19,11 @@ from pipelines.manifest import write_json
 from pipelines.memory import keep_freed_memory
 from pipelines.on_device import board_of
 from pipelines.plan import plan
+from pipelines.problem import Problem
 from pipelines.report import RESULTS, Manifests, results_of, table_of
+from pipelines.speech_problem import SpeechProblem
 from pipelines.stages import Stage, run_stages
+from pipelines.text_problem import TextProblem
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -33,16 +35,16 @@ def run(config: RunConfig) -> dict[str, Any]:
     keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)
     board = board_of(config.target, config.device)
-    corpus = load_corpus(config.data)
-    if "vocabulary_size" in config.model:
-        raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
-    model = {**config.model, "vocabulary_size": len(corpus.vocabulary)}
-    architecture = read_section(LanguageModelConfig, model, "model.")
-    stages = plan(config, corpus, architecture)
+    problem = problem_of(config)
+    if board is not None and not problem.compiled:
+        raise IrnnError("this network's program cannot be compiled for a device yet; use device=local")
+    stages = plan(config, problem)
     manifests = run_stages(stages, config.until)
     results = results_of(config.name, config.seed, stages, manifests)
     console.print(table_of(results))
-    if not deploy.available():
+    if not problem.compiled:
+        console.print("not compiled, not timed: the compiler does not know all operations of this network yet")
+    elif not deploy.available():
         console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
     if config.until is None:
         folder = config.output_dir / config.name / results["digest"]
@@ -51,6 +53,11 @@ def run(config: RunConfig) -> dict[str, Any]:
         if board is not None:
             board.measure(folder)
     return results
+
+
+def problem_of(config: RunConfig) -> Problem:
+    """What the configuration is about; it reads the data."""
+    return (TextProblem if isinstance(config.data, TextConfig) else SpeechProblem)(config)
 
 
 def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: dict[str, Any]) -> None:

@@ -4,39 +4,71 @@ import ast
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from irnn.data import TextConfig
+from irnn.data.augment import AugmentConfig
+from irnn.data.features import FeatureConfig
+from irnn.data.speech import SOURCES as SPEECH_SOURCES
+from irnn.data.speech import speech_config_class
+from irnn.data.speech_config import BatchConfig
 from irnn.data.text import SOURCES as TEXT_SOURCES
+from irnn.data.units import UnitsConfig
+from irnn.decoding import SearchConfig
 from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModelConfig
+from irnn.models.speech import SpeechModelConfig
 from irnn.qat import PwlConfig, QuantConfig
 from irnn.quantizers import ROLE_BITS
 from pipelines import config as config_module
-from pipelines.config import QAT_STAGES, RunConfig, Schedule, read_config, read_section
+from pipelines.config import (
+    QAT_STAGES,
+    RunConfig,
+    Schedule,
+    SpeechEvaluation,
+    TextEvaluation,
+    read_config,
+    read_section,
+)
 from tests.tiny_run import ROOT, composed, tiny_config
 
-GROUPS = ("data", "model", "quant", "pwl", "stages", "logger", "target", "device")
+GROUPS = ("data", "model", "quant", "pwl", "stages", "evaluation", "logger", "target", "device")
+SPEECH_SECTIONS = {"features": FeatureConfig, "units": UnitsConfig, "augment": AugmentConfig, "batches": BatchConfig}
 
 
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-def is_text(option: str) -> bool:
-    return yaml.safe_load((ROOT / "conf" / "data" / f"{option}.yaml").read_text())["source"] in TEXT_SOURCES
+def content(group: str, option: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [(group, option) for group in GROUPS for option in options(group) if group != "data" or is_text(option)],
-)
+def is_speech(group: str, option: str) -> bool:
+    """Whether the option is one of a recognizer; other groups' options serve both kinds."""
+    if group == "data":
+        return content(group, option)["source"] not in TEXT_SOURCES
+    return group in ("model", "evaluation", "stages") and option.startswith("speech")
+
+
+def folder_of(*overrides: str) -> list[str]:
+    """An override that names a folder, for data that lie in one."""
+    return ["data.dir=somewhere"] if "dir" in composed(*overrides).data else []
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_of_every_group_is_accepted(group: str, option: str) -> None:
-    config = read_config(composed(f"{group}={option}", "++data.dir=somewhere"))
+    speech = is_speech(group, option)
+    overrides = ["experiment=synthetic_speech"] * speech + [f"{group}={option}"]
+    config = read_config(composed(*overrides, *folder_of(*overrides)))
     assert isinstance(config, RunConfig)
-    read_section(LanguageModelConfig, {**config.model, "vocabulary_size": 100}, "model.")
+    if speech:
+        read_section(SpeechModelConfig, {**config.model, "vocabulary_size": 100, "feature_size": 40}, "model.")
+    else:
+        read_section(LanguageModelConfig, {**config.model, "vocabulary_size": 100}, "model.")
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -44,21 +76,32 @@ def test_every_experiment_names_its_command_and_itself(experiment: str) -> None:
     text = (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text()
     assert text.startswith("# @package _global_\n# ")
     assert f"#   python run.py experiment={experiment}" in text
-    config = read_config(composed(f"experiment={experiment}", "++data.dir=somewhere"))
-    assert config.name == experiment
+    chosen = f"experiment={experiment}"
+    assert read_config(composed(chosen, *folder_of(chosen))).name == experiment
 
 
 def test_yaml_files_set_every_field_and_nothing_else() -> None:
-    def keys(group: str, option: str) -> set[str]:
-        return set(yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text()))
+    def keys(group: str, speech: bool = False) -> list[set[str]]:
+        return [set(content(group, option)) for option in options(group) if is_speech(group, option) == speech]
 
     def fields(cls: type) -> set[str]:
         return {field.name for field in dataclasses.fields(cls)}
 
-    assert keys("quant", "int8") == fields(QuantConfig)
-    assert keys("model", "lstm") == keys("model", "ln_lstm") == fields(LanguageModelConfig) - {"vocabulary_size"}
-    assert all(keys("pwl", option) == fields(PwlConfig) for option in options("pwl"))
-    assert set().union(*(keys("data", option) for option in options("data") if is_text(option))) == fields(TextConfig)
+    assert set(content("quant", "int8")) == fields(QuantConfig)
+    assert all(found == fields(PwlConfig) for found in keys("pwl"))
+    assert all(found == fields(LanguageModelConfig) - {"vocabulary_size"} for found in keys("model"))
+    sizes = {"vocabulary_size", "feature_size"}
+    assert all(found == fields(SpeechModelConfig) - sizes for found in keys("model", True))
+    assert set().union(*keys("data")) == fields(TextConfig)
+    for option in options("data"):
+        if is_speech("data", option):
+            found = content("data", option)
+            assert set(found) == fields(speech_config_class(found["source"]))
+            for key, cls in SPEECH_SECTIONS.items():
+                assert set(found[key]) == fields(cls), f"{option}: {key}"
+    assert keys("evaluation") == [fields(TextEvaluation)]
+    assert keys("evaluation", True) == [fields(SpeechEvaluation)]
+    assert set(content("evaluation", "speech")["search"]) == fields(SearchConfig) - {"lm_weight"}
     top = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
     assert {*top, *GROUPS} - {"defaults", "hydra"} == fields(RunConfig)
 
@@ -69,11 +112,13 @@ def test_every_key_is_read_by_some_code() -> None:
         for path in (ROOT / package).rglob("*.py"):
             nodes = ast.walk(ast.parse(path.read_text()))
             read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    classes = [cls for cls in vars(config_module).values() if dataclasses.is_dataclass(cls)]
-    assert {RunConfig, TextConfig, QuantConfig, PwlConfig} <= set(classes)
-    names = {field.name for cls in [*classes, LanguageModelConfig] for field in dataclasses.fields(cls)}
-    # Bits are read by role, schedules by stage: both through one getattr.
-    assert names - read - set(ROLE_BITS) - {"float", *QAT_STAGES} == set()
+    classes = {cls for cls in vars(config_module).values() if dataclasses.is_dataclass(cls)}
+    assert {RunConfig, TextConfig, SearchConfig, QuantConfig, PwlConfig} <= classes
+    classes |= {LanguageModelConfig, SpeechModelConfig, *SPEECH_SECTIONS.values()}
+    classes |= {cls for cls, _ in SPEECH_SOURCES.values()}
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    # Bits are read by role, schedules by stage, folders by split: all through one getattr.
+    assert names - read - set(ROLE_BITS) - {"float", *QAT_STAGES} - {"train", "dev", "test"} == set()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +144,24 @@ def test_every_key_is_read_by_some_code() -> None:
 def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
     with pytest.raises(IrnnError, match=message) as caught:
         read_config(composed("experiment=quickstart", override))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.source=radio", r"data\.source='radio' is unknown; allowed: synthetic_speech, digits, librispeech"),
+        ("+data.batch_size=20", r"data\.batch_size is no key of the configuration; allowed: source"),
+        ("data.features.sample_rate=high", r"data\.features\.sample_rate='high' has the wrong type; wanted: int"),
+        ("data.batches.max_frames=0", r"data\.batches\.max_frames=0 must be at least 1"),
+        ("evaluation.search.beam=0", r"search\.beam=0 must be at least 1"),
+        ("evaluation.interpreter_utterances=0", r"evaluation\.interpreter_utterances=0 must be greater than 0"),
+        ("evaluation=text", r"evaluation\.interpreter_tokens is no key of the configuration"),
+    ],
+)
+def test_wrong_values_of_a_recognizer_are_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(IrnnError, match=message) as caught:
+        read_config(composed("experiment=synthetic_speech", override))
     assert "\n" not in str(caught.value)
 
 

@@ -12,14 +12,12 @@ import pytest
 import torch
 
 import irnn
-from irnn.data import load_corpus
 from irnn.errors import IrnnError
-from irnn.models.language_model import LanguageModelConfig
 from pipelines import deploy
 from pipelines.checkpoints import load_weights
 from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.plan import plan
-from pipelines.run import run
+from pipelines.run import problem_of, run
 from pipelines.stages import Stage
 from tests.tiny_run import ROOT, WORDS, tiny_config, tiny_overrides
 
@@ -32,9 +30,7 @@ def one_thread() -> object:
 
 
 def stages_of(config: RunConfig) -> dict[str, Stage]:
-    corpus = load_corpus(config.data)
-    architecture = LanguageModelConfig(vocabulary_size=len(corpus.vocabulary), **config.model)
-    return {stage.name: stage for stage in plan(config, corpus, architecture)}
+    return {stage.name: stage for stage in plan(config, problem_of(config))}
 
 
 # Runs in a process of its own: kills itself with SIGKILL as soon as the named stage has written its n-th checkpoint.
@@ -162,6 +158,11 @@ def test_digests_share_what_does_not_depend_on_a_setting(tmp_path: Path) -> None
     assert changed("quant.cell=12") == changed("pwl.pieces=4") == quantized
     assert changed("stages.all.lr=0.1") == after_float - {"pwl", "weights", "activations"}
     assert changed("evaluation.interpreter_tokens=30") == {"evaluate"}
+
+
+def test_an_unchanged_setting_keeps_the_trainings_made_before(tmp_path: Path) -> None:
+    """Hours of training lie in folders of these names: a change of this digest throws them away."""
+    assert stages_of(tiny_config(tmp_path))["float"].digest == "43b8d55d4a35"
 
 
 def test_a_diverging_training_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Language models: perplexity of the next word in running text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irnn.data import TextBatches, load_corpus
+from irnn.errors import IrnnError
+from irnn.metrics import stream_chunks, stream_cross_entropy
+from irnn.models.language_model import LanguageModel, LanguageModelConfig
+from irnn.program import Program
+from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.language_model_task import LanguageModelTask
+from pipelines.problem import Score, TaskSettings
+
+VOCABULARY = "vocabulary.json"
+
+# Batches of the training stream that give the quantization sites their first ranges.
+_CALIBRATION_BATCHES = 20
+_CHUNK = 256
+
+# (ids [1, time] int64, state or None) -> (int32 logits [1, time, vocabulary], state)
+IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
+
+
+class TextProblem:
+    """A corpus of text and a language model; see `pipelines.problem.Problem`."""
+
+    compiled = True
+
+    def __init__(self, config: RunConfig) -> None:
+        self.data = config.data
+        self.corpus = load_corpus(config.data)
+        if "vocabulary_size" in config.model:
+            raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
+        model = {**config.model, "vocabulary_size": len(self.corpus.vocabulary)}
+        self.architecture = read_section(LanguageModelConfig, model, "model.")
+        self.tokens = config.evaluation.interpreter_tokens
+        self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
+        self.batching = {"batch_size": self.data.batch_size, "steps": self.data.steps}
+        self.evaluation = {"tokens": self.tokens}
+
+    def build(self) -> LanguageModel:
+        """See `Problem`."""
+        return LanguageModel(self.architecture)
+
+    def calibration(self) -> Iterable[Tensor]:
+        """See `Problem`."""
+        eos = self.corpus.vocabulary.eos
+        batches = TextBatches(self.corpus.train, eos, self.data.batch_size, self.data.steps)
+        return (ids for ids, _ in islice(batches, _CALIBRATION_BATCHES))
+
+    def task(self, model: LanguageModel, settings: TaskSettings) -> LanguageModelTask:
+        """See `Problem`."""
+        return LanguageModelTask(model, settings, self.corpus, self.data)
+
+    @torch.no_grad()
+    def score(self, model: LanguageModel, folder: Path) -> Score:
+        """Perplexity of every token of the streams, at batch 1 with carried state."""
+        return Score(self._perplexities(lambda ids, state: model(torch.from_numpy(ids), state), 1.0))
+
+    def metadata(self) -> dict[str, Any]:
+        """See `Problem`."""
+        return {}
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """See `Problem`."""
+        self.corpus.vocabulary.save(folder / VOCABULARY)
+
+    def evaluate(self, program: Program, model: LanguageModel, runner: Any | None, folder: Path) -> Score:
+        """QAT, interpreter and TVM are compared on the first tokens of both splits; all tokens are scored."""
+        parts = [self.corpus.valid[: self.tokens], self.corpus.test[: self.tokens]]
+        eos = self.corpus.vocabulary.eos
+
+        def qat_run(ids: np.ndarray, state: Any) -> tuple[Any, dict[str, Any]]:
+            return model.frozen().run(torch.from_numpy(ids), state)
+
+        mismatches = {"interpreter_vs_qat": mismatch(program.run, qat_run, parts, eos), "tvm_vs_interpreter": None}
+        run: IntegerRun = program.run
+        if runner is not None:
+            run = runner.run
+            mismatches["tvm_vs_interpreter"] = mismatch(run, program.run, parts, eos)
+        return Score({"mismatches": mismatches, **self._perplexities(run, program.logits_scale)})
+
+    def _perplexities(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]], scale: float) -> dict[str, float]:
+        metrics = {}
+        for split in ("valid", "test"):
+            tokens = getattr(self.corpus, split)
+            nats, count = stream_cross_entropy(run, tokens, self.corpus.vocabulary.eos, scale=scale)
+            metrics[f"{split}_perplexity"] = math.exp(nats / count)
+        return metrics
+
+
+def mismatch(first: IntegerRun, second: IntegerRun, streams: Iterable[np.ndarray], eos: int) -> dict[str, int]:
+    """Integers that differ between two executors, over all logits and the states after each chunk.
+
+    Each carries its own state along, so a difference that only a state holds comes to light later at the latest.
+    """
+    count = compared = 0
+    for stream in streams:
+        states: list[Any] = [None, None]
+        for ids, _ in stream_chunks(stream, eos, _CHUNK):
+            pair = []
+            for index, run in enumerate((first, second)):
+                logits, states[index] = run(ids, states[index])
+                pair.append([np.asarray(logits), *(np.asarray(states[index][name]) for name in sorted(states[index]))])
+            for a, b in zip(*pair, strict=True):
+                count += int(np.count_nonzero(a != b))
+                compared += a.size
+    return {"count": count, "compared": compared}
