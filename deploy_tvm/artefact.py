@@ -26,7 +26,7 @@ from deploy_tvm.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.storage import program_hash
+from irnn.storage import PROGRAM_FILE, load, program_hash
 
 FORMAT_VERSION = 1
 MANIFEST, PROGRAM, OBJECTS = "manifest.json", "program", "objects"
@@ -60,7 +60,7 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
         }
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         scratch.chmod(0o755)
-        _replace(scratch, folder)
+        replace(scratch, folder)
     except OSError as error:
         raise IrnnError(f"cannot write the artefact {folder}: {error.strerror or error}") from None
     finally:
@@ -100,6 +100,17 @@ def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
     if run_here:
         _check_machine(folder, machine, features)
     return manifest
+
+
+def open_program(folder: Path, kind: str) -> Program:
+    """The program of ``kind`` in a folder that holds one, or in an artefact, for whatever target it was built."""
+    if not (folder / PROGRAM_FILE).exists():
+        read_manifest(folder, run_here=False)
+        folder = folder / PROGRAM
+    program = load(folder)
+    if program.kind != kind:
+        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
+    return program
 
 
 def _check_machine(folder: Path, made_for: str, features: list[str]) -> None:
@@ -148,7 +159,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replace(source: Path, folder: Path) -> None:
+def replace(source: Path, folder: Path) -> None:
     """Put ``source`` in the place of ``folder``; the old one goes only when the new one stands."""
     if not folder.exists():
         os.rename(source, folder)

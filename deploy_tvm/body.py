@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm import float_ops
+from deploy_tvm import attention, float_ops
+from deploy_tvm.attention import Memory
 from deploy_tvm.emitter import Emitter, Expr, as_index, load
 from deploy_tvm.kernels import Kernels
 from deploy_tvm.rows import (
@@ -22,6 +25,7 @@ from deploy_tvm.rows import (
     part,
     pwl_fits_int32,
     segments,
+    whole_registers,
 )
 from irnn import fixed_point
 from irnn.errors import IrnnError
@@ -69,11 +73,17 @@ class Body:
         self.turn: Expr = as_index(0)
         # Products that may have been made before their turn: accumulators, and whether they have.
         self.early: dict[str, tuple[tirx.Buffer, Expr]] = {}
+        # What an attention looks at, inside of a loop: memories of the present sequence, and how long they are.
+        self.memories: dict[str, Memory] = {}
+        self.lengths: dict[str, Expr] = {}
 
-    def bring(self, name: str, buffer: tirx.Buffer, *leading: Expr) -> None:
-        """Declare that value ``name`` lies in ``buffer`` at the indices ``leading``."""
+    def bring(self, name: str, buffer: tirx.Buffer, *leading: Expr, size: Expr | None = None) -> None:
+        """Declare that value ``name`` lies in ``buffer`` at the indices ``leading``.
+
+        size: of a row that has as many elements as a memory has places.
+        """
         value = self.program.values[name]
-        self.rows[name] = buffer_row(buffer, value.shape[0], value.dtype, *leading)
+        self.rows[name] = buffer_row(buffer, math.prod(value.shape) if size is None else size, value.dtype, *leading)
         self.stored.add(name)
 
     def run(self, nodes: Iterable[Node]) -> None:
@@ -81,9 +91,15 @@ class Body:
         for node in nodes:
             if node.op in ("linear", "mad_norm", "layer_norm"):
                 self.materialize(node.inputs)
-            self.rows[node.output] = self.matvec(node) if node.op == "linear" else self.row(node)
             if node.op == "linear":
+                self.rows[node.output] = self.matvec(node)
                 self.stored.add(node.output)
+            elif node.op == "attention_weights":
+                self.materialize(node.inputs[:1])
+                self.rows[node.output] = attention.weights(self, node)
+                self.stored.add(node.output)
+            else:
+                self.rows[node.output] = self.row(node)
 
     def materialize(self, names: Iterable[str]) -> None:
         """Put values into scratch memory."""
@@ -100,15 +116,17 @@ class Body:
 
     def store(self, places: dict[str, Callable[[Expr, Expr], None]]) -> None:
         """Evaluate values, those of one size in one loop; ``places[name](index, register)`` stores a register."""
-        by_size: dict[int, list[str]] = {}
+        by_size: dict[Any, list[str]] = {}
         for name in places:
-            by_size.setdefault(self.rows[name].size, []).append(name)
+            size = self.rows[name].size
+            by_size.setdefault(size if isinstance(size, int) else str(size), []).append(name)
         for names in by_size.values():
             breaks = frozenset().union(*(self.rows[name].breaks for name in names))
             size = self.rows[names[0]].size
             # In ascending order: a register that reaches past its segment is overwritten by the next one.
             for start, stop in segments(Row(size, "", lambda block, at: None, breaks)):
-                with self.emitter.loop(-(-(stop - start) // self.ops.lanes)) as i:
+                whole, rest = whole_registers(start, stop, self.ops.lanes)
+                with self.emitter.loop(whole + bool(rest)) as i:
                     block = Block(self.emitter, i * self.ops.lanes, self.ops.lanes)
                     registers = [block.at(self.rows[name], start) for name in names]
                     for name, register in zip(names, registers, strict=True):
@@ -182,8 +200,14 @@ class Body:
             start + wanted.size,
         )
 
+    def factor(self, node: Node, term: int) -> tuple[Row, Row]:
+        """Multiplier and shift of one term of a sum."""
+        return self.constant(node.tensors[f"multiplier_{term}"]), self.constant(node.tensors[f"shift_{term}"])
+
     def row(self, node: Node) -> Row:
         """The output of an operation, as a function of its inputs' elements."""
+        if node.op == "attention_context":
+            return attention.context(self, node)
         x = [self.rows[name] for name in node.inputs]
         a, dtype = node.attributes, self.program.values[node.output].dtype
         match node.op:
@@ -197,28 +221,29 @@ class Body:
             return float_ops.row(node.op, x)
         match node.op:
             case "requantize":
-                terms = [
-                    (v, self.constant(node.tensors[f"multiplier_{k}"]), self.constant(node.tensors[f"shift_{k}"]))
-                    for k, v in enumerate(x)
-                ]
+                terms = [(v, *self.factor(node, k)) for k, v in enumerate(x)]
                 return self.ops.requantize(terms, a["zero_point"], a["low"], a["high"], dtype)
             case "add":
                 return fixed_point.add(self.ops, x[0], x[1], a["low"], a["high"], dtype)
             case "multiply":
                 return fixed_point.multiply(self.ops, x[0], x[1], a["zero_point_a"], a["zero_point_b"])
             case "pwl":
-                return self.pwl(node, x[0], dtype)
+                return self.pwl(node, x[0], a["shift"], a["low"], a["high"], dtype)
+            case "residual":
+                pairs = zip(x, a["zero_points"], strict=True)
+                terms = [(v, zero, *self.factor(node, k)) for k, (v, zero) in enumerate(pairs)]
+                return fixed_point.residual(self.ops, terms, a["zero_point"], a["low"], a["high"], dtype)
         raise IrnnError(f"unknown operation {node.op!r} in a program of kind {self.program.kind!r}")
 
-    def pwl(self, node: Node, x: Row, dtype: str) -> Row:
+    def pwl(self, node: Node, x: Row, shift: int, low: int, high: int, dtype: str) -> Row:
+        """``fixed_point.pwl`` by the table of ``node``, in 32 bits where they suffice."""
         knots, slopes, intercepts = (
             self.program.tensors[node.tensors[role]].data.astype(np.int64) for role in ("knots", "slopes", "intercepts")
         )
-        a = node.attributes
         limits = np.iinfo(x.dtype)
-        narrow = pwl_fits_int32(knots, slopes, intercepts, a["shift"], int(limits.min), int(limits.max))
+        narrow = pwl_fits_int32(knots, slopes, intercepts, shift, int(limits.min), int(limits.max))
         ops = NarrowOps(self.ops) if narrow else self.ops
-        return fixed_point.pwl(ops, x, knots, slopes, intercepts, a["shift"], a["low"], a["high"], dtype)
+        return fixed_point.pwl(ops, x, knots, slopes, intercepts, shift, low, high, dtype)
 
     def norm(self, node: Node, x: Row) -> Row:
         a, groups = node.attributes, node.attributes["groups"]

@@ -11,6 +11,7 @@ from deploy_tvm.rows import Row, RowOps, combine, number
 from irnn.errors import IrnnError
 
 F32 = "float32"
+LOWEST = -3.0e38
 
 
 def row(op: str, x: list[Row]) -> Row:
@@ -20,6 +21,8 @@ def row(op: str, x: list[Row]) -> Row:
             return x[0] + x[1]
         case "multiply":
             return x[0] * x[1]
+        case "relu":
+            return combine(F32, lambda v: tirx.Max(v, constant(0.0, F32, lanes_of(v))), x[0])
         case "sigmoid":
             return combine(F32, sigmoid, x[0])
         case "tanh":

@@ -45,14 +45,18 @@ class Block:
 
 
 class Row:
-    """A lazy vector.  ``size`` None: one number for all elements.
+    """A lazy vector.  ``size`` None: one number for all elements; a size that only a call knows is an expression.
 
     ``function(block, start)`` gives the expression; ``breaks`` are the elements at which the expression changes its
     form (joints of a concatenation, groups of a norm), so that no register may lie across one.
     """
 
     def __init__(
-        self, size: int | None, dtype: str, function: Callable[[Block, int], Expr], breaks: frozenset[int] = frozenset()
+        self,
+        size: int | Expr | None,
+        dtype: str,
+        function: Callable[[Block, int], Expr],
+        breaks: frozenset[int] = frozenset(),
     ) -> None:
         self.size, self.dtype, self.function, self.breaks = size, dtype, function, breaks
 
@@ -99,9 +103,12 @@ def scalar(value: Expr) -> Row:
     return Row(None, dtype, lambda block, start: cast(value, dtype, block.lanes))
 
 
-def buffer_row(buffer: tirx.Buffer, size: int, dtype: str, *leading: Expr) -> Row:
-    """The last axis of a buffer at the indices ``leading``; the buffer has ``SLACK`` elements to spare at its end."""
-    return Row(size, dtype, lambda block, start: load(buffer, block.lanes, *leading, block.index + start))
+def buffer_row(buffer: tirx.Buffer, size: int | Expr, dtype: str, *leading: Expr, first: Expr = 0) -> Row:
+    """The last axis of a buffer from element ``first`` on, at the indices ``leading``.
+
+    The buffer has ``SLACK`` elements to spare at its end.
+    """
+    return Row(size, dtype, lambda block, start: load(buffer, block.lanes, *leading, block.index + (first + start)))
 
 
 def known_row(values: np.ndarray, buffer: tirx.Buffer | None, dtype: str) -> Row:
@@ -109,6 +116,17 @@ def known_row(values: np.ndarray, buffer: tirx.Buffer | None, dtype: str) -> Row
     if buffer is None:
         return number(int(values.flat[0]), dtype)
     return buffer_row(buffer, values.size, dtype)
+
+
+def below(length: Expr, size: Expr) -> Row:
+    """Whether an element's index is below ``length`` (int64): a condition for ``where``."""
+
+    def function(block: Block, start: int) -> Expr:
+        first = block.index + start
+        index = first if block.lanes == 1 else tirx.Ramp(first, as_index(1), block.lanes)
+        return index < cast(length, "int64", block.lanes)
+
+    return Row(size, "bool", function)
 
 
 def part(row: Row, start: int, stop: int) -> Row:
@@ -139,12 +157,22 @@ def segments(row: Row) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def first_lanes(value: Expr, count: int) -> Expr:
-    """``value`` with zeros from lane ``count`` on."""
+def whole_registers(start: int, stop: int | Expr, lanes: int) -> tuple[int | Expr, int]:
+    """(whole registers, elements left over) between two elements.
+
+    A row whose size only a call knows is counted in whole registers: its last one holds what a reduction may read.
+    """
+    if isinstance(stop, int):
+        return divmod(stop - start, lanes)
+    return tirx.floordiv(stop - start + (lanes - 1), as_index(lanes)), 0
+
+
+def first_lanes(value: Expr, count: int, other: int = 0) -> Expr:
+    """``value`` with ``other`` from lane ``count`` on."""
     lanes = lanes_of(value)
     inside = constant_vector([int(k < count) for k in range(lanes)], "int32") >= constant(1, "int32", lanes)
-    zero = tirx.Cast(value.ty, constant(0, "int32", lanes))
-    return tirx.Select(inside, value, zero)
+    rest = tirx.Cast(value.ty, constant(other, "int32", lanes))
+    return tirx.Select(inside, value, rest)
 
 
 class RowOps:
@@ -207,23 +235,41 @@ class RowOps:
         """``fixed_point.requantize``."""
         return fixed_point.requantize(self, terms, zero_point, low, high, dtype)
 
+    def where(self, condition: Row, a: Row, b: Row) -> Row:
+        """``a`` where the condition (see :func:`below`) holds, else ``b``."""
+        size = next((row.size for row in (condition, a, b) if row.size is not None), None)
+
+        def function(block: Block, start: int) -> Expr:
+            # The condition is no number: it is evaluated in its place.
+            return tirx.Select(condition.function(block, start), block.at(a, start), block.at(b, start))
+
+        return Row(size, a.dtype, function, condition.breaks | a.breaks | b.breaks)
+
     def row_sum(self, x: Row) -> Row:
         """The sum of a row, computed here and now."""
+        return self._reduced(x, 0, lambda a, b: a + b)
+
+    def row_max(self, x: Row) -> Row:
+        """The largest element of a row, computed here and now."""
+        lowest = int(np.iinfo(x.dtype).min) if x.dtype.startswith("int") else int(np.finfo(x.dtype).min)
+        return self._reduced(x, lowest, tirx.Max)
+
+    def _reduced(self, x: Row, neutral: int, operation: Callable[[Expr, Expr], Expr]) -> Row:
         emitter, lanes = self.emitter, self.lanes
         partial = emitter.alloc((lanes,), x.dtype, "partial")
-        emitter.store(partial, constant(0, x.dtype, lanes), 0)
+        emitter.store(partial, constant(neutral, x.dtype, lanes), 0)
         for start, stop in segments(x):
-            whole, rest = divmod(stop - start, lanes)
-            if whole:
+            whole, rest = whole_registers(start, stop, lanes)
+            if not isinstance(whole, int) or whole:
                 with emitter.loop(whole) as i:
                     value = Block(emitter, i * lanes, lanes).at(x, start)
-                    emitter.store(partial, load(partial, lanes, 0) + value, 0)
+                    emitter.store(partial, operation(load(partial, lanes, 0), value), 0)
             if rest:
                 value = Block(emitter, whole * lanes, lanes).at(x, start)
-                emitter.store(partial, load(partial, lanes, 0) + first_lanes(value, rest), 0)
+                emitter.store(partial, operation(load(partial, lanes, 0), first_lanes(value, rest, neutral)), 0)
         total = load(partial, 1, 0)
         for k in range(1, lanes):
-            total = total + load(partial, 1, k)
+            total = operation(total, load(partial, 1, k))
         return scalar(emitter.hold(total))
 
     def floor_div(self, a: Row, b: Row) -> Row:

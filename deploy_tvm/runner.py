@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from deploy_tvm.artefact import PROGRAM, read_manifest
 from deploy_tvm.lower import CONSTANTS, KERNEL
 from irnn import storage
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Inputs, Program, States, Value
 
 
 def load(folder: Any) -> Runner:
@@ -37,7 +37,8 @@ def load(folder: Any) -> Runner:
 class Runner:
     """A compiled program, bound to its library.
 
-    ``run`` and ``step`` have the meaning, shapes, dtypes and errors of :class:`irnn.program.Program`'s.
+    ``run``, ``step``, ``run_all`` and ``step_all`` have the meaning, shapes, dtypes and errors of
+    :class:`irnn.program.Program`'s.
     """
 
     def __init__(
@@ -45,13 +46,10 @@ class Runner:
     ) -> None:
         self.program, self.manifest = program, manifest
         self._kernel, self._constants = kernel, constants
-        ((self._input, self._value),) = program.inputs.items()
-        self._dtype = np.dtype(self._value.dtype)
-        limits = None if self._dtype.kind == "f" else np.iinfo(self._dtype)
-        self._any_value_is_allowed = limits is None or (self._value.low, self._value.high) == (limits.min, limits.max)
+        self._inputs = [_Input(name, value) for name, value in program.inputs.items()]
         self._states = [(name, np.dtype(state.dtype), state.shape) for name, state in program.states.items()]
-        output = program.values[program.outputs[0]]
-        self._output = (output.shape, np.dtype(output.dtype))
+        values = [program.values[name] for name in program.outputs]
+        self._outputs = [(np.dtype(v.dtype), [axis.partition("/") for axis in v.axes], v.shape) for v in values]
 
     @property
     def program_hash(self) -> str:
@@ -65,63 +63,79 @@ class Runner:
 
     @property
     def output_scale(self) -> float:
-        """Real value of one step of the output; 1 for a float program."""
+        """Real value of one step of the (first) output; 1 for a float program."""
         return 1.0 if self.program.kind == "float" else self.program.logits_scale
 
     @property
     def token_count(self) -> int:
         """Token ids run from 0 to this number, exclusive."""
-        if self._value.shape or self._value.high is None:
-            raise IrnnError(f"input {self._input} takes features, not token ids")
-        return self._value.high + 1
+        first = self._inputs[0]
+        if first.value.shape or first.value.high is None:
+            raise IrnnError(f"input {first.name} takes features, not token ids")
+        return first.value.high + 1
 
-    def initial_state(self, batch: int) -> dict[str, np.ndarray]:
+    def initial_state(self, batch: int) -> States:
         """The state before the first step: name -> array ``[batch, *shape]``."""
         return self.program.initial_state(batch)
 
-    def run(
-        self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Inputs ``[batch, time, *shape]`` -> (output ``[batch, time, ...]``, the state after the last step).
+    def run(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """Inputs ``[batch, time, *shape]`` -> (first output ``[batch, time, ...]``, the state after the last step).
 
         Memory grows with time: stream long sequences in chunks and carry the state.
         """
-        inputs = self._check_inputs(inputs)
-        batch, time = inputs.shape[:2]
-        before = self._check_state(state, batch)
-        shape, dtype = self._output
-        output = np.empty((batch, time, *shape), dtype)
+        outputs, state = self.run_all(inputs, state)
+        return outputs[0], state
+
+    def run_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`run`, with every output, in the order of the program's."""
+        arrays, sizes = self._checked_inputs(inputs)
+        batch = sizes["batch"]
+        before = self._checked_state(state, batch)
+        outputs = [
+            np.empty((batch, *(-(-sizes[name] // int(factor or 1)) for name, _, factor in axes), *shape), dtype)
+            for dtype, axes, shape in self._outputs
+        ]
         after = {name: np.empty((batch, *shape), dtype) for name, dtype, shape in self._states}
-        self._kernel(inputs, *before, *self._constants, output, *after.values())
-        return output, after
+        self._kernel(*arrays, *before, *self._constants, *outputs, *after.values())
+        return outputs, after
 
-    def step(
-        self, inputs: np.ndarray, state: dict[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """One time step: inputs ``[batch, *shape]`` -> (output ``[batch, ...]``, next state)."""
-        output, state = self.run(np.asarray(inputs)[:, None], state)
-        return output[:, 0], state
+    def step(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """One time step: sequences without their time axis -> (first output ``[batch, ...]``, next state)."""
+        outputs, state = self.step_all(inputs, state)
+        return outputs[0], state
 
-    def _check_inputs(self, inputs: np.ndarray) -> np.ndarray:
-        value = self._value
-        inputs = np.asarray(inputs)
-        if inputs.ndim < 2 or inputs.shape[2:] != value.shape or inputs.shape[0] == 0:
-            wanted = "".join(f", {n}" for n in value.shape)
-            raise IrnnError(
-                f"input {self._input} has shape {inputs.shape}; it takes [batch, time{wanted}], batch 1 or more"
-            )
-        if inputs.dtype == self._dtype and self._any_value_is_allowed:
-            return np.ascontiguousarray(inputs)
-        if inputs.dtype.kind not in ("iu" if self._dtype.kind in "iu" else "fiu"):
-            raise IrnnError(f"input {self._input} is {inputs.dtype}; it takes {value.dtype}")
-        if value.low is not None and inputs.size:
-            low, high = (inputs.item(),) * 2 if inputs.size == 1 else (int(inputs.min()), int(inputs.max()))
-            if low < value.low or high > value.high:
-                worst = low if low < value.low else high
-                raise IrnnError(f"input {self._input} holds {worst}; allowed are {value.low} to {value.high}")
-        return np.ascontiguousarray(inputs, self._dtype)
+    def step_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`step`, with every output."""
+        if isinstance(inputs, Mapping):
+            walked = {i.name for i in self._inputs if "time" in i.value.axes}
+            inputs = {name: np.asarray(x)[:, None] if name in walked else x for name, x in inputs.items()}
+        else:
+            inputs = np.asarray(inputs)[:, None]
+        outputs, state = self.run_all(inputs, state)
+        return [output[:, 0] for output in outputs], state
 
-    def _check_state(self, state: dict[str, np.ndarray] | None, batch: int) -> list[Any]:
+    def _checked_inputs(self, inputs: Inputs) -> tuple[list[np.ndarray], dict[str, int]]:
+        """(arrays for the kernel, the sizes of the batch and of the axes)."""
+        if not isinstance(inputs, Mapping):
+            inputs = {self._inputs[0].name: inputs}
+        if inputs.keys() != self.program.inputs.keys():
+            raise IrnnError(f"inputs {sorted(inputs)} do not match the program's {sorted(self.program.inputs)}")
+        arrays, sizes = [], {}
+        for expected in self._inputs:
+            array = expected.checked(inputs[expected.name])
+            arrays.append(array)
+            for axis, size in zip(expected.axes, array.shape, strict=False):
+                if sizes.setdefault(axis, size) != size:
+                    raise IrnnError(f"input {expected.name} has {size} along {axis}, another input has {sizes[axis]}")
+        for expected, array in zip(self._inputs, arrays, strict=True):
+            counted = expected.value.counts
+            if counted is not None and int(array.max()) > sizes[counted]:
+                raise IrnnError(
+                    f"input {expected.name} holds {int(array.max())}; there are only {sizes[counted]} along {counted}"
+                )
+        return arrays, sizes
+
+    def _checked_state(self, state: States | None, batch: int) -> list[np.ndarray]:
         if state is None:
             state = self.initial_state(batch)
         if state.keys() != self.program.states.keys():
@@ -133,3 +147,32 @@ class Runner:
                 raise IrnnError(f"state {name} is {array.dtype} {array.shape}; it takes {dtype} {(batch, *shape)}")
             arguments.append(np.ascontiguousarray(array))
         return arguments
+
+
+class _Input:
+    """One input: what it takes, and the check that an array is that."""
+
+    def __init__(self, name: str, value: Value) -> None:
+        self.name, self.value = name, value
+        self.axes = ("batch", *value.axes)
+        self._dtype = np.dtype(value.dtype)
+        limits = None if self._dtype.kind == "f" else np.iinfo(self._dtype)
+        self._any_value_is_allowed = limits is None or (value.low, value.high) == (limits.min, limits.max)
+
+    def checked(self, given: Any) -> np.ndarray:
+        """``given`` as an array of the input's dtype, without gaps; an ``IrnnError`` where it is none."""
+        value, array = self.value, np.asarray(given)
+        leading = len(self.axes)
+        if array.ndim != leading + len(value.shape) or array.shape[leading:] != value.shape or array.shape[0] == 0:
+            wanted = ", ".join([*self.axes, *map(str, value.shape)])
+            raise IrnnError(f"input {self.name} has shape {array.shape}; it takes [{wanted}], batch 1 or more")
+        if array.dtype == self._dtype and self._any_value_is_allowed:
+            return np.ascontiguousarray(array)
+        if array.dtype.kind not in ("iu" if self._dtype.kind in "iu" else "fiu"):
+            raise IrnnError(f"input {self.name} is {array.dtype}; it takes {value.dtype}")
+        if value.low is not None and array.size:
+            low, high = (array.item(),) * 2 if array.size == 1 else (int(array.min()), int(array.max()))
+            if low < value.low or high > value.high:
+                worst = low if low < value.low else high
+                raise IrnnError(f"input {self.name} holds {worst}; allowed are {value.low} to {value.high}")
+        return np.ascontiguousarray(array, self._dtype)

@@ -232,16 +232,32 @@ def attention_context(
 ) -> Array:
     """``sum(e_t v'_t) / sum(e_t)``, requantized.
 
-    weights uint16 ``[..., 1, places]``, values int8 ``[..., size, places]`` -> ``[..., size, 1]``.  One reciprocal
-    ``R = 2**48 // sum(e)`` serves all elements; the mean is ``(sum(e v') R + 2**31) >> 32``.
+    weights uint16 ``[..., 1, places]``, values int8 ``[..., size, places]`` -> ``[..., size, 1]``.
     """
     e_i64 = ops.to(weights, "int64")
     centred_i64 = ops.to(values, "int64") - ops.to(zero_point_values, "int64")
-    total_i64 = ops.row_sum(e_i64)
+    sums_i64, total_i64 = ops.row_sum(e_i64 * centred_i64), ops.row_sum(e_i64)
+    return weighted_mean(ops, sums_i64, total_i64, multiplier, shift, zero_point, low, high, dtype)
+
+
+def weighted_mean(
+    ops: Any,
+    sums: Array,
+    total: Array,
+    multiplier: Array,
+    shift: Array,
+    zero_point: int,
+    low: int,
+    high: int,
+    dtype: str,
+) -> Array:
+    """``sums / total``, requantized: what attention makes of ``sum(e_t v'_t)`` and ``sum(e_t)``, both int64.
+
+    One reciprocal ``R = 2**48 // total`` serves all elements; the mean is ``(sums R + 2**31) >> 32``.
+    """
     reciprocal_i64 = ops.floor_div(
-        ops.to(1 << ATTENTION_RECIPROCAL_BITS, "int64"), ops.clip(total_i64, 1, 1 << ATTENTION_RECIPROCAL_BITS)
+        ops.to(1 << ATTENTION_RECIPROCAL_BITS, "int64"), ops.clip(total, 1, 1 << ATTENTION_RECIPROCAL_BITS)
     )
     drop = ATTENTION_RECIPROCAL_BITS - ATTENTION_FRACTION_BITS
-    product_i64 = ops.row_sum(e_i64 * centred_i64) * reciprocal_i64
-    mean_i64 = (product_i64 + ops.to(1 << (drop - 1), "int64")) >> ops.to(drop, "int64")
+    mean_i64 = (sums * reciprocal_i64 + ops.to(1 << (drop - 1), "int64")) >> ops.to(drop, "int64")
     return requantize(ops, [(ops.to(mean_i64, "int32"), multiplier, shift)], zero_point, low, high, dtype)
