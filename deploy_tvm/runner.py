@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
+from tvm_ffi import from_dlpack
 
 from deploy_tvm.artefact import PROGRAM, read_manifest
 from deploy_tvm.lower import CONSTANTS, KERNEL
+from deploy_tvm.stream import Stream
 from irnn import storage
 from irnn.errors import IrnnError
 from irnn.program import Inputs, Program, States, Value
@@ -113,6 +116,25 @@ class Runner:
             inputs = np.asarray(inputs)[:, None]
         outputs, state = self.run_all(inputs, state)
         return [output[:, 0] for output in outputs], state
+
+    def stream(self, batch: int = 1, state: States | None = None) -> Stream:
+        """Steps of ``batch`` sequences that carry their state along, from ``state`` or the start, in fixed memory."""
+        ends = [*self.program.inputs.values(), *(self.program.values[name] for name in self.program.outputs)]
+        if [value.axes for value in ends] != [("time",), ("time",)]:
+            raise IrnnError("only a program with one input and one output, both along time, runs as a stream")
+        before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
+        states = tuple({name: array.copy() for name, array in before.items()} for _ in range(2))
+        ((dtype, _, shape),) = self._outputs
+        first = self._inputs[0]
+        inputs = np.zeros((batch, 1, *first.value.shape), first.value.dtype)
+        output = np.empty((batch, 1, *shape), dtype)
+
+        def call(turn: int) -> Callable[[], None]:
+            read = [inputs, *states[turn].values()]
+            written = [output, *states[1 - turn].values()]
+            return partial(self._kernel, *map(from_dlpack, read), *self._constants, *map(from_dlpack, written))
+
+        return Stream(first.checked, inputs, output, states, (call(0), call(1)))
 
     def _checked_inputs(self, inputs: Inputs) -> tuple[list[np.ndarray], dict[str, int]]:
         """(arrays for the kernel, the sizes of the batch and of the axes)."""

@@ -20,12 +20,12 @@ def load_program(artefact: str, inputs: str, function: str) -> Runtime:
     import deploy_tvm
 
     runner = deploy_tvm.load(artefact)
-    x, state = np.load(inputs, allow_pickle=False), runner.initial_state(1)
+    x = np.load(inputs, allow_pickle=False)
     if function == "step":
-        x, call = np.ascontiguousarray(x[:, 0]), runner.step
-    else:
-        call = runner.run
-    return Runtime(lambda: call(x, state), {})
+        stream, row = runner.stream(), np.ascontiguousarray(x[:, 0])
+        return Runtime(lambda: [stream.step(row)], {})
+    state = runner.initial_state(1)
+    return Runtime(lambda: runner.run(x, state), {})
 
 
 def load_read(size: int) -> Runtime:

@@ -101,6 +101,24 @@ def test_steps_are_the_sequence_and_states_carry_over(tmp_path) -> None:
     assert np.array_equal(again, whole[:, 4:])
 
 
+def test_stream_is_the_sequence(tmp_path) -> None:
+    program = random_program(Spec(norm="mad"))
+    runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
+    inputs, state = random_inputs(program, 2, 5), random_state(program, 2)
+    given = {name: value.copy() for name, value in state.items()}
+    whole, last = runner.run(inputs, state)
+    stream, other = runner.stream(2, state), runner.stream(2)
+    for t in range(5):
+        assert np.array_equal(stream.step(inputs[:, t]), whole[:, t])
+        other.step(inputs[:, 0])  # streams of one runner do not disturb each other
+    assert all(np.array_equal(stream.state[name], last[name]) for name in last)
+    assert all(np.array_equal(state[name], given[name]) for name in state)
+    with pytest.raises(IrnnError, match="a step holds 1 sequences; this stream has 2"):
+        stream.step(inputs[:1, 0])
+    with pytest.raises(IrnnError, match="allowed are"):
+        stream.step(np.array([0, 10**6]))
+
+
 def test_empty_sequence_returns_the_state(tmp_path) -> None:
     program = random_program(Spec())
     runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
