@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
+from irnn.exact_bilstm import exact_bilstm
 from irnn.layers import Activation, Linear, Norm
 from irnn.quantizers import QuantSite
 from irnn.simulation import Simulation
@@ -68,6 +69,14 @@ class LSTMCell(nn.Module):
         )
         self.tanh_c = Activation("tanh", cell_read)
 
+    @property
+    def exact(self) -> bool:
+        """Whether this is a plain LSTM of real numbers: nothing quantized or piecewise linear, no norm, no context."""
+        sites = (self._hidden[0], self.preactivation, self.cell, self._gate_input[0])
+        tables = (self.tanh_c, *self.gates.values())
+        plain = self.norm_x is None and self.w_c is None
+        return plain and not any(site.quantizing for site in sites) and all(table.pieces is None for table in tables)
+
     def input_product(self, a: Any, x: Any) -> Any:
         """W_x x + b for a whole sequence: it needs no state, so it stands outside the time loop."""
         pre = a.requantize(self.preactivation, a.linear(self.w_x, x))
@@ -109,12 +118,31 @@ class LSTMLayer(nn.Module):
 
     def wire(self, a: Any, x: Any, name: str) -> Any:
         """Sequence -> sequence of h (of both directions, concatenated)."""
+        cells = self.cells.values()
+        if len(cells) == 2 and isinstance(a, Simulation) and not a.observing and all(cell.exact for cell in cells):
+            return self._exact(a, x, name)
         outputs = []
         for direction, cell in self.cells.items():
             reverse = direction == "backward_cell"
             states = cell.states(f"{name}_reverse" if reverse else name)
             outputs.append(a.scan(cell.step, cell.input_product(a, x), states, reverse=reverse))
         return outputs[0] if len(outputs) == 1 else a.concat(outputs)
+
+    def _exact(self, a: Simulation, x: Tensor, name: str) -> Tensor:
+        """``wire`` for both directions of exact cells at once."""
+        cells = list(self.cells.values())
+        names = [[f"{prefix}.{part}" for prefix in (name, f"{name}_reverse")] for part in ("h", "c")]
+        y, after = exact_bilstm(
+            x,
+            a.lengths,
+            [a.weight(cell.w_x) for cell in cells],
+            [cell.w_x.bias for cell in cells],
+            [a.weight(cell.w_h) for cell in cells],
+            [torch.stack([a.state[key] for key in pair]) for pair in names],
+        )
+        for pair, values in zip(names, after, strict=True):
+            a.state.update(zip(pair, values, strict=True))
+        return y
 
 
 class LSTM(nn.Module):

@@ -67,14 +67,18 @@ class Convolution(Weight):
         """
         y = y.permute(2, 0, 3, 1)
         steps = -(-lengths // self.strides[0])
-        valid = (torch.arange(len(y), device=y.device)[:, None] < steps)[..., None, None].to(y.dtype)
-        count = valid.sum() * y.shape[2]
-        mean = (y * valid).sum((0, 1, 2)) / count
-        variance = ((y - mean).square() * valid).sum((0, 1, 2)) / count
+        valid = torch.arange(len(y), device=y.device)[:, None] < steps
+        rows = valid.flatten().nonzero()[:, 0]
+        packed = y.flatten(0, 1).index_select(0, rows).flatten(0, 1)
+        result, mean, deviation = torch.native_batch_norm(
+            packed, self.gamma, self.beta, None, None, True, 0.0, self.EPSILON
+        )
         with torch.no_grad():
             self.mean.lerp_(mean.to(self.mean.dtype), self.MOMENTUM)
+            variance = deviation.double().pow(-2) - self.EPSILON  # the norm gives 1 / sqrt(variance + epsilon)
             self.variance.lerp_(variance.to(self.variance.dtype), self.MOMENTUM)
-        return (y - mean) * (self.gamma * torch.rsqrt(variance + self.EPSILON)) + self.beta
+        padded = result.new_zeros(valid.numel(), *y.shape[2:])
+        return padded.index_copy(0, rows, result.unflatten(0, (-1, y.shape[2]))).unflatten(0, valid.shape)
 
 
 class ConvolutionLayer(nn.Module):

@@ -30,12 +30,12 @@ class Simulation:
         self._parameters: dict[QuantSite, tuple[Tensor, Tensor]] = {}
         self._products: dict[Linear, RecurrentProduct] = {}
         self._seen: dict[QuantSite, list[Tensor]] = {}
-        self._lengths: Tensor | None = None
+        self.lengths: Tensor | None = None  # where the sequences of the batch end, see `ragged`
         self._valid: Tensor | None = None  # rows of the batch that have not ended, within a scan
 
     def ragged(self, lengths: Tensor | None) -> None:
         """From here on sequences end at ``lengths [batch]``; None: they are all as long as the longest."""
-        self._lengths = lengths
+        self.lengths = lengths
 
     def finish(self) -> None:
         """Let the observers that are on see what passed their sites."""
@@ -52,13 +52,13 @@ class Simulation:
         """Keep what reached the site, without padding."""
         x = x.detach()
         valid = self._valid
-        if valid is None and self._lengths is not None:
+        if valid is None and self.lengths is not None:
             valid = self._before_end(x)
         self._seen.setdefault(site, []).append(x if valid is None else x[valid])
 
     def _before_end(self, x: Tensor) -> Tensor:
         """bool ``[time, batch]``: what of the sequences ``x`` is no padding."""
-        return torch.arange(len(x), device=x.device)[:, None] < self._lengths
+        return torch.arange(len(x), device=x.device)[:, None] < self.lengths
 
     def weight(self, module: Weight) -> Tensor:
         """The module's weight, fake-quantized if it is on; once a forward."""
@@ -136,7 +136,7 @@ class Simulation:
         values = [self.state[name] for name, _, _ in states]
         outputs = []
         steps = sequence.unbind(0)
-        valid = None if self._lengths is None else self._before_end(sequence)
+        valid = None if self.lengths is None else self._before_end(sequence)
         for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             if valid is None:
                 output, *values = step(self, steps[t], *values)
@@ -180,7 +180,7 @@ class Simulation:
         """Sequences ``[time, batch, bands * channels]`` -> ``[time', batch, bands', filters]``."""
         image = x.reshape(*x.shape[:2], -1, module.channels).permute(1, 3, 0, 2)
         if module.batch_statistics and self.training:
-            return module.normalized(_convolve(module, image, module.kernel, None), self._lengths)
+            return module.normalized(_convolve(module, image, module.kernel, None), self.lengths)
         return _convolve(module, image, self.weight(module), module.bias).permute(2, 0, 3, 1)
 
     def flatten(self, x: Tensor) -> Tensor:

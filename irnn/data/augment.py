@@ -1,4 +1,7 @@
-"""Augmentation of features while training: level and SpecAugment. (Speed changes the audio: `audio.change_speed`.)"""
+"""Augmentation of features while training: level, voice, microphone, noise and SpecAugment.
+
+(Speed changes the audio: `audio.change_speed`.)
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,48 @@ import numpy as np
 from irnn.data.features import LOG_FLOOR
 from irnn.errors import IrnnError
 
+QUIETEST_NOISE_DB = 40
+# A microphone's curve is a sum of so many cosines over the mel axis, the slowest half a wave long.
+_COLOURS = 3
+_NATS_PER_DB = math.log(10) / 10
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """level_db: an utterance becomes louder or softer by up to so many decibels.
+    warp: the mel axis is stretched or compressed by up to this share, as another vocal tract does (Jaitly and Hinton
+        2013). colour_db: the spectrum is bent by smooth curves of up to so many decibels, as another microphone does.
+    noise_snr_db: noise is added, at a signal-to-noise ratio between this and 40 decibels; null adds none.
     frequency_masks, frequency_width: so many bands of 0 to `frequency_width` mel bins are masked.
     time_masks, time_share: so many stretches of 0 to `time_share` of the utterance are masked (SpecAugment, Park et
     al. 2019). Zeros switch each of them off."""
 
     level_db: float = 0.0
+    warp: float = 0.0
+    colour_db: float = 0.0
+    noise_snr_db: float | None = None
     frequency_masks: int = 0
     frequency_width: int = 0
     time_masks: int = 0
     time_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("level_db", "frequency_masks", "frequency_width", "time_masks"):
+        for key in ("level_db", "colour_db", "frequency_masks", "frequency_width", "time_masks"):
             if getattr(self, key) < 0:
                 raise IrnnError(f"data.augment.{key}={getattr(self, key)} must not be negative; 0 switches it off")
-        if not 0 <= self.time_share <= 1:
-            raise IrnnError(f"data.augment.time_share={self.time_share} must be between 0 and 1")
+        for key, limit in (("time_share", 1), ("warp", 0.5)):
+            if not 0 <= getattr(self, key) <= limit:
+                raise IrnnError(f"data.augment.{key}={getattr(self, key)} must be between 0 and {limit}")
+        if self.noise_snr_db is not None and not self.noise_snr_db < QUIETEST_NOISE_DB:
+            raise IrnnError(
+                f"data.augment.noise_snr_db={self.noise_snr_db} must be less than {QUIETEST_NOISE_DB}, or null for no "
+                "noise"
+            )
 
 
 def change_level(features: np.ndarray, decibels: float) -> np.ndarray:
     """The features that the audio would have with a gain of `decibels`: log energies move by one constant."""
-    return np.maximum(features + np.float32(decibels * math.log(10) / 10), np.float32(LOG_FLOOR))
+    return np.maximum(features + np.float32(decibels * _NATS_PER_DB), np.float32(LOG_FLOOR))
 
 
 def random_level(features: np.ndarray, config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:
@@ -42,6 +62,33 @@ def random_level(features: np.ndarray, config: AugmentConfig, generator: np.rand
     if not config.level_db:
         return features
     return change_level(features, generator.uniform(-config.level_db, config.level_db))
+
+
+def random_voice(features: np.ndarray, config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:
+    """Another vocal tract, microphone and background; `features` float32 [frames, bins], not normalized."""
+    bins = features.shape[1]
+    if config.warp:
+        features = warped(features, 1 + generator.uniform(-config.warp, config.warp))
+    if config.colour_db:
+        heights = generator.uniform(-config.colour_db, config.colour_db, _COLOURS) * _NATS_PER_DB
+        waves = np.cos(np.pi * np.arange(1, _COLOURS + 1)[:, None] * (np.arange(bins) + 0.5) / bins)
+        features = np.maximum(features + (heights @ waves).astype(np.float32), np.float32(LOG_FLOOR))
+    if config.noise_snr_db is not None:
+        ratio = generator.uniform(config.noise_snr_db, QUIETEST_NOISE_DB)
+        level = np.log(np.exp(features.astype(np.float64)).mean()) - ratio * _NATS_PER_DB
+        # Energies of Gaussian noise are distributed exponentially about their mean.
+        noise = np.log(generator.standard_exponential(features.shape, dtype=np.float32) + np.float32(1e-6))
+        features = np.logaddexp(features, noise + np.float32(level))
+    return features
+
+
+def warped(features: np.ndarray, factor: float) -> np.ndarray:
+    """Features whose bin b is what was at bin `factor * b`, interpolated; above the last bin its value goes on."""
+    bins = features.shape[1]
+    place = np.minimum(np.arange(bins) * factor, bins - 1)
+    below = np.minimum(place.astype(int), bins - 2)
+    share = (place - below).astype(np.float32)
+    return features[:, below] * (1 - share) + features[:, below + 1] * share
 
 
 def spec_augment(features: np.ndarray, config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from irnn.data.augment import random_level, spec_augment
+from irnn.data.augment import random_level, random_voice, spec_augment
 from irnn.data.speech import SpeechCorpus, SpeechSplit
 from irnn.data.units import BLANK, BOS, EOS
 from irnn.errors import IrnnError
@@ -103,7 +103,8 @@ class SpeechBatches(Dataset):
             return self.corpus.normalization.apply(features)
         generator = np.random.default_rng([self.seed, self.epoch, member])
         louder = random_level(features, config, generator)
-        return spec_augment(self.corpus.normalization.apply(louder), config, generator)
+        other = random_voice(louder, config, generator)
+        return spec_augment(self.corpus.normalization.apply(other), config, generator)
 
 
 def collate(features: list[np.ndarray], units: list[np.ndarray], indices: np.ndarray) -> SpeechBatch:
