@@ -72,8 +72,8 @@ class _Permute(torch.autograd.Function):
 
 
 class _BiLstm(torch.autograd.Function):
-    """W_x x + b of either direction ``[time, batch, 4 hidden]``, W_h ``[2, 4 hidden, hidden]``, h, c ``[2, batch, hidden]``
-    -> h and c of every step ``[time, 2, batch, hidden]``; gate g's rows are doubled.
+    """W_x x + b of either direction ``[time, batch, 4 hidden]``, W_h ``[2, 4 hidden, hidden]``, h and c
+    ``[2, batch, hidden]`` -> h and c of every step ``[time, 2, batch, hidden]``; gate g's rows are doubled.
 
     All of a step stays in the processor's first caches, whole sequences would not: hence the many small calls.
     """
@@ -110,9 +110,8 @@ class _BiLstm(torch.autograd.Function):
         half = w_h.new_full((), 0.5)
         grad_next_h, grad_next_c = torch.zeros_like(cs[0]), torch.zeros_like(cs[0])
         every = (candidate, tanh_c, cs[:-1], grad_gates, *split[0], *split[1])
-        for t, (g, tanh, c, grad_gate, i, f, _, o, grad_i, grad_f, grad_g, grad_o) in reversed(
-            list(enumerate(zip(*map(torch.unbind, every), strict=True)))
-        ):
+        steps = list(enumerate(zip(*map(torch.unbind, every), strict=True)))
+        for t, (g, tanh, c, grad_gate, i, f, _, o, grad_i, grad_f, grad_g, grad_o) in reversed(steps):
             if grad_h is not None:
                 grad_next_h += grad_h[t]
             if grad_c is not None:

@@ -9,6 +9,7 @@ from irnn.cells import LSTM
 from irnn.errors import IrnnError
 from irnn.layers import MAD_OF_GAUSSIAN, Norm
 from irnn.losses import linear_cross_entropy
+from irnn.simulation import Simulation
 
 CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))
 
@@ -46,6 +47,54 @@ def test_gradients_equal_torch_lstm(steps):
                 for name, parameter in {"weight_ih": mine.w_x.weight, "weight_hh": mine.w_h.weight}.items():
                     expected = getattr(theirs, f"{name}_l{k}{suffix}").grad
                     torch.testing.assert_close(parameter.grad, repeat * expected)
+
+
+@pytest.mark.parametrize("lengths", [None, [6, 1, 4, 6, 3]])
+def test_exact_layers_equal_torch_on_packed_sequences(lengths):
+    """Outputs, last states and every gradient, the state's own included; padding may hold anything."""
+    torch.manual_seed(0)
+    theirs, ours = (cls(5, 7, bidirectional=True).double() for cls in (torch.nn.LSTM, LSTM))
+    ours.load_state_dict(theirs.state_dict())
+    found = []
+    for packed in (True, False):
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(6, 5, 5, dtype=torch.double, generator=generator).requires_grad_()
+        state = [torch.randn(2, 5, 7, dtype=torch.double, generator=generator).requires_grad_() for _ in range(2)]
+        ends = torch.tensor(lengths or [6] * 5)
+        if packed:
+            pack = torch.nn.utils.rnn.pack_padded_sequence(x, ends, enforce_sorted=False)
+            y, (h, c) = theirs(pack, tuple(state))
+            y = torch.nn.utils.rnn.pad_packed_sequence(y)[0]
+            weights = [theirs.weight_hh_l0, theirs.weight_ih_l0_reverse, theirs.bias_ih_l0, theirs.weight_hh_l0_reverse]
+        else:
+            names = [name for name, _, _ in ours.state_specs()]
+            start = {name: state[k % 2][k // 2] for k, name in enumerate(names)}
+            simulation = Simulation(start, training=True, observing=False)
+            simulation.ragged(None if lengths is None else ends)
+            y = simulation.mask(ours.wire(simulation, x)) if lengths else ours.wire(simulation, x)
+            h, c = (torch.stack([simulation.state[name] for name in names[k::2]]) for k in (0, 1))
+            cells = ours.layers[0].cells
+            assert "_BiLstmBackward" in ancestors(y)
+            weights = [
+                cells.forward_cell.w_h.weight, cells.backward_cell.w_x.weight, cells.forward_cell.w_x.bias_0,
+                cells.backward_cell.w_h.weight,
+            ]  # fmt: skip
+        loss = sum((part * torch.randn(part.shape, dtype=part.dtype, generator=generator)).sum() for part in (y, h, c))
+        loss.backward()
+        found.append([y, h, c, x.grad, *(part.grad for part in (*state, *weights))])
+    for expected, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+
+
+def ancestors(tensor):
+    """Names of all operations that a tensor's gradient passes."""
+    names, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and type(node).__name__ not in names:
+            names.add(type(node).__name__)
+            waiting += [parent for parent, _ in node.next_functions]
+    return names
 
 
 def test_layer_norm_becomes_its_mad_twin_on_gaussian_data():

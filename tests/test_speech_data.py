@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irnn.data.audio import change_speed, file_fingerprint, read_audio, resample
-from irnn.data.augment import AugmentConfig, change_level, random_level, spec_augment
+from irnn.data.augment import AugmentConfig, change_level, random_level, random_voice, spec_augment, warped
 from irnn.data.feature_cache import cached_features
 from irnn.data.features import FeatureConfig, Normalization, filterbank
 from irnn.data.units import BLANK, BOS, EOS, Units, UnitsConfig
@@ -260,6 +260,43 @@ def test_level_of_features_is_that_of_the_audio() -> None:
     assert np.abs(change_level(filterbank(samples, NARROW), 6) - louder).max() < 1e-3
 
 
+def test_a_warped_axis_moves_what_stands_on_it() -> None:
+    ramp = np.arange(20, dtype=np.float32)[None] * np.ones((3, 1), np.float32)
+    assert np.allclose(warped(ramp, 0.9), 0.9 * ramp, atol=1e-5)
+    assert np.allclose(warped(ramp, 1.1), np.minimum(1.1 * ramp, 19), atol=1e-5)
+    assert np.array_equal(warped(ramp, 1.0), ramp)
+
+
+def test_another_voice_is_the_same_for_the_same_seed_and_leaves_the_utterance_alone() -> None:
+    features = np.random.default_rng(0).normal(8, 2, size=(30, 20)).astype(np.float32)
+    kept = features.copy()
+    config = AugmentConfig(warp=0.2, colour_db=6, noise_snr_db=10)
+    first, second, other = (random_voice(features, config, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+    assert first.dtype == np.float32
+    assert np.array_equal(features, kept)
+
+
+def test_a_colour_is_the_same_at_every_frame_and_within_its_range() -> None:
+    features = np.random.default_rng(0).normal(20, 1, size=(30, 20)).astype(np.float32)
+    for seed in range(20):
+        change = random_voice(features, AugmentConfig(colour_db=3), np.random.default_rng(seed)) - features
+        assert np.abs(change - change[0]).max() < 1e-5
+        assert 0 < np.abs(change).max() <= 3 * 3 * np.log(10) / 10 + 1e-5
+
+
+def test_noise_has_the_ratio_that_was_drawn() -> None:
+    features = np.full((400, 20), 15.0, np.float32)
+    ratios = []
+    for seed in range(40):
+        noisy = random_voice(features, AugmentConfig(noise_snr_db=10), np.random.default_rng(seed))
+        added = np.exp(noisy.astype(np.float64)) - np.exp(15.0)
+        ratios.append(10 * np.log10(np.exp(15.0) / added.mean()))
+    assert 9.5 < min(ratios) < 14
+    assert 36 < max(ratios) < 40.5
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_spec_augment_masks_bands_and_stretches_only(frames: int, seed: int) -> None:
@@ -281,7 +318,14 @@ def test_augmentation_that_is_switched_off_changes_nothing() -> None:
     features = np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32)
     generator = np.random.default_rng(0)
     assert np.array_equal(random_level(features, AugmentConfig(), generator), features)
+    assert np.array_equal(random_voice(features, AugmentConfig(), generator), features)
     assert np.array_equal(spec_augment(features, AugmentConfig(), generator), features)
+    with pytest.raises(IrnnError, match="colour_db=-1 must not be negative"):
+        AugmentConfig(colour_db=-1)
+    with pytest.raises(IrnnError, match=r"warp=0\.9 must be between 0 and 0\.5"):
+        AugmentConfig(warp=0.9)
+    with pytest.raises(IrnnError, match="noise_snr_db=50 must be less than 40, or null for no noise"):
+        AugmentConfig(noise_snr_db=50)
     with pytest.raises(IrnnError, match="time_masks=-1 must not be negative"):
         AugmentConfig(time_masks=-1)
     with pytest.raises(IrnnError, match="time_share=2 must be between 0 and 1"):
