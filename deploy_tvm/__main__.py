@@ -204,6 +204,7 @@ def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, pro
 
 
 def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> tuple[dict[str, Any], Any]:
+    from deploy_tvm.peers import parse_against
     from deploy_tvm.static.command import bench_static
     from deploy_tvm.static.report import report
     from deploy_tvm.targets import from_config
@@ -214,7 +215,10 @@ def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.O
     folder = None if layer else Path(_exactly(free, "bench takes one program or --layer", "bench PROGRAM --static")[0])
     with Console(stderr=True).status("") as status:
         target = from_config(chosen.target)
-        result = bench_static(layer, folder, parsed.float, target, parsed.steps, status.update)
+        result = bench_static(
+            layer, folder, parsed.float, target, parsed.steps,
+            against=parse_against(parsed.against), peers_python=parsed.peers_python, progress=status.update,
+        )  # fmt: skip
     return result, report(result)
 
 

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tvm
-from tvm import relax
 
 from deploy_tvm import toolchain
-from deploy_tvm.artefact import PROGRAM, read_manifest
-from deploy_tvm.compiler import PIPELINE
-from deploy_tvm.lower import CONSTANTS, KERNEL, lower
-from deploy_tvm.remote.bench import random_input
+from deploy_tvm.artefact import open_program
+from deploy_tvm.compiler import compile_function, kernel_of
+from deploy_tvm.inputs import random_input
+from deploy_tvm.lower import KERNEL
 from deploy_tvm.targets import Target
 from irnn import storage
 from irnn.errors import IrnnError
@@ -67,7 +65,7 @@ def bundle(folder: Path, target: Target, archive: Path, tokens: int) -> None:
         raise IrnnError(f"out={archive}: must end in .tar.gz")
     if not archive.absolute().parent.is_dir():
         raise IrnnError(f"out={archive}: the folder {archive.parent} does not exist")
-    program = _integer_program(folder)
+    program = open_program(folder, "integer")
     target = target.resolve()
     with tempfile.TemporaryDirectory(prefix="irnn-bundle-") as scratch:
         content = Path(scratch) / archive.name.removesuffix(".tar.gz")
@@ -80,24 +78,11 @@ def bundle(folder: Path, target: Target, archive: Path, tokens: int) -> None:
         _pack(content, archive)
 
 
-def _integer_program(folder: Path) -> Program:
-    if (folder / storage.PROGRAM_FILE).exists():
-        program = storage.load(folder)
-    else:
-        read_manifest(folder, run_here=False)
-        program = storage.load(folder / PROGRAM)
-    if program.kind != "integer":
-        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; bundles are for integer programs")
-    return program
-
-
 def _compile(program: Program, target: Target, content: Path) -> list[np.ndarray]:
     """Write ``library.so``, ``runner`` and ``runner.c``; returns the constants that the function takes."""
     compiler = toolchain.find(target.mtriple)
-    module = lower(program, target.kernels())
-    function = module[KERNEL].with_attr("global_symbol", KERNEL)
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        built = tvm.tirx.build(tvm.IRModule({KERNEL: function}), target.tvm(), pipeline=PIPELINE)
+    function, constants = kernel_of(program, target)
+    built = compile_function(function, KERNEL, target)
     objects = content / "objects"
     objects.mkdir()
     built.export_library(str(content / "library.so"), fcompile=toolchain.collect_objects(objects))
@@ -108,13 +93,7 @@ def _compile(program: Program, target: Target, content: Path) -> list[np.ndarray
     shutil.rmtree(objects)
     for name in ("library.so", "runner"):
         toolchain.check_elf(content / name, target.mtriple)
-    return _constants(module)
-
-
-def _constants(module: tvm.IRModule) -> list[np.ndarray]:
-    """What the compiled function takes between the states before and the output."""
-    body = module[CONSTANTS].body
-    return [field.value.numpy() for field in (body.body if isinstance(body, relax.SeqExpr) else body).fields]
+    return constants
 
 
 def _describe(program: Program, target: Target, constants: list[np.ndarray], tokens: int, content: Path) -> None:

@@ -6,11 +6,12 @@ TVM's general pipelines would fuse, plan and simplify them again, which costs se
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from deploy_tvm.lower import lower
+from deploy_tvm.lower import CONSTANTS, KERNEL, lower
 from deploy_tvm.targets import Target
 from irnn.program import Program
 
@@ -56,5 +57,24 @@ def _relax_pipeline() -> tvm.transform.Pass:
 def compile_program(program: Program, target: Target) -> relax.VMExecutable:
     """The executable of ``program`` for ``target``: functions, constants and the virtual machine's code."""
     module = lower(program, target.kernels())
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+    with _context():
         return relax.build(module, target.tvm(), relax_pipeline=_relax_pipeline(), tir_pipeline=PIPELINE)
+
+
+def kernel_of(program: Program, target: Target) -> tuple[tirx.PrimFunc, list[np.ndarray]]:
+    """(the function that does all of ``program``'s work, the constants that it takes), without the virtual machine."""
+    module = lower(program, target.kernels())
+    body = module[CONSTANTS].body
+    fields = (body.body if isinstance(body, relax.SeqExpr) else body).fields
+    return module[KERNEL], [field.value.numpy() for field in fields]
+
+
+def compile_function(function: tirx.PrimFunc, name: str, target: Target) -> tvm.runtime.Module:
+    """One function, which the library exports as ``__tvm_ffi_<name>``."""
+    module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
+    with _context():
+        return tirx.build(module, target.tvm(), pipeline=PIPELINE)
+
+
+def _context() -> tvm.transform.PassContext:
+    return tvm.transform.PassContext(config={"tirx.disable_assert": True})

@@ -145,7 +145,7 @@ def test_the_command(programs, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{0}/float"], "bundles are for integer programs"),
+        (["{0}/float"], "the integer one is wanted here"),
         (["{0}/absent"], "holds no"),
         (["{0}/plain", "--tokens", "0"], "--tokens 0: must lie in 1 to"),
         (["{0}/plain", "out=network.zip"], "must end in .tar.gz"),

@@ -153,6 +153,8 @@ def test_a_server_folder_for_a_board(tmp_path, capsys):
         (["device=emulated", "device.cpu=neoverse-n1"], "aarch64", "neoverse-n1"),
         (["device=emulated", "target=cortex_a55"], "cortex_a55", "cortex-a76"),
         (["device=emulated", "target=aarch64"], "aarch64", "cortex-a53"),
+        (["device=emulated", "target=armv7a"], "armv7a", "cortex-a7"),
+        (["device=emulated", "device.cpu=cortex-a7"], "armv7a", "cortex-a7"),
         (["device=rpc", "device.host=board"], "aarch64", None),
         (["device=rpc", "device.host=board", "target=cortex_a72"], "cortex_a72", None),
     ],
@@ -192,9 +194,37 @@ def test_bad_devices_are_one_line(values, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_target_that_is_not_emulated(capsys):
-    assert main(["doctor", "device=emulated", "target=armv7a"]) == 1
-    assert "no emulated board has a cortex-a7: choose target=aarch64" in capsys.readouterr().err
+def test_a_target_that_is_not_emulated():
+    with pytest.raises(IrnnError, match="no emulated board has a cortex-m4: choose target=aarch64, armv7a or another"):
+        from_config({"kind": "emulated", "cpu": None}, "cortex-m4")
+
+
+def test_a_32_bit_board_runs_the_bundle(programs, tmp_path, capsys):
+    need("armv7a", emulated.QEMU32)
+    arguments = ["bench", str(programs / "run" / "program"), "device=emulated", "target=armv7a", "--tokens", "20"]
+    assert main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "armv7a on emulated cortex-a7" in printed
+    assert "say nothing about a device" in printed
+    assert "the bundle's own runner" in printed
+    entry = json.loads((tmp_path / "out.json").read_text())["targets"]["armv7a"]
+    assert entry["mismatches"] == {"count": 0, "compared": 20 * models.VOCABULARY + 2 * 24}
+    assert entry["us_per_token"] > 0
+    assert entry["emulated"] is True
+    assert entry["bytes"] > 10_000
+    assert (
+        main(["bench", str(programs / "run" / "program"), "target=cortex_a53", *arguments[2:3], "device.cpu=cortex-a7"])
+        == 1
+    )
+    assert "target=cortex_a53 does not run on an emulated cortex-a7" in capsys.readouterr().err
+
+
+def test_doctor_says_that_a_32_bit_board_takes_bundles(capsys):
+    need("armv7a", emulated.QEMU32)
+    assert main(["doctor", "device=emulated", "target=armv7a"]) == 0
+    assert "no TVM runtime is published for it; take `bundle`" in capsys.readouterr().out
+    with pytest.raises(IrnnError, match="take `bundle`"):
+        serve.server_command(emulated.CPU32)
 
 
 def test_what_only_this_machine_can_reach():

@@ -6,22 +6,22 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deploy_tvm import machine, toolchain
-from deploy_tvm.artefact import PROGRAM, build, read_manifest, sha256
+from deploy_tvm.artefact import MANIFEST, build, open_program, read_manifest, sha256
 from deploy_tvm.bench import FLOAT_FOLDERS
+from deploy_tvm.inputs import random_input
 from deploy_tvm.lower import ENTRY
-from deploy_tvm.remote import session
+from deploy_tvm.remote import emulated, session
+from deploy_tvm.remote.bare_board import run_bundle
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.serve import reachable
 from deploy_tvm.rounds import now
-from deploy_tvm.targets import Target
-from irnn import storage
+from deploy_tvm.targets import Target, from_config
 from irnn.errors import IrnnError
 from irnn.program import Program
 
@@ -37,17 +37,22 @@ def bench_device(
 ) -> dict[str, Any]:
     """Measure a program or an artefact (``folder``) on ``device``; the result is JSON-ready.
 
-    An artefact for another target is built anew.  The float program is ``float_folder``, or the first of
-    ``FLOAT_FOLDERS`` that stands beside ``folder``.  tokens: length of the golden sequence that is compared.
+    An artefact for another target is built anew; a 32-bit board runs a bundle, without a float program beside it.  The
+    float program is ``float_folder``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.  tokens: length
+    of the golden sequence that is compared.
     """
     if not 1 <= tokens <= MAX_TOKENS:
         raise IrnnError(f"--tokens {tokens}: must lie in 1 to {MAX_TOKENS}")
-    if float_folder is None:
-        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-        float_folder = next((str(path) for path in beside if path.is_dir()), None)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="irnn-bench-")))
         progress(f"compiling for {target.name}")
+        if device.cpu == emulated.CPU32:
+            calls = device.number * device.repeat
+            entry = run_bundle(folder, target, device.cpu, tokens, calls, scratch)
+            return _result(device, target, tokens, entry, None)
+        if float_folder is None:
+            beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
+            float_folder = next((str(path) for path in beside if path.is_dir()), None)
         integer, built = _built(folder, "integer", target, scratch / "integer")
         floating = None
         if float_folder is not None:
@@ -58,8 +63,7 @@ def bench_device(
         progress("running the interpreter")
         expected = integer.run(x)
         found, ours = _run(board, integer, built, x, scratch, progress)
-        mismatches = compare(integer, expected, found)
-        entry = {"mismatches": mismatches, **ours, "emulated": device.emulated}
+        entry = {"mismatches": compare(integer, expected, found), **ours, "emulated": device.emulated}
         if floating is not None:
             program, library = floating
             _, theirs = _run(board, program, library, random_input(program, tokens), scratch, progress)
@@ -68,28 +72,22 @@ def bench_device(
                 entry["speed_up"] = round(theirs["us_per_token"] / ours["us_per_token"], 3)
     described = entry.pop("device")
     entry.get("float", {}).pop("device", None)
+    return _result(device, target, tokens, entry, described)
+
+
+def _result(
+    device: Device, target: Target, tokens: int, entry: dict[str, Any], described: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
         "kind": "device",
         "device": {"kind": device.kind, "name": device.name, "emulated": device.emulated, "described": described},
         "tokens": tokens,
-        "settings": {
-            k: v for k, v in asdict(device).items() if k in ("number", "repeat", "warmup", "cooldown", "core")
-        },
+        "settings": {name: getattr(device, name) for name in SETTINGS},
         "targets": {target.name: entry},
-        "mismatches": mismatches,
+        "mismatches": entry["mismatches"],
         "versions": machine.versions(),
         "measured": now(),
     }
-
-
-def random_input(program: Program, steps: int) -> np.ndarray:
-    """``[1, steps, *shape]``: ids or quantized features over their whole range, standard normal ones for float."""
-    ((_, value),) = program.inputs.items()
-    random = np.random.default_rng(2)
-    shape = (1, steps, *value.shape)
-    if value.low is None:
-        return random.standard_normal(shape).astype(value.dtype)
-    return random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
 
 
 def compare(
@@ -142,22 +140,13 @@ def _run(
 
 def _built(folder: Path, kind: str, target: Target, scratch: Path) -> tuple[Program, Path]:
     """(program, library for ``target``) of a folder with a program or an artefact."""
-    if (folder / storage.PROGRAM_FILE).exists():
-        program = storage.load(folder)
-    else:
+    program = open_program(folder, kind)
+    if (folder / MANIFEST).exists():
         manifest = read_manifest(folder, run_here=False)
-        program = storage.load(folder / PROGRAM)
-        if manifest["target"]["name"] == target.name:
-            return _checked(program, kind, folder), folder / manifest["library"]
-    _checked(program, kind, folder)
+        if from_config(manifest["target"]) == target.resolve():
+            return program, folder / manifest["library"]
     build(program, scratch, target)
     return program, scratch / read_manifest(scratch, run_here=False)["library"]
-
-
-def _checked(program: Program, kind: str, folder: Path) -> Program:
-    if program.kind != kind:
-        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
-    return program
 
 
 def _machine(library: Path) -> str:

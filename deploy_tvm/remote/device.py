@@ -70,6 +70,8 @@ def default_target(config: dict[str, Any], known: list[str]) -> str:
     """The target of a device's configuration where no ``target=`` was given, one of ``known``."""
     if config.get("target"):
         return config["target"]
+    if config.get("cpu") == emulated.CPU32:
+        return "armv7a"
     own = str(config.get("cpu") or DEFAULT_CPU).replace("-", "_")
     return own if own in known else "aarch64"
 
@@ -84,9 +86,7 @@ def from_config(config: dict[str, Any], mcpu: str) -> Device:
     if values.get("kind") == "emulated" and values.get("cpu") is None:
         values["cpu"] = emulated.cpu_of(mcpu)
         if values["cpu"] not in emulated.CPUS:
-            raise IrnnError(
-                f"no emulated board has a {mcpu}: choose target=aarch64 or another 64-bit ARM; armv7a runs by `bundle`"
-            )
+            raise IrnnError(f"no emulated board has a {mcpu}: choose target=aarch64, armv7a or another ARM under Linux")
     for name, value in values.items():
         values[name] = _typed(name, value, allowed[name])
     return Device(**{name: value for name, value in values.items() if value is not None})

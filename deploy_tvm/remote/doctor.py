@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tvm
 
 from deploy_tvm import toolchain
-from deploy_tvm.remote import session
+from deploy_tvm.remote import emulated, session
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.serve import reachable
 from deploy_tvm.targets import Target
@@ -32,6 +32,8 @@ def examine(target: Target, device: Device | None) -> list[Finding]:
     findings = [_compiler(target)]
     if target.mtriple.startswith("armv7"):
         findings.append(Finding("note", f"{target.name}: no TVM runtime is published for it; take `bundle`"))
+    if device is not None and device.cpu == emulated.CPU32:
+        return [*findings, _emulator(device.cpu)]
     if device is None:
         return [*findings, Finding("ok", f"this machine: TVM {tvm.__version__}, {target.mcpu}")]
     try:
@@ -45,6 +47,13 @@ def examine(target: Target, device: Device | None) -> list[Finding]:
         text = "TVM's own server runs there: TVM version, CPU features, governor and free memory are not available"
         return [*findings, Finding("note", f"{text}; the server of  python -m deploy_tvm serve  tells them")]
     return [*findings, *_device(target, told, device.emulated)]
+
+
+def _emulator(cpu: str) -> Finding:
+    try:
+        return Finding("ok", f"emulated {cpu}: {emulated.command(cpu)[0]} runs the bundle")
+    except IrnnError as error:
+        return Finding("wrong", str(error))
 
 
 def _compiler(target: Target) -> Finding:

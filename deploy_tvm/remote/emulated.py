@@ -1,4 +1,4 @@
-"""The emulated board: the RPC server under user-mode qemu, with the few files of an aarch64 user land that it needs.
+"""Emulated boards: user-mode qemu, with the few files of an aarch64 user land that the RPC server needs.
 
 Nothing is installed: the C and C++ runtime libraries come out of Debian's cross compiler, or (with ``ziglang`` as the
 compiler) out of downloaded Debian packages; everything lies in the cache.
@@ -25,11 +25,18 @@ DOWNLOAD_SECONDS = 600
 # What Linux would say in /proc/cpuinfo: the part number and whether there are dot products.
 PARTS = {"cortex-a53": ("0xd03", False), "cortex-a57": ("0xd07", False), "cortex-a72": ("0xd08", False)}
 PARTS |= {"cortex-a76": ("0xd0b", True), "neoverse-n1": ("0xd0c", True)}
-CPUS = tuple(PARTS)
+# The 32-bit board: TVM has no runtime for it, so it runs bundles and no server.
+CPU32, QEMU32, SYSROOT32 = "cortex-a7", "qemu-arm", Path("/usr/arm-linux-gnueabihf")
+MTRIPLE32 = "armv7a-linux-gnueabihf"
+CPUS = (*PARTS, CPU32)
 
 
 def command(cpu: str) -> list[str]:
-    """The command in front of an aarch64 program, which is to run on an emulated ``cpu`` (one of ``CPUS``)."""
+    """The command in front of a program that is to run on an emulated ``cpu`` (one of ``CPUS``)."""
+    if cpu == CPU32:
+        if not (SYSROOT32 / "lib/ld-linux-armhf.so.3").exists():
+            raise IrnnError(f"no C library in {SYSROOT32}: install it with  apt-get install g++-arm-linux-gnueabihf")
+        return [find_qemu(QEMU32), "-cpu", cpu, "-L", str(SYSROOT32)]
     if cpu not in PARTS:
         raise IrnnError(f"device.cpu={cpu}: allowed are {', '.join(CPUS)}")
     qemu = find_qemu(QEMU)
@@ -47,6 +54,11 @@ def find_qemu(name: str) -> str:
 def cpu_of(mcpu: str) -> str:
     """The emulated CPU for a target's ``mcpu``: the same one, or one with the same instructions."""
     return {"generic": "cortex-a53", "cortex-a55": "cortex-a76"}.get(mcpu, mcpu)
+
+
+def mtriple_of(cpu: str) -> str:
+    """What an emulated CPU's programs are compiled for."""
+    return MTRIPLE32 if cpu == CPU32 else MTRIPLE
 
 
 def _make_prefix(folder: Path, cpu: str) -> None:

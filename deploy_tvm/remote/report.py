@@ -33,7 +33,9 @@ def report(result: dict[str, Any]) -> RenderableType:
     count, compared = entry["mismatches"]["count"], entry["mismatches"]["compared"]
     lines = [f"{count} mismatches with the interpreter in {compared} integers ({result['tokens']} tokens)"]
     described = device["described"]
-    if described is None:
+    if described is None and emulated:
+        lines.append("run by the bundle's own runner: there is no TVM runtime for this board")
+    elif described is None:
         lines.append("the device runs TVM's own server, which does not describe itself")
     else:
         lines.append(f"{described['cpu']}, {described['system']}, TVM {described['tvm']}")

@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 def server_command(cpu: str | None) -> list[str]:
     """The server's command on this machine, or (``cpu``) on an emulated board."""
     if cpu is not None:
-        return [*emulated.command(cpu), str(server_folder(emulated.MTRIPLE) / BINARY)]
+        return [*emulated.command(cpu), str(server_folder(emulated.mtriple_of(cpu)) / BINARY)]
     if platform.system() != "Linux":
         raise IrnnError(f"the server runs under Linux; this is {platform.system()}")
     return [str(server_folder(f"{platform.machine()}-linux-gnu") / BINARY)]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -14,11 +15,10 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi.libinfo
-from tvm import relax
 
 from deploy_tvm import toolchain
-from deploy_tvm.compiler import PIPELINE
-from deploy_tvm.lower import CONSTANTS, KERNEL, lower
+from deploy_tvm.compiler import compile_function, kernel_of
+from deploy_tvm.lower import KERNEL
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.cache import cached
 from deploy_tvm.targets import Target
@@ -28,17 +28,12 @@ from irnn.program import Program
 HERE = Path(__file__).parent
 SECONDS = 300
 TYPE_CODES = {"i": 0, "u": 1, "f": 2}
-ARM32, SYSROOT32 = "armv7a-linux-gnueabihf", Path("/usr/arm-linux-gnueabihf")
 # Calls that are counted: the difference leaves out the start of the process and the reading of the arrays.
 FEW, MANY = 1, 11
 
 
 def emulator(target: Target) -> list[str]:
     """The command in front of a program for ``target``: qemu with a CPU that has the target's instructions, no more."""
-    if target.mtriple == ARM32:
-        if not (SYSROOT32 / "lib/ld-linux-armhf.so.3").exists():
-            raise IrnnError(f"no C library in {SYSROOT32}: install it with  apt-get install g++-arm-linux-gnueabihf")
-        return [emulated.find_qemu("qemu-arm"), "-cpu", "cortex-a7", "-L", str(SYSROOT32)]
     if "i8mm" in target.features():
         qemu, _, _, *rest = emulated.command("cortex-a76")
         return [qemu, "-cpu", "max", *rest]
@@ -49,12 +44,9 @@ class BareFunction:
     """A TIR function compiled for ``target``, in ``folder``; needs a cross compiler and user-mode qemu."""
 
     def __init__(self, function: tvm.tirx.PrimFunc, target: Target, folder: Path) -> None:
-        self.target, self.folder = target, folder
-        self.symbol = str(function.attrs["global_symbol"])
-        module = tvm.IRModule({self.symbol: function})
-        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-            self._module = tvm.tirx.build(module, target.tvm(), pipeline=PIPELINE)
-        self.library = folder / f"{self.symbol}.so"
+        self.folder = folder
+        self._module = compile_function(function, KERNEL, target)
+        self.library = folder / f"{KERNEL}.so"
         self._module.export_library(str(self.library), fcompile=toolchain.find(target.mtriple).link_shared)
         self.emulator, self._driver = emulator(target), driver(target)
 
@@ -65,7 +57,8 @@ class BareFunction:
 
     def __call__(self, *arrays: np.ndarray, calls: int = 1) -> list[np.ndarray]:
         """Call the function on copies of ``arrays`` and return all of them as they are after the last call."""
-        self._run(arrays, calls, [])
+        _write(self.folder / "in", arrays)
+        execute([*self.emulator, *self._program(calls)])
         results, offset, data = [], 0, (self.folder / "out").read_bytes()
         for array in arrays:
             results.append(np.frombuffer(data, array.dtype, array.size, offset).reshape(array.shape))
@@ -74,28 +67,29 @@ class BareFunction:
 
     def instructions(self, *arrays: np.ndarray) -> float:
         """Instructions that one call executes, between the first call and the last."""
-        plugin = ["-plugin", str(counter())]
-        counts = []
-        for calls in (FEW, MANY):
-            text = self._run(arrays, calls, plugin)
-            found = re.search(r"instructions: (\d+)", text)
-            if found is None:
-                raise IrnnError(f"qemu's plugin printed no count: {text.strip()[:200]}")
-            counts.append(int(found[1]))
-        return (counts[1] - counts[0]) / (MANY - FEW)
-
-    def _run(self, arrays: tuple[np.ndarray, ...], calls: int, options: list[str]) -> str:
         _write(self.folder / "in", arrays)
-        qemu, *rest = self.emulator
-        program = [
-            self._driver,
-            self.library,
-            f"__tvm_ffi_{self.symbol}",
-            calls,
-            self.folder / "in",
-            self.folder / "out",
-        ]
-        return execute([qemu, *options, *rest, *map(str, program)])
+        totals = [counted(self.emulator, self._program(calls)) for calls in (FEW, MANY)]
+        return (totals[1] - totals[0]) / (MANY - FEW)
+
+    def _program(self, calls: int) -> list[str]:
+        files = [self.folder / "in", self.folder / "out"]
+        return [str(word) for word in (self._driver, self.library, f"__tvm_ffi_{KERNEL}", calls, *files)]
+
+
+def counted(emulator: list[str], program: list[str]) -> int:
+    """Instructions that ``program`` executes from its start to its end."""
+    qemu, *options = emulator
+    text = execute([qemu, "-plugin", str(counter()), *options, *program])
+    found = re.search(r"instructions: (\d+)", text)
+    if found is None:
+        raise IrnnError(f"{qemu} printed no count (a static build has no plugins): {text.strip()[:200]}")
+    return int(found[1])
+
+
+def emulator_version(emulator: list[str]) -> str:
+    """qemu's version: the number of emulated instructions does not depend on it, what it can emulate does."""
+    done = subprocess.run([emulator[0], "--version"], capture_output=True, text=True, timeout=SECONDS)
+    return (re.search(r"version ([\d.]+)", done.stdout) or ["", "unknown"])[1]
 
 
 def execute(command: list[str]) -> str:
@@ -112,12 +106,8 @@ def execute(command: list[str]) -> str:
 
 def program_function(program: Program, target: Target, folder: Path) -> tuple[BareFunction, list[np.ndarray]]:
     """(the program's kernel, its constants) for ``target``."""
-    module = lower(program, target.kernels())
-    found = module[CONSTANTS].body
-    while isinstance(found, relax.SeqExpr):
-        found = found.blocks[0].bindings[-1].value if found.blocks else found.body
-    constants = [field.value.numpy() for field in found.fields]
-    return BareFunction(module[KERNEL], target, folder), constants
+    function, constants = kernel_of(program, target)
+    return BareFunction(function, target, folder), constants
 
 
 def arguments(
@@ -143,7 +133,8 @@ def driver(target: Target) -> Path:
 def counter() -> Path:
     """The counting plugin of qemu, compiled once for this machine."""
     source = HERE / "plugin.c"
-    return _compiled(toolchain.find("x86_64-linux-gnu"), source, ["-O2", "-shared", "-fPIC", str(source)])
+    compiler = toolchain.find(f"{platform.machine()}-linux-gnu")
+    return _compiled(compiler, source, ["-O2", "-shared", "-fPIC", str(source)])
 
 
 def _compiled(compiler: toolchain.Compiler, source: Path, flags: list[str]) -> Path:

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm import machine
 from deploy_tvm.bench import weight_bytes
+from deploy_tvm.inputs import random_input
 from deploy_tvm.measure import FLOAT, INTEGER, Progress
+from deploy_tvm.rounds import now
 from deploy_tvm.static import bare
-from deploy_tvm.static.mca import CORES, cycles_per_step
+from deploy_tvm.static.emulated_peers import peer_instructions
+from deploy_tvm.static.mca import CORES, cycles_per_step, find_tool, tool_version
 from deploy_tvm.targets import Target
 from irnn.errors import IrnnError
 from irnn.program import Program
@@ -20,14 +24,27 @@ COMPARED_STEPS = 16
 
 
 def static_figures(
-    integer: Program, floating: Program | None, target: Target, steps: int, progress: Progress = lambda text: None
+    integer: Program,
+    floating: Program | None,
+    target: Target,
+    steps: int,
+    against: tuple[str, ...] = (),
+    peers_python: str | None = None,
+    progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Instructions per time step on ``target``, one step a call and ``steps`` steps a call; cycles by core.
 
-    The integer program is compared with the interpreter on the way.  The result is JSON-ready.
+    The integer program is compared with the interpreter on the way.  ``against``: keys of ``deploy_tvm.peers.PEERS``,
+    counted under the same emulator, one step a call.  The result is JSON-ready.
     """
     if target.mtriple.split("-")[0] not in ("aarch64", "armv7a"):
         raise IrnnError(f"--static is for ARM targets, not {target.name}: for example target=cortex_a76")
+    tool = find_tool()
+    others, absent, versions = {}, {}, {}
+    if against:
+        if floating is None:
+            raise IrnnError("--against needs the float program, of which the other runtimes' models are made: --float")
+        others, absent, versions = peer_instructions(floating, target, against, peers_python, 1, progress)
     programs = {INTEGER: integer} | ({} if floating is None else {FLOAT: floating})
     single, sequence = {}, {}
     mismatches = {"count": 0, "compared": 0}
@@ -48,7 +65,8 @@ def static_figures(
         "target": target.name,
         "kernels": target.kernels().name,
         "emulated": True,
-        "instructions_per_step": single,
+        "instructions_per_step": {**single, **others},
+        "absent": absent,
         "sequence": {"steps": steps, "instructions_per_step": sequence},
         "mca_cycles_per_step": cycles[INTEGER],
         "mca_cycles_per_step_float": cycles.get(FLOAT),
@@ -62,25 +80,20 @@ def static_figures(
         },
         "weight_bytes": read,
         "mismatches": mismatches,
+        "versions": machine.versions()
+        | versions
+        | {"qemu": bare.emulator_version(bare.emulator(target)), "llvm-mca": tool_version(tool)},
+        "measured": now(),
     }
 
 
-def inputs_of(program: Program, steps: int, seed: int) -> np.ndarray:
-    """Random inputs ``[1, steps, ...]`` over the whole range that the program allows."""
-    ((_, value),) = program.inputs.items()
-    rng, shape = np.random.default_rng(seed), (1, steps, *value.shape)
-    if value.dtype == "float32":
-        return rng.standard_normal(shape).astype(np.float32)
-    return rng.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
-
-
 def _per_step(program: Program, function: bare.BareFunction, constants: list[np.ndarray], steps: int) -> float:
-    arguments = bare.arguments(program, constants, inputs_of(program, steps, 1), program.initial_state(1))
+    arguments = bare.arguments(program, constants, random_input(program, steps), program.initial_state(1))
     return function.instructions(*arguments) / steps
 
 
 def _compare(program: Program, function: bare.BareFunction, constants: list[np.ndarray]) -> dict[str, int]:
-    inputs, state = inputs_of(program, COMPARED_STEPS, 2), program.initial_state(1)
+    inputs, state = random_input(program, COMPARED_STEPS), program.initial_state(1)
     results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
     expected, after = program.run(inputs, state)
     pairs = list(zip(results, (expected, *after.values()), strict=True))

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tvm
 from tvm import tirx
 
-from deploy_tvm.compiler import PIPELINE
+from deploy_tvm.compiler import compile_function
 from deploy_tvm.emitter import Emitter, prim_func
 from deploy_tvm.kernels import LinearKernel
 from deploy_tvm.rows import SLACK, buffer_row
@@ -23,7 +22,8 @@ from irnn.program import Program
 
 ITERATIONS = 200
 SECONDS = 120
-VERSIONS = range(30, 13, -1)  # llvm-mca-19 knows the cores below well; the newest one installed is taken
+OLDEST = 19  # llvm-mca-14 takes a Neoverse N1 for a Cortex-A57
+VERSIONS = range(30, OLDEST - 1, -1)
 # Multiplications of one instruction, by the beginning of its line (mnemonic, registers).
 PRODUCTS = (
     (re.compile(r"[su]mmla\s"), 32),
@@ -89,7 +89,7 @@ def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray) -> str:
         for u, register in enumerate(registers):
             emitter.store(out, register, block * kernel.block_rows + u * kernel.lanes)
     function = prim_func([given, *buffers.values(), out], emitter.finish(), "product")
-    return tvm.tirx.build(tvm.IRModule({"product": function}), target.tvm(), pipeline=PIPELINE).inspect_source("asm")
+    return compile_function(function, "product", target).inspect_source("asm")
 
 
 def inner_loop(listing: str) -> list[str]:
@@ -138,6 +138,15 @@ def cycles(loop: list[str], target: Target) -> float:
 def find_tool() -> str:
     """``llvm-mca``, the newest version that is installed."""
     for name in [*(f"llvm-mca-{version}" for version in VERSIONS), "llvm-mca"]:
-        if found := shutil.which(name):
+        if (found := shutil.which(name)) and int(tool_version(found).split(".")[0]) >= OLDEST:
             return found
-    raise IrnnError("no llvm-mca: install it with  apt-get install llvm-19  (or any newer llvm)")
+    raise IrnnError(f"no llvm-mca of LLVM {OLDEST} or newer: apt-get install --no-install-recommends llvm-{OLDEST}")
+
+
+def tool_version(tool: str) -> str:
+    """The LLVM version of one of its tools."""
+    done = subprocess.run([tool, "--version"], capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    found = re.search(r"LLVM version (\d+[\d.]*)", done.stdout)
+    if found is None:
+        raise IrnnError(f"{tool} --version names no LLVM version")
+    return found[1]

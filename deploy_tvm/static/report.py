@@ -10,7 +10,7 @@ from rich.text import Text
 
 from deploy_tvm.measure import FLOAT, INTEGER
 
-REMARK = "no times: counted under emulation and modelled; docs/arm.md says what such figures can tell"
+REMARK = "no times: counted under emulation and modelled; docs/devices.md says what such figures can tell"
 
 
 def report(result: dict[str, Any]) -> RenderableType:
@@ -40,5 +40,6 @@ def report(result: dict[str, Any]) -> RenderableType:
             "" if FLOAT not in read else f"{read[FLOAT]:.0f}", memory["board"],
         )  # fmt: skip
     count, compared = result["mismatches"]["count"], result["mismatches"]["compared"]
-    lines = [f"{count} mismatches with the interpreter in {compared} integers", REMARK]
+    lines = [f"{name}: {reason}" for name, reason in result["absent"].items()]
+    lines += [f"{count} mismatches with the interpreter in {compared} integers", REMARK]
     return Group(counted, modelled, *(Text(line, style="dim") for line in lines))

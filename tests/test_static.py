@@ -1,0 +1,199 @@
+"""Instructions and modelled cycles: the counter against programs counted by hand, and what is reported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+
+from deploy_tvm import targets, toolchain
+from deploy_tvm.__main__ import main
+from deploy_tvm.bench import Layer, random_programs
+from deploy_tvm.static import bare, emulated_peers, mca
+from irnn.errors import IrnnError
+from tests.boards import need
+from tests.test_bench import PEERS_PYTHON, has_packages
+
+LAYER = ["--layer", "lstm", "--input", "40", "--hidden", "48", "--steps", "5"]
+WEIGHTS = 4 * 48 * (40 + 48)
+# 1 + 2 * 1000 + 2 instructions.
+ASSEMBLY = {
+    "aarch64": "mov x0, #1000\n1: subs x0, x0, #1\nb.ne 1b\nmov x8, #93\nsvc #0\n",
+    "armv7a": "mov r0, #1000\n1: subs r0, r0, #1\nbne 1b\nmov r7, #1\nsvc #0\n",
+}
+LISTING = """
+outer:
+\tmov\tw0, #3
+.LBB0_1:
+\tsdot\tv9.4s, v1.16b, v2.16b
+.LBB0_2:
+\tldr\tq1, [x0], #16                  // 16-byte load
+\tsdot\tv0.4s, v1.16b, v2.16b
+\tsdot\tv3.4s, v1.16b, v2.16b
+\tsubs\tx3, x3, #1
+\tb.ne\t.LBB0_2
+.LBB0_3:
+\tsmull\tv0.8h, v1.8b, v2.8b
+\tcbnz\tx4, .LBB0_3
+\tb\t.LBB0_1
+\tret
+"""
+
+
+def need_tools(target: str = "cortex_a76") -> None:
+    need(target)
+    try:
+        bare.emulator(targets.find(target))
+        mca.find_tool()
+    except IrnnError as absent:
+        pytest.skip(str(absent))
+
+
+@pytest.mark.parametrize("target", ASSEMBLY)
+def test_instructions_are_counted_one_by_one(target: str, tmp_path: Path) -> None:
+    need_tools(target)
+    chosen = targets.find(target)
+    source = tmp_path / "loop.s"
+    source.write_text(f".globl _start\n_start: {ASSEMBLY[target]}")
+    program = tmp_path / "loop"
+    toolchain.find(chosen.mtriple).run(["-nostdlib", "-static", str(source), "-o", str(program)])
+    assert bare.counted(bare.emulator(chosen), [str(program)]) == 2003
+
+
+def test_the_innermost_loop_with_the_most_products_is_modelled() -> None:
+    loop = mca.inner_loop(LISTING)
+    assert [line.split()[0] for line in loop] == ["ldr", "sdot", "sdot", "subs", "b.ne"]
+    assert "//" not in loop[0]
+    assert mca.products(loop) == 32
+    with pytest.raises(IrnnError, match="no loop with multiplications"):
+        mca.inner_loop("\tmov\tw0, #3\n")
+
+
+def test_a_chain_of_additions_takes_a_cycle_each() -> None:
+    try:
+        mca.find_tool()
+    except IrnnError as absent:
+        pytest.skip(str(absent))
+    for core in mca.CORES.values():
+        assert round(mca.cycles(["add x0, x0, #1"] * 7, core.target), 1) in (7.0, 7.1)
+
+
+def test_an_old_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mca.shutil, "which", lambda name: "/usr/bin/llvm-mca" if name == "llvm-mca" else None)
+    monkeypatch.setattr(mca, "tool_version", lambda tool: "14.0.6")
+    with pytest.raises(IrnnError, match="no llvm-mca of LLVM 19 or newer: apt-get install"):
+        mca.find_tool()
+
+
+@pytest.mark.parametrize(("target", "bits", "products_an_instruction"), [("cortex_a76", 8, 16), ("armv7a", 4, 8)])
+def test_the_static_command(target: str, bits: int, products_an_instruction: int, tmp_path: Path, capsys) -> None:
+    need_tools(target)
+    path = tmp_path / "static.json"
+    arguments = ["bench", "--static", *LAYER, "--weight-bits", str(bits), f"target={target}", "--json", str(path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "0 mismatches" in printed
+    assert "no times" in printed
+    result = json.loads(path.read_text())
+    single = result["instructions_per_step"]
+    assert set(single) == {"tvm_integer", "tvm_float"}
+    # No fewer than the multiplications take, and not many times as much.
+    assert WEIGHTS / products_an_instruction < single["tvm_integer"] < 10 * WEIGHTS / products_an_instruction
+    assert single["tvm_integer"] < single["tvm_float"]
+    assert result["sequence"]["instructions_per_step"]["tvm_integer"] < single["tvm_integer"]
+    assert set(result["mca_cycles_per_step"]) == set(mca.CORES)
+    assert result["mca_cycles_per_step"]["cortex-a53"] > result["mca_cycles_per_step"]["neoverse-n1"] > 0
+    # An output and the last states, h and c, after 16 steps.
+    assert result["mismatches"] == {"count": 0, "compared": 16 * 48 + 2 * 48}
+    assert result["weight_bytes"] == {"tvm_integer": WEIGHTS * bits // 8, "tvm_float": WEIGHTS * 4}
+    assert result["layer"]["weight_bits"] == bits
+    assert int(result["versions"]["llvm-mca"].split(".")[0]) >= mca.OLDEST
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["target=host"], "--static is for ARM targets, not host"),
+        (["device=emulated"], "leave device= out"),
+        (["target=armv7a", "--against", "onnxruntime"], "needs an aarch64 target under Linux, not armv7a"),
+        (["target=cortex_a76", "--against", "torch"], "with --static allowed are onnxruntime, litert"),
+        (["target=cortex_a76", "--against", "litert", "--peers-python", "nowhere/python"], "no such program"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, capsys) -> None:
+    need_tools()
+    assert main(["bench", "--static", *LAYER, *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def counted_peers(monkeypatch: pytest.MonkeyPatch, python: str) -> tuple[dict, dict, dict]:
+    """The figures of ONNX Runtime with a guest that runs the model, and the guest's script, on this machine."""
+
+    class Native:
+        def __init__(self, cpu: str) -> None:
+            assert cpu == "cortex-a76"
+
+        def count(self, model: Path) -> float:
+            subprocess.run([python, str(emulated_peers.SCRIPT), str(model), "3"], check=True, timeout=120)
+            return 1000.0
+
+        def version_of(self, key: str) -> dict[str, str]:
+            return {key: "1"}
+
+    monkeypatch.setattr(emulated_peers, "_Guest", Native)
+    _, floating = random_programs(Layer(5, 16))
+    keys = ("onnxruntime_fp32", "onnxruntime_dynamic_int8")
+    return emulated_peers.peer_instructions(floating, targets.find("cortex_a76"), keys, python, 2, lambda text: None)
+
+
+def test_a_runtime_that_is_not_installed_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = tmp_path / "python"
+    packages = Path(np.__file__).parents[1]
+    (tmp_path / "packages").mkdir()
+    for folder in packages.glob("numpy*"):
+        (tmp_path / "packages" / folder.name).symlink_to(folder)
+    launcher.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "packages"} exec {sys.executable} -S "$@"\n')
+    launcher.chmod(0o755)
+    found, absent, versions = counted_peers(monkeypatch, str(launcher))
+    assert found == versions == {}
+    assert set(absent) == {"onnxruntime_fp32", "onnxruntime_dynamic_int8"}
+    assert all(reason.startswith("not installed (ModuleNotFoundError") for reason in absent.values())
+
+
+@pytest.mark.skipif(
+    not has_packages("onnx", "onnxruntime", "numpy"),
+    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
+)
+def test_the_models_of_other_runtimes_run_in_the_guests_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, absent, versions = counted_peers(monkeypatch, PEERS_PYTHON)
+    assert found == {"onnxruntime_fp32": 500.0, "onnxruntime_dynamic_int8": 500.0}
+    assert absent == {}
+    assert set(versions) == set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not has_packages("onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "tf_keras"),
+    reason="the other runtimes are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
+)
+def test_other_runtimes_under_the_emulator(tmp_path: Path) -> None:
+    """Fewer instructions than all of them at the size that the documentation quotes."""
+    need_tools()
+    path = tmp_path / "static.json"
+    layer = ["--layer", "lstm", "--input", "650", "--hidden", "650"]
+    against = ["--against", "onnxruntime,litert", "--peers-python", PEERS_PYTHON]
+    assert main(["bench", "--static", *layer, *against, "target=cortex_a76", "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert result["absent"] == {}
+    figures = result["instructions_per_step"]
+    limits = {"onnxruntime_dynamic_int8": 0.7, "litert_integer_only_int8": 0.25, "tvm_float": 0.35}
+    for name, limit in limits.items():
+        assert figures["tvm_integer"] <= limit * figures[name]
