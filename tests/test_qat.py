@@ -119,7 +119,7 @@ def test_every_stage_trains():
             assert all(p.grad is not None for p in model.parameters())
             optimizer.step()
             losses.append(float(loss.detach()))
-        assert losses[-1] < losses[0], stage
+        assert min(losses) < losses[0] - 0.02, stage  # at this rate a single step may also climb
 
 
 def test_training_thaws_the_integers():
