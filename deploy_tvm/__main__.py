@@ -4,6 +4,7 @@
     python -m deploy_tvm run ARTEFACT the company said
     python -m deploy_tvm bench ARTEFACT --against onnxruntime --json out.json
     python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against onnxruntime
+    python -m deploy_tvm bench --recognizer speech_espresso --frames 1000 --units 40 --against onnxruntime
     python -m deploy_tvm bench PROGRAM_OR_ARTEFACT device=rpc device.host=board target=cortex_a72 --json out.json
     python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 target=cortex_a76 --json out.json
     python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ PROGRAM = "python -m deploy_tvm"
 STEPS = 35
 MAX_TOP = 1000
 LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
+RECOGNIZER_ONLY = ("recognizer", "frames", "units")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -65,6 +67,9 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--bidirectional", action="store_const", const=True, help="both directions")
     bench.add_argument("--norm", choices=("mad", "layer"), help="a norm on W_x x, W_h h and c")
     bench.add_argument("--weight-bits", type=int, help="bits of the layer's weights, 2 to 8 (default 8)")
+    bench.add_argument("--recognizer", metavar="NAME", help="a model of conf/model, with random weights")
+    bench.add_argument("--frames", type=int, help="of a recognizer's utterance, 10 ms each (default 1000)")
+    bench.add_argument("--units", type=int, help="that a recognizer decodes for its utterance (default 40)")
     bench.add_argument("--steps", type=int, default=STEPS, help=f"time steps or tokens a call (default {STEPS})")
     bench.add_argument("--threads", type=int, default=1, help="threads (1)")
     bench.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
@@ -99,6 +104,7 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
     """Build the library of a program: `compile PROGRAM target=host out=FOLDER`."""
     import deploy_tvm
     from deploy_tvm.targets import from_config
+    from irnn.program import Program
     from irnn.storage import load
 
     (folder,) = _exactly(free, "compile takes one program folder", "compile PROGRAM target=host out=FOLDER")
@@ -108,8 +114,9 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
     target = from_config(chosen.target)
     deploy_tvm.build(program, chosen.out, target=target)
     size = sum(path.stat().st_size for path in chosen.out.rglob("*") if path.is_file())
-    print(f"{chosen.out}: {program.kind} program for {target.name}, {size / 1e6:.2f} MB")
-    if (chosen.out / "objects").is_dir():
+    what = f"{program.kind} program" if isinstance(program, Program) else f"programs {', '.join(program)}"
+    print(f"{chosen.out}: {what} for {target.name}, {size / 1e6:.2f} MB")
+    if any(chosen.out.glob("**/objects")):
         print("object files only: set TVM_NDK_CC to the NDK's clang and compile again for a library")
 
 
@@ -123,6 +130,8 @@ def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Op
     if not 1 <= parsed.top <= MAX_TOP:
         raise IrnnError(f"--top {parsed.top}: must lie in 1 to {MAX_TOP}")
     runner = deploy_tvm.load(free[0])
+    if isinstance(runner, Mapping):
+        raise IrnnError(f"{free[0]} holds {' and '.join(runner)}: only a language model has next tokens to show")
     vocabulary = find_vocabulary(Path(free[0]), runner.program.metadata, parsed.vocabulary)
     ids = token_ids(free[1:] or sys.stdin.read().split(), token_count(runner.program), vocabulary)
     for token, probability in candidates(runner, ids, parsed.top):
@@ -133,6 +142,7 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     """Time an artefact, or a layer with random weights (--layer), alone or against other runtimes."""
     from deploy_tvm.measure import Settings
     from deploy_tvm.peers import parse_against
+    from deploy_tvm.recognizer_bench import is_set
     from deploy_tvm.report import report
 
     target = Path(parsed.json) if parsed.json else None
@@ -143,7 +153,7 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
         return
     if chosen.remote is not None:
         local = next(
-            (name for name in ("layer", *LAYER_ONLY, "peers_python", "against") if getattr(parsed, name)), None
+            (n for n in ("layer", *LAYER_ONLY, *RECOGNIZER_ONLY, "peers_python", "against") if getattr(parsed, n)), None
         )
         if local is not None:
             raise IrnnError(f"--{local.replace('_', '-')} is for this machine; device={chosen.remote.kind} is another")
@@ -160,6 +170,8 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     with console.status("") as status:
         if parsed.layer is not None:
             result = _bench_layer(parsed, free, settings, status.update)
+        elif parsed.recognizer is not None or (len(free) == 1 and is_set(Path(free[0]))):
+            result = _bench_recognizer(parsed, free, settings, status.update)
         else:
             result = _bench_model(parsed, free, settings, status.update)
     _finish(result, report(result), target)
@@ -182,6 +194,7 @@ def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, pro
 def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
     from deploy_tvm.bench import Layer
 
+    _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
     if free:
         raise IrnnError(f"bench takes an artefact or --layer, not both: {free[0]}")
     if parsed.float is not None:
@@ -196,11 +209,29 @@ def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
 def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
     from deploy_tvm.bench import bench_folders
 
-    for name in LAYER_ONLY:
-        if getattr(parsed, name) is not None:
-            raise IrnnError(f"--{name.replace('_', '-')} belongs to --layer")
+    _refuse(parsed, LAYER_ONLY, "--layer")
+    _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
     (folder,) = _exactly(free, "bench takes one artefact or --layer", "bench ARTEFACT --against onnxruntime")
     return bench_folders(Path(folder), parsed.float, parsed.steps, settings, progress)
+
+
+def _bench_recognizer(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
+    from deploy_tvm.recognizer_bench import Utterance, bench_folders, bench_random
+
+    _refuse(parsed, LAYER_ONLY, "--layer")
+    sizes = {name: getattr(parsed, name) for name in ("frames", "units") if getattr(parsed, name) is not None}
+    utterance = Utterance(**sizes)
+    if parsed.recognizer is None:
+        return bench_folders(Path(free[0]), parsed.float, utterance, settings, progress)
+    if free or parsed.float is not None:
+        raise IrnnError(f"bench takes a folder or --recognizer, not both: {free[0] if free else parsed.float}")
+    return bench_random(parsed.recognizer, utterance, settings, progress)
+
+
+def _refuse(parsed: argparse.Namespace, names: Sequence[str], owner: str) -> None:
+    for name in names:
+        if getattr(parsed, name) is not None:
+            raise IrnnError(f"--{name.replace('_', '-')} belongs to {owner}")
 
 
 def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> tuple[dict[str, Any], Any]:

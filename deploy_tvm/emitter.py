@@ -100,7 +100,9 @@ class Emitter:
 
     def store(self, buffer: tirx.Buffer, value: Expr, *indices: Expr) -> None:
         """``buffer[indices] = value``; the last index is the first element where ``value`` is a register."""
-        lanes = lanes_of(value)
+        lanes, size = lanes_of(value), buffer.shape[-1]
+        if isinstance(indices[-1], int) and isinstance(size, tirx.IntImm) and indices[-1] + lanes > int(size):
+            raise ValueError(f"{lanes} elements from {indices[-1]} on do not fit {buffer.name}, which has {int(size)}")
         if lanes > 1:
             indices = (*indices[:-1], tirx.Ramp(as_index(indices[-1]), as_index(1), lanes))
         self.emit(tirx.BufferStore(buffer, value, [as_index(i) for i in indices]))

@@ -146,8 +146,10 @@ def peak_operands(dot: Dot) -> list[np.ndarray]:
     return [np.ones(size, first), np.ones(size, second), np.zeros(dot.lanes, np.int32)]
 
 
-def combine(needed: Work, steps: int, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
+def combine(needed: Work | None, steps: int, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
     """The floor in microseconds a step, with its parts.  ``read_us`` is one reading of ``bytes_every_step``."""
+    if needed is None:
+        return {"us_per_step": None, "reason": "no limit is known for this program"}
     if read_us is None or (us_per_product is None and needed.hoisted_products):
         return {"us_per_step": None, "reason": "the limit was not measured on this processor"}
     once = read_us * needed.bytes_once / needed.bytes_every_step / steps

@@ -1,6 +1,7 @@
 """Writes a float program so that ``peer_worker`` can build other runtimes' models from it.
 
-Embedding -> plain LSTM layers -> logits are recognized, so that those runtimes use their own LSTM.
+Embedding -> plain LSTM layers -> logits are recognized, and the plain LSTM loops of any other program, so that those
+runtimes use their own LSTM.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +38,15 @@ class LstmStack:
     logits: tuple[str, str] | None
 
 
-def save_job(program: Program, inputs: np.ndarray, folder: Path) -> None:
+def save_job(program: Program, inputs: np.ndarray | dict[str, np.ndarray], folder: Path) -> None:
     """Write ``program/``, ``job.json`` and ``arrays.npz``; ``inputs`` as ``peer_network.Network`` describes them."""
     if program.kind != "float":
         raise IrnnError(f"the runtimes compared with take a float program, this one is {program.kind!r}")
-    arrays = {"inputs": inputs} | {name: tensor.data for name, tensor in program.tensors.items()}
+    arrays = {name: tensor.data for name, tensor in program.tensors.items()}
+    if isinstance(inputs, dict):
+        _save_parts(program, inputs, arrays, folder)
+        return
+    arrays["inputs"] = inputs
     stack = recognize(program)
     described = None
     if stack is not None:
@@ -52,8 +58,24 @@ def save_job(program: Program, inputs: np.ndarray, folder: Path) -> None:
             for d, cell in enumerate(layer):
                 arrays |= dict(zip(cells[k][d], (cell.w_x, cell.w_h, cell.bias), strict=True))
         described = {"cells": cells, "embedding": stack.embedding, "logits": stack.logits}
+    _write(program, {"stack": described}, arrays, folder)
+
+
+def _save_parts(program: Program, inputs: dict[str, np.ndarray], arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """A program with several inputs: those, and by the number of a loop its cell where it is a plain LSTM."""
+    loops = {}
+    for k, item in enumerate(program.nodes):
+        cell = _cell(program, item) if isinstance(item, Scan) else None
+        if cell is not None:
+            loops[k] = [f"{k}.{part}" for part in ("w_x", "w_h", "bias")]
+            arrays |= dict(zip(loops[k], (cell.w_x, cell.w_h, cell.bias), strict=True))
+    arrays |= {f"input.{name}": array for name, array in inputs.items()}
+    _write(program, {"stack": None, "inputs": list(inputs), "loops": loops}, arrays, folder)
+
+
+def _write(program: Program, job: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> None:
     program.save(folder / "program")
-    (folder / "job.json").write_text(json.dumps({"stack": described}), encoding="utf-8")
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     np.savez(folder / "arrays.npz", **arrays)
 
 
@@ -62,17 +84,9 @@ def recognize(program: Program) -> LstmStack | None:
     producers = {node.output: node for node in program.nodes if isinstance(node, Node)}
     layers: list[list[Cell]] = []
     for scan in (item for item in program.nodes if isinstance(item, Scan)):
-        (source,) = scan.sequences.values()
-        product = producers.get(source)
-        if product is None or product.op != "linear" or Counter(node.op for node in scan.body) != BODY:
+        cell = _cell(program, scan)
+        if cell is None:
             return None
-        recurrent = next(node for node in scan.body if node.op == "linear")
-        w_x, w_h, b_x, b_h = (
-            np.concatenate([np.split(program.tensors[node.tensors[role]].data, 4)[k] for k in _gate_order(scan)])
-            for role in ("weight", "bias")
-            for node in (product, recurrent)
-        )
-        cell = Cell(w_x, w_h, b_x + b_h)
         if scan.reverse:
             layers[-1].append(cell)
         else:
@@ -83,6 +97,21 @@ def recognize(program: Program) -> LstmStack | None:
     last = producers.get(program.outputs[0])
     logits = (last.tensors["weight"], last.tensors["bias"]) if last is not None and last.op == "linear" else None
     return LstmStack(layers, embedding, logits)
+
+
+def _cell(program: Program, scan: Scan) -> Cell | None:
+    """The plain LSTM that a loop and the product before it are; None where they are anything else."""
+    (source,) = scan.sequences.values()
+    product = next((node for node in program.nodes if isinstance(node, Node) and node.output == source), None)
+    if product is None or product.op != "linear" or Counter(node.op for node in scan.body) != BODY:
+        return None
+    recurrent = next(node for node in scan.body if node.op == "linear")
+    w_x, w_h, b_x, b_h = (
+        np.concatenate([np.split(program.tensors[node.tensors[role]].data, 4)[k] for k in _gate_order(scan)])
+        for role in ("weight", "bias")
+        for node in (product, recurrent)
+    )
+    return Cell(w_x, w_h, b_x + b_h)
 
 
 def _gate_order(scan: Scan) -> list[int]:

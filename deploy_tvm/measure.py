@@ -82,6 +82,37 @@ class Case:
         """Time first for features, as the peers' LSTMs have it."""
         return np.ascontiguousarray(self.x.transpose(1, 0, 2)) if self.features else self.x.astype(np.int64)
 
+    def work(self) -> floor.Work:
+        """What a call cannot avoid."""
+        return floor.work(self.integer, self.steps)
+
+
+@dataclass(frozen=True)
+class PartCase:
+    """A program with several inputs: those of one call by name, batch first; ``float_inputs`` for the float programs.
+
+    steps: what the figures are divided by.
+    """
+
+    integer: Program
+    floating: Program | None
+    artefacts: dict[str, Path]
+    inputs: dict[str, np.ndarray]
+    float_inputs: dict[str, np.ndarray]
+    steps: int = 1
+    function: str = "run"
+
+    def own_input(self, name: str) -> dict[str, np.ndarray]:
+        """What the artefact ``name`` reads."""
+        return self.inputs if name == INTEGER else self.float_inputs
+
+    def peer_input(self) -> dict[str, np.ndarray]:
+        """What the other runtimes read."""
+        return self.float_inputs
+
+    def work(self) -> None:
+        """No limit is known for programs whose loops read their weights one after the other."""
+
 
 def quantized(program: Program, features: np.ndarray) -> np.ndarray:
     """Float features -> the integers that the program reads."""
@@ -90,7 +121,7 @@ def quantized(program: Program, features: np.ndarray) -> np.ndarray:
     return np.clip(integers, value.low, value.high).astype(value.dtype)
 
 
-def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any]:
+def measure(case: Case | PartCase, settings: Settings, progress: Progress) -> dict[str, Any]:
     """Time a case in all runtimes: ``us`` (medians a step, None where there is a reason), spread, floor, machine."""
     core = machine.default_core() if settings.core is None else settings.core
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as temporary, ExitStack() as stack:
@@ -131,26 +162,32 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         "reasons": {name: reason for name, reason in reasons.items() if name in us},
         "max_difference_from_float": differences,
         "chosen": {name: reply["setting"] for name, reply in found.items() if reply["setting"]},
-        "floor": floor.combine(floor.work(case.integer, case.steps), case.steps, limits.get(_READ), limits.get(_PEAK)),
+        "floor": floor.combine(case.work(), case.steps, limits.get(_READ), limits.get(_PEAK)),
         "versions": machine.versions() | {k: v for reply in found.values() for k, v in reply["versions"].items()},
         "machine": before | {"core": core},
         "measured": now(),
     }
 
 
-def _commands(case: Case, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
+def _commands(case: Case | PartCase, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
     """Worker commands by name: ours first, since the peers are compared with them."""
     commands = {}
     for name, artefact in case.artefacts.items():
-        inputs = folder / f"{name}-inputs.npy"
-        np.save(inputs, case.own_input(name), allow_pickle=False)
+        own = case.own_input(name)
+        inputs = folder / f"{name}-inputs.{'npz' if isinstance(own, dict) else 'npy'}"
+        if isinstance(own, dict):
+            np.savez(inputs, **own)
+        else:
+            np.save(inputs, own, allow_pickle=False)
         job = {"kind": "program", "artefact": str(artefact), "inputs": str(inputs), "function": case.function}
         commands[name] = _own_command(job, core)
     if settings.against:
         save_job(case.floating, case.peer_input(), folder)
         python = peers.interpreter(settings.peers_python)
         commands |= {key: peers.command(key, python, folder, core) for key in settings.against}
-    needed = floor.work(case.integer, case.steps)
+    needed = case.work()
+    if needed is None:
+        return commands
     commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_every_step}, core)
     dot = floor.host_dot()
     if needed.hoisted_products and dot is not None:

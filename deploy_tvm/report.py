@@ -12,6 +12,8 @@ from rich.text import Text
 def report(result: dict[str, Any]) -> RenderableType:
     """The tables of what ``bench_layer`` or ``bench_model`` returned."""
     parts: list[RenderableType]
+    if result["kind"] == "recognizer":
+        return _recognizer(result)
     if result["kind"] == "layer":
         layer = result["layer"]
         name = f"{layer['cell']} {layer['input']} -> {layer['hidden']}, W{layer['weight_bits']}"
@@ -25,16 +27,37 @@ def report(result: dict[str, Any]) -> RenderableType:
             _table("language model, one token a call", result, "us_per_token", "us per token"),
             _table(f"language model, {result['steps']} tokens a call", sequence, "us_per_token", "us per token"),
         ]
+    parts += _facts(result, "weights", result["weight_bytes"], result["machine"])
+    return Group(*parts)
+
+
+def _recognizer(result: dict[str, Any]) -> RenderableType:
+    """Encoder, decoder step, and the real-time factor that they make together."""
+    frames, units = result["frames"], result["units"]
+    encoder, decoder = result["encoder"], result["decoder"]
+    parts = [
+        _table(f"{result['name']}: encoder, {frames} frames a call", encoder, "us_per_utterance", "us a call"),
+        _table(f"decoder, one unit a call, {result['places']} places", decoder, "us_per_unit", "us per unit"),
+    ]
+    table = Table(title=f"{result['seconds_of_speech']:g} s of speech, {units} units", title_justify="left")
+    for heading in ("runtime", "real-time factor", "this / integer"):
+        table.add_column(heading, justify="left" if heading == "runtime" else "right")
+    for name, factor in result["real_time_factor"].items():
+        speed_up = result["speed_up"].get(name)
+        shown = "-" if factor is None else f"{factor:.5f}"
+        table.add_row(name, shown, "" if speed_up is None else f"{speed_up:.2f}")
+    return Group(*parts, table, *_facts(result, "programs", result["program_bytes"], decoder["machine"]))
+
+
+def _facts(result: dict[str, Any], what: str, sizes: dict[str, int], machine: dict[str, Any]) -> list[Text]:
     count, compared = result["mismatches"]["count"], result["mismatches"]["compared"]
-    machine = result["machine"]
-    sizes = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in result["weight_bytes"].items())
+    listed = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in sizes.items())
     lines = [
-        f"{count} mismatches with the interpreter in {compared} integers; weights: {sizes}",
+        f"{count} mismatches with the interpreter in {compared} integers; {what}: {listed}",
         f"{machine['cpu']} ({', '.join(machine['flags'])}), core {machine['core']}, one thread, batch 1, "
         f"load average {machine['load_average']}",
     ]
-    parts += [Text(line) for line in lines]
-    return Group(*parts)
+    return [Text(line) for line in lines]
 
 
 def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Group:

@@ -16,11 +16,15 @@ from deploy_tvm.peer_worker.peer_serving import Runtime, serve
 
 
 def load_program(artefact: str, inputs: str, function: str) -> Runtime:
-    """``function`` is "step" or "run"; ``inputs`` is an ``.npy`` file with ``[1, time, *shape]``."""
+    """``function`` is "step" or "run"; ``inputs`` is an ``.npy`` file with ``[1, time, *shape]``.
+
+    A program with several inputs reads an ``.npz`` file, for "run".
+    """
     import deploy_tvm
 
     runner = deploy_tvm.load(artefact)
     x = np.load(inputs, allow_pickle=False)
+    x = dict(x) if inputs.endswith(".npz") else x
     if function == "step":
         stream, row = runner.stream(), np.ascontiguousarray(x[:, 0])
         return Runtime(lambda: [stream.step(row)], {})

@@ -14,14 +14,16 @@ import pytest
 
 import deploy_tvm
 from deploy_tvm import floor, lstm_stack, peers, rounds
+from deploy_tvm.__main__ import main
 from deploy_tvm.bench import Layer, bench_layer, random_programs, weight_bytes
 from deploy_tvm.measure import Settings
 from deploy_tvm.peer_worker.peer_serving import block
 from irnn.errors import IrnnError
-from irnn.export import float_program
+from irnn.export import convert, float_program
 from irnn.models.sequence import random_layer
 from irnn.program import Node, Scan, Tensor
 from tests.random_programs import Spec, random_program
+from tests.speech_models import quantized_speech, speech_model
 
 # Another interpreter may hold the runtimes that are compared with.
 PEERS_PYTHON = os.environ.get("IRNN_PEERS_PYTHON", sys.executable)
@@ -176,6 +178,39 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
     assert result["versions"]["numpy"] == np.__version__
 
 
+def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    convert(quantized_speech()).save(tmp_path / "program")
+    float_program(speech_model()).save(tmp_path / "float_program")
+    sizes = ["--frames", "50", "--units", "3", "--rounds", "2", "--seconds", "0.1"]
+    assert main(["bench", str(tmp_path / "program"), *sizes, "--json", str(tmp_path / "result.json")]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["mismatches"] == {"count": 0, "compared": result["mismatches"]["compared"]}
+    assert result["mismatches"]["compared"] > 12 * (16 + 7)
+    assert (result["seconds_of_speech"], result["places"]) == (0.5, 13)
+    for name in ("tvm_integer", "tvm_float"):
+        us = result["encoder"]["us_per_utterance"][name] + 3 * result["decoder"]["us_per_unit"][name]
+        assert result["real_time_factor"][name] == pytest.approx(us * 1e-6 / 0.5, abs=1e-6)
+    factors = result["real_time_factor"]
+    assert result["speed_up"]["tvm_float"] == pytest.approx(factors["tvm_float"] / factors["tvm_integer"], rel=0.05)
+
+
+def test_a_wrong_recognizer_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    float_program(speech_model()).save(tmp_path / "float")
+    for arguments, message in (
+        (["--recognizer", "parrot"], "unknown; allowed are speech_"),
+        (["--recognizer", "speech_small", str(tmp_path / "float")], "not both"),
+        ([str(tmp_path / "float")], "programs of kind 'float'; integer ones are wanted"),
+        ([str(tmp_path / "float"), "--units", "0"], "--units 0: must lie in 1 to"),
+        ([str(tmp_path / "float"), "--hidden", "3"], "--hidden belongs to --layer"),
+    ):
+        assert main(["bench", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("key", ["onnxruntime_fp32", "openvino_fp32", "litert_fp32", "torch_fp32"])
 def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) -> None:
     # An environment with NumPy alone: its folders are linked into an otherwise empty one.
@@ -215,3 +250,30 @@ def test_the_onnx_model_equals_the_float_build(layer: Layer, steps: int, tmp_pat
     with rounds.Worker(command, tmp_path / "log") as worker:
         worker.start()
         assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5
+
+
+@pytest.mark.skipif(
+    not has_packages("onnx", "onnxruntime", "numpy"),
+    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
+)
+@pytest.mark.parametrize("frames", [1, 37])
+def test_the_onnx_model_of_a_recognizer_equals_the_float_build(frames: int, tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    programs = float_program(speech_model(conv_channels=(4, 6, 5), conv_strides=(1, 2, 1)))
+    runners = deploy_tvm.load(deploy_tvm.build(programs, tmp_path / "artefact"))
+    x = np.random.default_rng(0).standard_normal((1, frames, 12)).astype(np.float32)
+    inputs = {"features": x, "lengths": np.array([frames], np.int32)}
+    memory, _ = runners["encoder"].run_all(inputs)
+    tokens = np.array([[7]], np.int32)
+    given = {
+        "encoder": inputs,
+        "decoder": dict(zip(("tokens", "memory", "keys", "lengths"), (tokens, *memory), strict=True)),
+    }
+    for name, part in given.items():
+        expected, _ = runners[name].run(part)
+        folder = tmp_path / name
+        folder.mkdir()
+        lstm_stack.save_job(programs[name], part, folder)
+        with rounds.Worker(peers.command("onnxruntime_fp32", PEERS_PYTHON, folder, None), folder / "log") as worker:
+            worker.start()
+            assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5

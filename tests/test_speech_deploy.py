@@ -35,6 +35,9 @@ CASES = {
         "avx512vnni",
         {"conv_channels": (16, 32), "conv_strides": (2, 1), "encoder_size": 16, "attention_size": 32},
     ),
+    "neighbourhoods that nearly fill an operand": (
+        "avx512vnni", {"conv_channels": (6, 5), "conv_strides": (1, 1), "encoder_layers": 1, "downsampling": ()},
+    ),
     "two blocks of filters, threefold steps": (
         "avx512vnni",
         {"conv_channels": (70,), "conv_strides": (3,), "encoder_size": 5, "downsampling": (3, 2), "decoder_layers": 1},

@@ -97,9 +97,14 @@ class LinearKernel(ABC):
                 with emitter.loop(whole) as i:
                     value = Block(emitter, i * lanes, lanes).at(element, start)
                     emitter.store(operand.buffer, value, vector, i * lanes + start)
-            if rest:
+            if rest and start + whole * lanes + lanes <= self.padded(x.size):
                 value = Block(emitter, whole * lanes, lanes).at(element, start)
                 emitter.store(operand.buffer, first_lanes(value, rest), vector, start + whole * lanes)
+            elif rest:
+                # Behind a joint a whole register would not fit; zeros are there already.
+                with emitter.loop(rest) as i:
+                    value = Block(emitter, whole * lanes + i, 1).at(element, start)
+                    emitter.store(operand.buffer, value, vector, i + (start + whole * lanes))
         if operand.correction is not None:
             stored = Row(x.size, self.operand_dtype, self._read(operand, vector))
             value = self.correction(ops, stored).function(Block(emitter, 0, 1), 0)

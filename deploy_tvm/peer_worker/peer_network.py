@@ -36,14 +36,17 @@ class Network:
 
     stack: the network as plain LSTM layers, None where it is something else.  graph: the float program, as
     ``program.json``
-    has it, and its tensors.  inputs: features ``[steps, 1, size]`` float32, or ids ``[1, steps]`` int64.
+    has it, and its tensors.  inputs: features ``[steps, 1, size]`` float32, or ids ``[1, steps]`` int64; of a program
+    with several inputs all of them by name, batch first.  loops: such a program's plain LSTM loops, by the number of
+    their node.
     """
 
     stack: Stack | None
     graph: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    inputs: np.ndarray
+    inputs: np.ndarray | dict[str, np.ndarray]
     folder: Path
+    loops: dict[int, Cell]
 
     @classmethod
     def load(cls, folder: Path) -> Network:
@@ -62,14 +65,20 @@ class Network:
                 None if logits is None else (arrays[logits[0]], arrays[logits[1]]),
             )
         graph = json.loads((folder / "program" / "program.json").read_text(encoding="utf-8"))
-        return cls(stack, graph, arrays, arrays["inputs"], folder)
+        inputs = arrays.get("inputs")
+        if inputs is None:
+            inputs = {name: arrays[f"input.{name}"] for name in job["inputs"]}
+        loops = {int(k): tuple(arrays[name] for name in names) for k, names in job.get("loops", {}).items()}
+        return cls(stack, graph, arrays, inputs, folder, loops)
 
     @property
     def features(self) -> bool:
-        return self.inputs.ndim == 3
+        return not isinstance(self.inputs, dict) and self.inputs.ndim == 3
 
     @property
     def steps(self) -> int:
+        if isinstance(self.inputs, dict):
+            raise NotImplementedError("this runtime is set up for networks with one input")
         return self.inputs.shape[0] if self.features else self.inputs.shape[1]
 
     def plain_layers(self) -> Stack:

@@ -19,7 +19,9 @@ ELEMENTWISE = {"add": "Add", "multiply": "Mul", "sigmoid": "Sigmoid", "tanh": "T
 
 def onnx_model(network: Network) -> onnx.ModelProto:
     """The network in ONNX; the data is its first input, the program's output its first output; then come states."""
-    return _stack_model(network, network.stack) if network.stack is not None else _Translation(network).model()
+    if network.stack is not None:
+        return _stack_model(network, network.stack)
+    return Translation(network, network.steps).model()
 
 
 def feed(model: onnx.ModelProto, network: Network) -> dict[str, np.ndarray]:
@@ -31,7 +33,7 @@ def feed(model: onnx.ModelProto, network: Network) -> dict[str, np.ndarray]:
     return arrays
 
 
-class _Graph:
+class Graph:
     """A graph under construction."""
 
     def __init__(self) -> None:
@@ -56,16 +58,16 @@ class _Graph:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _floats(name: str, *shape: int) -> onnx.ValueInfoProto:
+def floats(name: str, *shape: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
 
 def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
     """Gather -> LSTM ... -> Gemm."""
     steps, hidden, directions = network.steps, stack.hidden, stack.directions
-    graph, inputs, outputs = _Graph(), [], []
+    graph, inputs, outputs = Graph(), [], []
     if stack.embedding is None:
-        inputs.append(_floats("x", *network.inputs.shape))
+        inputs.append(floats("x", *network.inputs.shape))
     else:
         inputs.append(helper.make_tensor_value_info("ids", TensorProto.INT64, [steps, 1]))
         graph.node("Gather", [graph.constant("table", stack.embedding), "ids"], ["x"])
@@ -74,8 +76,8 @@ def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
         w, r, b = (np.stack([reordered(cell[part], "iofg") for cell in layer]) for part in range(3))
         names = [graph.constant(f"W{k}", w), graph.constant(f"R{k}", r)]
         names.append(graph.constant(f"B{k}", np.concatenate([b, np.zeros_like(b)], 1)))
-        inputs += [_floats(f"{s}{k}", directions, 1, hidden) for s in "hc"]
-        outputs += [_floats(f"{s}{k}_next", directions, 1, hidden) for s in "hc"]
+        inputs += [floats(f"{s}{k}", directions, 1, hidden) for s in "hc"]
+        outputs += [floats(f"{s}{k}_next", directions, 1, hidden) for s in "hc"]
         graph.node(
             "LSTM", [x, *names, "", f"h{k}", f"c{k}"], [f"y{k}", f"h{k}_next", f"c{k}_next"], hidden_size=hidden,
             direction="bidirectional" if directions == 2 else "forward",
@@ -92,24 +94,24 @@ def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
         features = graph.reshape(x, [steps, width], "features")
         names = [graph.constant("logits.weight", weight.T), graph.constant("logits.bias", bias)]
         graph.node("Gemm", [features, *names], ["output"])
-        outputs.insert(0, _floats("output", steps, len(weight)))
+        outputs.insert(0, floats("output", steps, len(weight)))
     else:
-        outputs.insert(0, _floats("output", steps, 1, width))
+        outputs.insert(0, floats("output", steps, 1, width))
     return graph.model(inputs, outputs)
 
 
-class _Translation:
+class Translation:
     """A float program, operation by operation: sequences are ``[steps, size]``, values inside a loop ``[1, size]``."""
 
-    def __init__(self, network: Network) -> None:
-        self.network, self.program, self.steps = network, network.graph, network.steps
-        self.graph = _Graph()
+    def __init__(self, network: Network, steps: int) -> None:
+        self.network, self.program, self.steps = network, network.graph, steps
+        self.graph = Graph()
 
     def model(self) -> onnx.ModelProto:
         program, graph = self.program, self.graph
         ((name, value),) = program["inputs"].items()
         if self.network.features:
-            inputs = [_floats(name, self.steps, *value["shape"])]
+            inputs = [floats(name, self.steps, *value["shape"])]
         else:
             inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, [self.steps])]
         sizes = {state: fields["shape"][0] for state, fields in program["states"].items()}
@@ -120,9 +122,9 @@ class _Translation:
                 self.operation(item, self.steps)
         graph.node("Identity", [program["outputs"][0]], ["output"])
         width = program["values"][program["outputs"][0]]["shape"][0]
-        outputs = [_floats("output", self.steps, width)]
-        outputs += [_floats(f"{state}.next", 1, size) for state, size in sizes.items()]
-        inputs += [_floats(f"{state}.first", 1, size) for state, size in sizes.items()]
+        outputs = [floats("output", self.steps, width)]
+        outputs += [floats(f"{state}.next", 1, size) for state, size in sizes.items()]
+        inputs += [floats(f"{state}.first", 1, size) for state, size in sizes.items()]
         return graph.model(inputs, outputs)
 
     def scan(self, scan: dict[str, Any], sizes: dict[str, int]) -> None:
@@ -148,9 +150,9 @@ class _Translation:
             graph.node("Identity", [source], [target])
         body = helper.make_graph(
             graph.nodes, "body",
-            [_floats(before, 1, sizes[state]) for state, (before, _) in scan["states"].items()]
-            + [_floats(inner, 1, values[inner]["shape"][0]) for inner in scan["sequences"]],
-            [_floats(target, 1, size) for _, target, size in carried + collected],
+            [floats(before, 1, sizes[state]) for state, (before, _) in scan["states"].items()]
+            + [floats(inner, 1, values[inner]["shape"][0]) for inner in scan["sequences"]],
+            [floats(target, 1, size) for _, target, size in carried + collected],
         )  # fmt: skip
         graph.nodes = outer_nodes
         stacked = []

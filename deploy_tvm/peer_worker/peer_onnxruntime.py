@@ -12,9 +12,11 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     import onnx
     import onnxruntime as ort
     from peer_onnx import feed, onnx_model
+    from peer_onnx_parts import parts_feed, parts_model
 
+    parts = isinstance(network.inputs, dict)
     path = network.folder / f"onnxruntime_{'int8' if int8 else 'fp32'}.onnx"
-    model = onnx_model(network)
+    model = parts_model(network) if parts else onnx_model(network)
     onnx.save(model, path)
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -24,7 +26,7 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs = feed(model, network)
+    inputs = (parts_feed if parts else feed)(model, network)
     outputs = [np.zeros(o.shape, np.float32) for o in session.get_outputs()]
     binding = session.io_binding()
     for name, array in inputs.items():
