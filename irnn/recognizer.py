@@ -47,9 +47,9 @@ class ModelRecognizer:
 
 @dataclass(frozen=True)
 class ProgramRecognizer:
-    """Integer programs ``encoder`` and ``decoder``.
+    """Programs ``encoder`` and ``decoder``, of integers or of float.
 
-    run: what executes them, ``run[name].run_all(inputs, state)`` with NumPy arrays; the programs themselves are the
+    run: what executes them, ``run[name].run_all(inputs, state)`` with NumPy arrays; integer programs themselves are the
     reference interpreter.
     """
 
@@ -61,9 +61,10 @@ class ProgramRecognizer:
         return Memory(*self.run["encoder"].run_all(encoder_inputs(self.programs, features, frames), None)[0])
 
     def decode(self, tokens: np.ndarray, memory: Memory, state: State) -> tuple[Any, Any, State]:
-        """See :class:`Recognizer`; the attention is the integers."""
-        (logits_i32, weights), state = self.run["decoder"].run_all(decoder_inputs(tokens, memory), state)
-        return logits_i32 * self.programs["decoder"].logits_scale, weights, state
+        """See :class:`Recognizer`; an integer program's attention is the integers."""
+        (logits, weights), state = self.run["decoder"].run_all(decoder_inputs(tokens, memory), state)
+        decoder = self.programs["decoder"]
+        return logits if decoder.kind == "float" else logits * decoder.logits_scale, weights, state
 
 
 def fast_interpreter(programs: Mapping[str, Program]) -> dict[str, Interpreter]:
@@ -73,7 +74,8 @@ def fast_interpreter(programs: Mapping[str, Program]) -> dict[str, Interpreter]:
 
 def encoder_inputs(programs: Mapping[str, Program], features: Any, frames: Any) -> dict[str, np.ndarray]:
     """What the encoder's program reads for real features ``[batch, frames, size]``."""
-    x = programs["encoder"].inputs["features"].quantize(np.asarray(features))
+    encoder, x = programs["encoder"], np.asarray(features)
+    x = x if encoder.kind == "float" else encoder.inputs["features"].quantize(x)
     return {"features": x, "lengths": np.asarray(frames, np.int32)}
 
 

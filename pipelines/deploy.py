@@ -7,22 +7,19 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import irnn
 from irnn.data import Vocabulary
+from irnn.data.units import Units
+from irnn.program_set import ProgramSet
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import files_below
+from pipelines.problem import Problem
 from pipelines.stages import Result, Stage
 from pipelines.text_problem import VOCABULARY
 
 ARTEFACT = "artefact"
 FLOAT_ARTEFACT = "float_artefact"
 TARGET = "host"
-
-# Of the timing: both libraries take turns, a second each in all.
-_ROUNDS = 20
-_SECONDS = 1.0
 
 
 def available() -> bool:
@@ -39,7 +36,7 @@ def runner_of(stage: Stage) -> Any:
 
 @dataclass(frozen=True)
 class Compilation:
-    """Builds the integer program and its float twin for this machine; the integer one carries its vocabulary along."""
+    """Builds the integer program and its float twin for this machine; what is built carries its vocabulary along."""
 
     program: Stage
 
@@ -48,30 +45,29 @@ class Compilation:
 
         for source, name in ((PROGRAM, ARTEFACT), (FLOAT_PROGRAM, FLOAT_ARTEFACT)):
             shutil.rmtree(stage.folder / name, ignore_errors=True)
-            program = irnn.load(self.program.folder / source)
+            folder = self.program.folder / source
+            program = irnn.load(folder)
+            if isinstance(program, ProgramSet):
+                deploy_tvm.build(program, stage.folder / name, target=TARGET)
+                Units.load(folder).save(stage.folder / name)
+                continue
             if source == PROGRAM:
-                program.metadata["vocabulary"] = Vocabulary.load(self.program.folder / PROGRAM / VOCABULARY).words
+                program.metadata["vocabulary"] = Vocabulary.load(folder / VOCABULARY).words
             deploy_tvm.build(program, stage.folder / name, target=TARGET)
         return Result({}, files_below(stage.folder, ARTEFACT, FLOAT_ARTEFACT))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""
+    """Hands the program and both libraries to the problem, which knows what to time."""
 
+    problem: Problem
     program: Stage
     artefact: Stage
 
     def __call__(self, stage: Stage) -> Result:
-        from deploy_tvm.measure import FLOAT, INTEGER, Case, Settings, measure
+        from deploy_tvm.measure import FLOAT, INTEGER
 
-        case = Case(
-            integer=irnn.load(self.program.folder / PROGRAM),
-            floating=None,
-            artefacts={INTEGER: self.artefact.folder / ARTEFACT, FLOAT: self.artefact.folder / FLOAT_ARTEFACT},
-            x=np.zeros((1, 1), np.int32),
-            function="step",
-        )
-        measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
-        details = {name: measured[name] for name in ("spread", "machine", "measured")}
-        return Result(measured["us"], details=details)
+        artefacts = {INTEGER: self.artefact.folder / ARTEFACT, FLOAT: self.artefact.folder / FLOAT_ARTEFACT}
+        metrics, details = self.problem.bench(irnn.load(self.program.folder / PROGRAM), artefacts)
+        return Result(metrics, details=details)

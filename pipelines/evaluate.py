@@ -15,11 +15,12 @@ from pipelines.training import Training
 class Evaluation:
     """Hands the program on disk, the trained model and the compiled program to the problem.
 
-    artefact: the stage that compiled the program, or None where it is not compiled.
+    matched: the stage of the float baseline.  artefact: the one that compiled the program, or None without TVM.
     """
 
     training: Training
     qat: Stage
+    matched: Stage
     program: Stage
     artefact: Stage | None
 
@@ -27,5 +28,5 @@ class Evaluation:
         program = irnn.load(self.program.folder / PROGRAM)
         model = self.training.trained_model(self.qat)
         runner = None if self.artefact is None else runner_of(self.artefact)
-        score = self.training.problem.evaluate(program, model, runner, stage.folder)
+        score = self.training.problem.evaluate(program, model, runner, self.matched.folder, stage.folder)
         return Result(score.metrics, list(score.files))

@@ -17,7 +17,7 @@ FLOAT_PROGRAM = "float_program"
 
 @dataclass(frozen=True)
 class Export:
-    """Writes `program/` (with its vocabulary) and `float_program/`, the baseline from `float_matched`."""
+    """Writes `program/` and `float_program/`, the baseline from `float_matched`, each with its vocabulary."""
 
     training: Training
     matched: Stage
@@ -32,7 +32,9 @@ class Export:
         program.save(stage.folder / PROGRAM)
         self.training.problem.save_vocabulary(stage.folder / PROGRAM)
         baseline = float_program(self.training.trained_model(self.matched))
+        baseline.metadata.update(self.training.problem.metadata())
         baseline.save(stage.folder / FLOAT_PROGRAM)
+        self.training.problem.save_vocabulary(stage.folder / FLOAT_PROGRAM)
         # What the device has to hold, tables and description and all, against the bare fp32 weights.
         stored = sum(
             path.stat().st_size

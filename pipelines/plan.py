@@ -35,18 +35,23 @@ def plan(config: RunConfig, problem: Problem) -> list[Stage]:
 
 
 def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) -> list[Stage]:
-    """The stages after training; what cannot be compiled is evaluated by the interpreter."""
+    """The stages after training; without TVM the program is evaluated by the interpreter and not compiled."""
     root = config.output_dir / "stages"
     program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
     artefact = None
-    if deploy.available() and train.problem.compiled:
+    if deploy.available():
         inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": versions()["apache-tvm"]}
         artefact = Stage("artefact", inputs, program, deploy.Compilation(program), root)
-    evaluation = Evaluation(train, qat, program, artefact)
+    evaluation = Evaluation(train, qat, matched, program, artefact)
     evaluate = Stage("evaluate", train.problem.evaluation, artefact or program, evaluation, root)
     if artefact is None:
         return [program, evaluate]
-    return [program, artefact, evaluate, Stage("bench", {}, artefact, deploy.Bench(program, artefact), root)]
+    return [
+        program,
+        artefact,
+        evaluate,
+        Stage("bench", {}, artefact, deploy.Bench(train.problem, program, artefact), root),
+    ]
 
 
 def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:

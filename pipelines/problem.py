@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,12 +42,12 @@ class TaskSettings:
 
 
 class Problem(Protocol):
-    """compiled: whether TVM can build its program.
+    """boards: whether its program can be measured on a device.
     origin: network and data, as JSON values; part of the float stage's identity.
     batching: what else decides on a training stage, as JSON values.
     evaluation: what decides on the evaluation of the program, as JSON values."""
 
-    compiled: bool
+    boards: bool
     origin: dict[str, Any]
     batching: dict[str, Any]
     evaluation: dict[str, Any]
@@ -70,8 +70,18 @@ class Problem(Protocol):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the vocabulary beside a program."""
 
-    def evaluate(self, program: Program | ProgramSet, model: RecurrentModel, runner: Any | None, folder: Path) -> Score:
-        """Score the program, with `mismatches` between QAT evaluation, interpreter and `runner` (compiled; or None)."""
+    def evaluate(
+        self, program: Program | ProgramSet, model: RecurrentModel, runner: Any | None, baseline: Path, folder: Path
+    ) -> Score:
+        """Score the program, with `mismatches` between QAT evaluation, interpreter and `runner` (compiled; or None).
+
+        baseline: the folder of the stage `float_matched`, with the files of its score.
+        """
+
+    def bench(
+        self, program: Program | ProgramSet, artefacts: Mapping[str, Path]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Time the compiled programs (by back end: `tvm_integer`, `tvm_float`); (figures, details for the manifest)."""
 
 
 def derived_seed(seed: int, stage: str, epoch: int) -> int:

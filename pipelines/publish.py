@@ -62,7 +62,18 @@ def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "mismatches": _sum([run["mismatches"] for run in runs]),
         "size_bytes": runs[0]["size_bytes"],
         "us_per_token": _mean([run["us_per_token"] for run in runs]),
+        **_of_recognizers(runs),
     }
+
+
+def _of_recognizers(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What only recognizers have; intervals of several seeds have no mean, they stand with the seeds."""
+    joined = {}
+    if all("real_time_factor" in run for run in runs):
+        joined["real_time_factor"] = _mean([run["real_time_factor"] for run in runs])
+    if len(runs) == 1 and "bootstrap" in runs[0]:
+        joined["bootstrap"] = runs[0]["bootstrap"]
+    return joined
 
 
 def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
-from pipelines.report import figures_of, rows_of
+from pipelines.report import figures_of, rows_of, timing_of
 
 README = Path(__file__).parents[1] / "README.md"
 _TABLE = re.compile(r"(<!-- (table|bench):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -51,7 +51,7 @@ def _experiment(results: dict[str, Any]) -> str:
     seeds = results["seeds"]
     first = next(iter(seeds.values()))
     figures = (heading for heading, _ in figures_of(results).values())
-    columns = ("stage", *figures, "size", "us/token", "speed-up", "mismatches")
+    columns = ("stage", *figures, "size", timing_of(results)[0], "speed-up", "mismatches")
     trained = ", ".join(f"{stage} {epochs}" for stage, epochs in first["epochs"].items())
     lines = [
         "| " + " | ".join(columns) + " |",

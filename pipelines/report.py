@@ -34,6 +34,8 @@ _FIGURES = {
     "test_wer": ("test WER", ".1%"),
     "test_unseen_speaker_wer": ("unseen WER", ".1%"),
 }
+# Of recognizers: see `pipelines.speech_problem`.
+_SPECIAL = ("bootstrap", "left_out", "real_time_factor")
 _EXPLANATION = {
     "float": "float",
     "float_matched": "float, matched",
@@ -67,6 +69,8 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
         "mismatches": evaluation.get("mismatches"),
         "size_bytes": {"float": program.get("float_bytes"), "integer": program.get("integer_bytes")},
         "us_per_token": {key: bench.get(key) for key in ("tvm_float", "tvm_integer")},
+        # What only some problems have.
+        **{key: value for key, value in (evaluation | bench).items() if key in _SPECIAL},
         "epochs": {stage: manifest["epochs"] for stage, manifest in manifests.items() if "epochs" in manifest},
         "wall_seconds": {stage: manifest["wall_seconds"] for stage, manifest in manifests.items()},
         "commit": commit(),
@@ -89,7 +93,7 @@ def table_of(results: dict[str, Any]) -> Table:
     table.add_column("stage", no_wrap=True)
     short = [heading.removeprefix("perplexity ") for heading in headings]
     rows = list(rows_of(results))
-    columns = ["stage", *short, "size", "us/token", "speed-up", "mismatches"]
+    columns = ["stage", *short, "size", timing_of(results)[0], "speed-up", "mismatches"]
     # A column that has nothing to say (yet) leaves its room to the others.
     shown = [k for k in range(1, len(columns)) if k <= len(short) or any(row[k] for row in rows)]
     for k in shown:
@@ -100,26 +104,33 @@ def table_of(results: dict[str, Any]) -> Table:
 
 
 def rows_of(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The cells of the table: stage, figures of merit, size, us/token, speed-up, mismatches."""
+    """The cells of the table: stage, figures of merit, size, time, speed-up, mismatches."""
     figures = figures_of(results)
     for stage, found in results["stages"].items():
         cells = (f"{found[key]:{form}}" if key in found else "" for key, (_, form) in figures.items())
         yield (_EXPLANATION[stage], *cells, *_deployment_cells(stage, results))
 
 
+def timing_of(results: dict[str, Any]) -> tuple[str, dict[str, float | None], str]:
+    """(heading, figures by back end, number format): a recognizer's time goes by seconds of audio."""
+    if "real_time_factor" in results:
+        return "s/s audio", results["real_time_factor"], ".4f"
+    return "us/token", results["us_per_token"], ".1f"
+
+
 def _deployment_cells(stage: str, results: dict[str, Any]) -> tuple[str, str, str, str]:
-    """(size, us/token, speed-up, mismatches) where they belong to the stage."""
-    size, latency = results["size_bytes"], results["us_per_token"]
+    """(size, time, speed-up, mismatches) where they belong to the stage."""
+    size, (_, times, form) = results["size_bytes"], timing_of(results)
+    floating, integer = times["tvm_float"], times["tvm_integer"]
     mismatches = results["mismatches"] or {}
     if stage == "float_matched":
-        return _bytes(size["float"]), _microseconds(latency["tvm_float"]), "1.0x" if latency["tvm_float"] else "", ""
+        return _bytes(size["float"]), _time(floating, form), "1.0x" if floating else "", ""
     if stage == "qat":
         return "", "", "", _mismatch(mismatches.get("interpreter_vs_qat"))
     if stage == "integer":
-        both = latency["tvm_float"] and latency["tvm_integer"]
-        speed_up = f"{latency['tvm_float'] / latency['tvm_integer']:.1f}x" if both else ""
+        speed_up = f"{floating / integer:.1f}x" if floating and integer else ""
         count = _mismatch(mismatches.get("tvm_vs_interpreter"))
-        return _bytes(size["integer"]), _microseconds(latency["tvm_integer"]), speed_up, count
+        return _bytes(size["integer"]), _time(integer, form), speed_up, count
     return "", "", "", ""
 
 
@@ -127,8 +138,8 @@ def _bytes(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:.2f} MB"
 
 
-def _microseconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _time(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
 
 
 def _mismatch(found: dict[str, int] | None) -> str:

@@ -36,15 +36,13 @@ def run(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.trainer.threads)
     board = board_of(config.target, config.device)
     problem = problem_of(config)
-    if board is not None and not problem.compiled:
-        raise IrnnError("this network's program cannot be compiled for a device yet; use device=local")
+    if board is not None and not problem.boards:
+        raise IrnnError("a recognizer cannot be measured on a device by a run; use device=local")
     stages = plan(config, problem)
     manifests = run_stages(stages, config.until)
     results = results_of(config.name, config.seed, stages, manifests)
     console.print(table_of(results))
-    if not problem.compiled:
-        console.print("not compiled, not timed: the compiler does not know all operations of this network yet")
-    elif not deploy.available():
+    if not deploy.available():
         console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
     if config.until is None:
         folder = config.output_dir / config.name / results["digest"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Mapping
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from irnn.attention import Memory
 from irnn.data.speech import load_speech
 from irnn.data.speech_batches import SpeechBatch, SpeechBatches
 from irnn.data.units import BLANK, BOS, EOS
@@ -27,25 +28,43 @@ from irnn.recognizer import (
     fast_interpreter,
     search,
 )
+from pipelines.attention_plot import plot_attention
 from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.console import console
+from pipelines.error_rates import Transcripts, paired_bootstrap
 from pipelines.error_rates import score as score_transcripts
+from pipelines.manifest import write_json
 from pipelines.problem import Score, TaskSettings, derived_seed
+from pipelines.speech_bench import real_time_factors
 from pipelines.speech_task import InOrder, SpeechTask
 
 # Batches of the training set that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 10
+# Utterances of the test set that are timed.
+_TIMED = 20
 # Every stage is scored in this one way; what `evaluation.search` says is tried on the finished program alone.
 _GREEDY = SearchConfig()
+_TOKENS = Tokens(BOS, EOS, forbidden=(BLANK,))
+_TRANSCRIPTS = "_transcripts.json"
+_PLOT = "attention.png"
+# What makes the folder of a float stage a recognizer: architecture and metadata.
+FLOAT_MODEL = "recognizer.json"
 
 
 class SpeechProblem:
     """A corpus of speech and a recognizer; see `pipelines.problem.Problem`."""
 
-    compiled = False  # the compiler refuses convolutions and attention
+    boards = False
 
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
         self.corpus = load_speech(config.data)
+        for name, split in self.corpus.splits.items():
+            if split.left_out:
+                first = split.left_out[0].reason
+                console.print(
+                    f"{name}: {len(split.left_out)} utterances are left out; the first: {first}", markup=False
+                )
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
@@ -72,8 +91,16 @@ class SpeechProblem:
         return SpeechTask(model, settings, self.corpus, derived_seed(self.seed, f"{settings.stage} batches", 0))
 
     def score(self, model: SpeechModel, folder: Path) -> Score:
-        """Cross-entropy on dev, error rates on all sets but the training's; hypotheses and alignments are kept."""
-        return self._score(ModelRecognizer(model), folder, _GREEDY, "")
+        """Cross-entropy on dev, error rates on all sets but the training's; hypotheses and alignments are kept.
+
+        The folder of a float stage is a recognizer of its own (`pipelines.recognizers`).
+        """
+        score = self._score(ModelRecognizer(model), folder, _GREEDY, "")[0]
+        if model.stage != "float":
+            return score
+        write_json(folder / FLOAT_MODEL, {"model": dataclasses.asdict(self.architecture), "metadata": self.metadata()})
+        self.save_vocabulary(folder)
+        return Score(score.metrics, (*score.files, FLOAT_MODEL, *self.corpus.units.files))
 
     def metadata(self) -> dict[str, Any]:
         """Which units these are, how features are made and normalized, how the model was meant to be searched."""
@@ -83,64 +110,113 @@ class SpeechProblem:
             "features": dataclasses.asdict(self.corpus.config.features),
             "normalization": {"mean": mean.tolist(), "std": deviation.tolist()},
             "search": dataclasses.asdict(self.settings.search),
+            "max_seconds": self.corpus.config.max_seconds,
         }
 
     def save_vocabulary(self, folder: Path) -> None:
         """See `Problem`."""
         self.corpus.units.save(folder)
 
-    def evaluate(self, program: ProgramSet, model: SpeechModel, runner: Any | None, folder: Path) -> Score:
-        """QAT and interpreter are compared on the first utterances of each set; all utterances are scored."""
+    def bench(self, program: ProgramSet, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Real-time factors of both libraries and of the interpreter on PyTorch's integers, one utterance a call."""
+        import deploy_tvm
+
+        recognizers: dict[str, Recognizer] = {}
+        for name, folder in artefacts.items():
+            runners = deploy_tvm.load(folder)
+            recognizers[name] = ProgramRecognizer(runners.programs, runners)
+        recognizers["interpreter"] = ProgramRecognizer(program, fast_interpreter(program))
+        split, normalization = self.corpus.split("test"), self.corpus.normalization
+        utterances = [normalization.apply(split.features(k)) for k in range(min(_TIMED, len(split)))]
+        seconds = sum(map(len, utterances)) / self.corpus.config.features.frames_per_second
+        factors = real_time_factors(recognizers, utterances, seconds, _TOKENS, _GREEDY)
+        return {"real_time_factor": factors}, {"utterances": len(utterances), "audio_seconds": round(seconds, 2)}
+
+    def evaluate(
+        self, program: ProgramSet, model: SpeechModel, runner: Any | None, baseline: Path, folder: Path
+    ) -> Score:
+        """QAT and interpreter are compared on the first utterances of each set, the compiled program on all of them.
+
+        All utterances are scored, by the compiled program where there is one; `bootstrap` holds the differences to the
+        float baseline's error rates, over resampled utterances.
+        """
         self.corpus.units.check_matches(program.metadata["units"], "the program")
         names = [name for name in self.corpus.splits if name != "train"]
-        found = self._mismatch(program, model, names)
-        recognizer = ProgramRecognizer(program, fast_interpreter(program))
-        score = self._score(recognizer, folder, _GREEDY, "")
+        limit = self.settings.interpreter_utterances
+        qat = {part: model.frozen(part) for part in program}
+        mismatches = {"interpreter_vs_qat": self._mismatch(program, program, qat, names, limit)}
+        interpreter = fast_interpreter(program)
+        recognizer = ProgramRecognizer(program, interpreter if runner is None else runner)
+        score, found = self._score(recognizer, folder, _GREEDY, "")
+        mismatches["tvm_vs_interpreter"] = None
+        if runner is not None:
+            _, expected = self._transcripts(ProgramRecognizer(program, interpreter), names, _GREEDY)
+            counted = self._mismatch(program, runner, interpreter, names, None)
+            mismatches["tvm_vs_interpreter"] = _added(counted, _different_tokens(found, expected))
+        metrics = {"mismatches": mismatches, "bootstrap": _bootstrap(baseline, folder, names), **score.metrics}
+        left_out = {name: len(split.left_out) for name, split in self.corpus.splits.items() if split.left_out}
+        files = [*score.files, self._plot(recognizer, folder)]
+        if left_out:
+            metrics["left_out"] = left_out
         if self.settings.search != _GREEDY:
-            searched = self._score(recognizer, folder, self.settings.search, "search_")
-            score = Score(searched.metrics | score.metrics, (*score.files, *searched.files))
-        mismatches = {"interpreter_vs_qat": found, "tvm_vs_interpreter": None}
-        return Score({"mismatches": mismatches, **score.metrics}, score.files)
-
-    def _score(self, recognizer: Recognizer, folder: Path, config: SearchConfig, prefix: str) -> Score:
-        metrics, files = {}, []
-        for name in self.corpus.splits:
-            if name == "train":
-                continue
-            batches = InOrder(SpeechBatches(self.corpus, name))
-            if name == "dev" and not prefix:
-                sums = [cross_entropy_sum(recognizer, batch) for batch in batches]
-                nats, units = (sum(column) for column in zip(*sums, strict=True))
-                metrics["dev_cross_entropy"] = nats / units
-            transcripts = score_transcripts(*self._transcribe(recognizer, name, batches, config))
-            metrics |= {f"{prefix}{name}_wer": transcripts.wer, f"{prefix}{name}_cer": transcripts.cer}
-            files.append(f"{prefix}{name}_transcripts.json")
-            transcripts.save(folder / files[-1])
+            searched, _ = self._score(recognizer, folder, self.settings.search, "search_")
+            metrics, files = searched.metrics | metrics, [*files, *searched.files]
         return Score(metrics, tuple(files))
 
-    def _transcribe(
-        self, recognizer: Recognizer, split: str, batches: InOrder, config: SearchConfig
-    ) -> tuple[list[str], list[str], list[str]]:
-        """(ids, references, hypotheses) of a split."""
-        utterances, ids, references, hypotheses = self.corpus.split(split).utterances, [], [], []
-        tokens = Tokens(BOS, EOS, forbidden=(BLANK,))
-        for batch in batches:
-            found = search(recognizer, batch.features.numpy(), batch.frames.tolist(), tokens, config)
-            for index, hypothesis in zip(batch.indices.tolist(), found, strict=True):
-                ids.append(utterances[index].id)
-                references.append(utterances[index].text)
-                hypotheses.append(self.corpus.units.decode(hypothesis.tokens))
-        return ids, references, hypotheses
+    def _score(
+        self, recognizer: Recognizer, folder: Path, config: SearchConfig, prefix: str
+    ) -> tuple[Score, dict[str, list[tuple[int, ...]]]]:
+        """The score, and the recognized units of each set."""
+        names = [name for name in self.corpus.splits if name != "train"]
+        metrics, files = {}, []
+        if not prefix:
+            sums = [cross_entropy_sum(recognizer, batch) for batch in InOrder(SpeechBatches(self.corpus, "dev"))]
+            nats, units = (sum(column) for column in zip(*sums, strict=True))
+            metrics["dev_cross_entropy"] = nats / units
+        transcripts, found = self._transcripts(recognizer, names, config)
+        for name, scored in transcripts.items():
+            metrics |= {f"{prefix}{name}_wer": scored.wer, f"{prefix}{name}_cer": scored.cer}
+            files.append(f"{prefix}{name}{_TRANSCRIPTS}")
+            scored.save(folder / files[-1])
+        return Score(metrics, tuple(files)), found
 
-    def _mismatch(self, program: ProgramSet, model: SpeechModel, splits: list[str]) -> dict[str, int]:
-        """Integers that differ between interpreter and QAT evaluation: memory, keys, logits, attention, states."""
-        count = compared = 0
-        for name in splits:
-            left = self.settings.interpreter_utterances
+    def _transcripts(
+        self, recognizer: Recognizer, names: Iterable[str], config: SearchConfig
+    ) -> tuple[dict[str, Transcripts], dict[str, list[tuple[int, ...]]]]:
+        """(transcripts, recognized units) of each set."""
+        scored, found = {}, {}
+        for name in names:
+            utterances, ids, references = self.corpus.split(name).utterances, [], []
+            found[name] = []
             for batch in InOrder(SpeechBatches(self.corpus, name)):
-                for part, inputs in self._teacher_forced(program, SpeechBatch(*(x[:left] for x in batch))):
-                    found = _integers(*program[part].run_all(inputs))
-                    for a, b in zip(found, _integers(*model.frozen(part).run_all(inputs)), strict=True):
+                frames = batch.frames.tolist()
+                hypotheses = search(recognizer, batch.features.numpy(), frames, _TOKENS, config)
+                found[name] += [tuple(hypothesis.tokens) for hypothesis in hypotheses]
+                ids += [utterances[index].id for index in batch.indices.tolist()]
+                references += [utterances[index].text for index in batch.indices.tolist()]
+            texts = [self.corpus.units.decode(units) for units in found[name]]
+            scored[name] = score_transcripts(ids, references, texts)
+        return scored, found
+
+    def _mismatch(
+        self,
+        program: ProgramSet,
+        first: Mapping[str, Any],
+        second: Mapping[str, Any],
+        names: Iterable[str],
+        limit: int | None,
+    ) -> dict[str, int]:
+        """Integers that differ between two executors: memory, keys, logits, attention weights, states.
+
+        On the first `limit` utterances of each set, with the transcripts' units as the decoder's input.
+        """
+        count = compared = 0
+        for name in names:
+            left = len(self.corpus.split(name)) if limit is None else limit
+            for batch in InOrder(SpeechBatches(self.corpus, name)):
+                for part, inputs in _teacher_forced(program, second, SpeechBatch(*(x[:left] for x in batch))):
+                    found = (_integers(*executor[part].run_all(inputs)) for executor in (first, second))
+                    for a, b in zip(*found, strict=True):
                         count += int(np.count_nonzero(a != b))
                         compared += a.size
                 left -= len(batch.frames)
@@ -148,12 +224,53 @@ class SpeechProblem:
                     break
         return {"count": count, "compared": compared}
 
-    def _teacher_forced(self, program: ProgramSet, batch: SpeechBatch) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
-        """Each program's inputs for a batch; the decoder's are what the interpreter's encoder gives."""
-        yield "encoder", encoder_inputs(program, batch.features, batch.frames)
-        memory = ProgramRecognizer(program, program).encode(batch.features, batch.frames)
-        yield "decoder", decoder_inputs(batch.decoder_inputs, memory)
+    def _plot(self, recognizer: Recognizer, folder: Path) -> str:
+        """Draw the attention on the test set's longest utterance, with its transcript as the decoder's input."""
+        split = self.corpus.split("test")
+        longest = int(split.frames.argmax())
+        features, units = self.corpus.normalization.apply(split.features(longest)), split.units[longest]
+        memory = recognizer.encode(features[None], np.array([len(features)]))
+        _, weights, _ = recognizer.decode(np.array([[BOS, *units]]), memory, None)
+        names = [*(self.corpus.units.names[unit] for unit in units), "end"]
+        seconds = len(features) / self.corpus.config.features.frames_per_second
+        plot_attention(np.asarray(weights)[0], names, seconds, folder / _PLOT)
+        return _PLOT
+
+
+def _teacher_forced(
+    program: ProgramSet, run: Mapping[str, Any], batch: SpeechBatch
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Each program's inputs for a batch; the decoder's are what the encoder gives by `run`."""
+    yield "encoder", encoder_inputs(program, batch.features, batch.frames)
+    memory = ProgramRecognizer(program, run).encode(batch.features, batch.frames)
+    yield (
+        "decoder",
+        decoder_inputs(batch.decoder_inputs, Memory(*map(np.asarray, (memory.values, memory.keys, memory.lengths)))),
+    )
 
 
 def _integers(outputs: list[Any], state: dict[str, Any]) -> list[np.ndarray]:
     return [np.asarray(x) for x in (*outputs, *(state[name] for name in sorted(state)))]
+
+
+def _different_tokens(
+    first: dict[str, list[tuple[int, ...]]], second: dict[str, list[tuple[int, ...]]]
+) -> dict[str, int]:
+    """Recognized units that differ, one by one; a unit that only one of two hypotheses has differs."""
+    pairs = [pair for name in first for pair in zip(first[name], second[name], strict=True)]
+    units = [pair for hypotheses in pairs for pair in zip_longest(*hypotheses)]
+    return {"count": sum(a != b for a, b in units), "compared": len(units)}
+
+
+def _added(*counts: dict[str, int]) -> dict[str, int]:
+    return {key: sum(count[key] for count in counts) for key in ("count", "compared")}
+
+
+def _bootstrap(baseline: Path, folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Integer minus float_matched, with the interval that resampled utterances give, by figure."""
+    found = {}
+    for name in names:
+        pair = [Transcripts.load(place / f"{name}{_TRANSCRIPTS}") for place in (baseline, folder)]
+        for figure, unit in (("wer", "word"), ("cer", "character")):
+            found[f"{name}_{figure}"] = dataclasses.asdict(paired_bootstrap(*pair, unit=unit))
+    return found

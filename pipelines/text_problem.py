@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ VOCABULARY = "vocabulary.json"
 # Batches of the training stream that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 20
 _CHUNK = 256
+# Of the timing: both libraries take turns, a second each in all.
+_ROUNDS = 20
+_SECONDS = 1.0
 
 # (ids [1, time] int64, state or None) -> (int32 logits [1, time, vocabulary], state)
 IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
@@ -34,7 +37,7 @@ IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
 class TextProblem:
     """A corpus of text and a language model; see `pipelines.problem.Problem`."""
 
-    compiled = True
+    boards = True
 
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
@@ -75,7 +78,17 @@ class TextProblem:
         """See `Problem`."""
         self.corpus.vocabulary.save(folder / VOCABULARY)
 
-    def evaluate(self, program: Program, model: LanguageModel, runner: Any | None, folder: Path) -> Score:
+    def bench(self, program: Program, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""
+        from deploy_tvm.measure import Case, Settings, measure
+
+        case = Case(program, None, dict(artefacts), np.zeros((1, 1), np.int32), "step")
+        measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
+        return measured["us"], {name: measured[name] for name in ("spread", "machine", "measured")}
+
+    def evaluate(
+        self, program: Program, model: LanguageModel, runner: Any | None, baseline: Path, folder: Path
+    ) -> Score:
         """QAT, interpreter and TVM are compared on the first tokens of both splits; all tokens are scored."""
         parts = [self.corpus.valid[: self.tokens], self.corpus.test[: self.tokens]]
         eos = self.corpus.vocabulary.eos

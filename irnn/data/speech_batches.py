@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class SpeechBatch(NamedTuple):
 
 
 class SpeechBatches(Dataset):
-    """All batches of one epoch, in order: item k is a `SpeechBatch`. Every utterance comes exactly once.
+    """All batches of one epoch, in order: item k is a `SpeechBatch`. Every utterance comes exactly once,
+    but for the long ones in the epochs of a curriculum.
 
     For training (`seed` given) batches are drawn anew for every epoch (`set_epoch`) and augmented; an epoch's batches
     depend on (seed, epoch) alone, not on what was read before or by which worker. Without a seed (evaluation) there is
@@ -83,7 +85,10 @@ class SpeechBatches(Dataset):
         generator = np.random.default_rng([self.seed, self.epoch])
         shuffled = generator.permutation(len(frames))
         classes = np.floor(np.log(frames[shuffled]) / np.log(_LENGTH_STEP))
-        batches = self._cut(shuffled[np.argsort(classes, kind="stable")])
+        batches = self._cut(shuffled[np.argsort(classes, kind="stable")])  # the shortest come first
+        curriculum = self.corpus.config.batches.curriculum
+        if self.epoch < curriculum:
+            batches = batches[: math.ceil(len(batches) * (self.epoch + 1) / (curriculum + 1))]
         return [batches[k] for k in generator.permutation(len(batches))]
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:

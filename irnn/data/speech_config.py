@@ -12,15 +12,20 @@ from irnn.errors import IrnnError
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """max_frames: frames of a batch, padding included.  max_utterances: rows of a batch."""
+    """max_frames: frames of a batch, padding included.  max_utterances: rows of a batch.
+    curriculum: epochs of training in which the long utterances are left out: epoch e of these trains on the shortest
+        e in curriculum + 1 of the batches."""
 
     max_frames: int = 10000
     max_utterances: int = 32
+    curriculum: int = 0
 
     def __post_init__(self) -> None:
         for key in ("max_frames", "max_utterances"):
             if getattr(self, key) < 1:
                 raise IrnnError(f"data.batches.{key}={getattr(self, key)} must be at least 1")
+        if self.curriculum < 0:
+            raise IrnnError(f"data.batches.curriculum={self.curriculum} must not be negative; 0 switches it off")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,11 @@ class Units:
                 f"was trained with {theirs}; use the units that were saved with it"
             )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that `save` writes."""
+        return (_FILE,) if self._model is None else (_FILE, _MODEL_FILE)
+
     def save(self, folder: Path) -> None:
         """Write `units.json` (kind and names in the order of their ids) and, for SentencePiece, `units.model`."""
         folder.mkdir(parents=True, exist_ok=True)

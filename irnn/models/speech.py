@@ -206,6 +206,9 @@ class SpeechModel(RecurrentModel):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self.encoder.output_size)
         self.ctc = nn.Linear(self.encoder.output_size, config.vocabulary_size) if config.ctc_weight > 0 else None
+        for module in self.modules():
+            if isinstance(module, LSTMCell):
+                module.remember()
 
     def program_wires(self) -> dict[str, Callable[[Any], None]]:
         """The encoder runs once an utterance, the decoder once a token: two programs."""
