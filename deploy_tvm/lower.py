@@ -389,8 +389,11 @@ class _Lowering:
             store(1, tirx.Min(as_index(height), size - base), base)
         elif len(value.shape) == 1:
             store(lanes, height // lanes, base)
+        elif height >= size:
+            # What reaches into the next band is overwritten when that one's turn comes.
+            store(lanes, -(-size // lanes), base)
         else:
-            # Another band may lie behind this one: the last block ends where the band does.
+            # Another band lies behind this one, and was there before this block: it ends where the band does.
             store(lanes, tirx.Min(as_index(height // lanes), tirx.floordiv(size - base, as_index(lanes))), base)
             if size % lanes:
                 with emitter.when(size - base <= height):

@@ -48,6 +48,8 @@ LENGTHS = ((1, 1), (1, 2), (1, 3), (1, 7), (1, 64), (3, 9), (2, 67))
 
 @pytest.fixture(scope="module", params=CASES)
 def built(request, tmp_path_factory) -> tuple[ProgramSet, RunnerSet]:
+    if request.param == "small":
+        return request.getfixturevalue("small")[:2]
     cpu, changes = CASES[request.param]
     target, programs = runnable(cpu), irnn.convert(quantized_speech(**changes))
     folder = deploy_tvm.build(programs, tmp_path_factory.mktemp("speech") / "set", target)
@@ -56,7 +58,7 @@ def built(request, tmp_path_factory) -> tuple[ProgramSet, RunnerSet]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> tuple[ProgramSet, RunnerSet, object]:
-    programs = irnn.convert(quantized_speech())
+    programs = ProgramSet(irnn.convert(quantized_speech()).programs, {"units": ["a", "b"]})
     folder = deploy_tvm.build(programs, tmp_path_factory.mktemp("speech") / "set")
     return programs, deploy_tvm.load(folder), folder
 
@@ -182,15 +184,15 @@ def test_compiled_code_computes_with_integers_alone(small) -> None:
 
 class TestSet:
     def test_it_carries_programs_and_metadata(self, small, tmp_path) -> None:
-        programs, _, _ = small
-        named = ProgramSet(programs.programs, {"units": ["a", "b"]})
-        folder = deploy_tvm.build(named, tmp_path / "set")
-        runners = deploy_tvm.load(folder)
+        programs, runners, folder = small
         assert list(runners) == ["encoder", "decoder"]
         assert len(runners) == 2
         assert runners.metadata == {"units": ["a", "b"]}
         assert runners.programs["decoder"].outputs == programs["decoder"].outputs
-        assert deploy_tvm.build(named, folder) == folder
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        (copy / "left over").write_text("")
+        assert deploy_tvm.build(programs, copy) == copy
+        assert sorted(path.name for path in copy.iterdir()) == ["artefacts.json", "decoder", "encoder"]
 
     def test_foreign_and_damaged_folders_are_refused(self, small, tmp_path) -> None:
         programs, _, folder = small
