@@ -35,6 +35,7 @@ from pipelines.error_rates import Transcripts, paired_bootstrap
 from pipelines.error_rates import score as score_transcripts
 from pipelines.manifest import write_json
 from pipelines.problem import Score, TaskSettings, derived_seed
+from pipelines.recognizers import FLOAT_MODEL
 from pipelines.speech_bench import real_time_factors
 from pipelines.speech_task import InOrder, SpeechTask
 
@@ -47,8 +48,6 @@ _GREEDY = SearchConfig()
 _TOKENS = Tokens(BOS, EOS, forbidden=(BLANK,))
 _TRANSCRIPTS = "_transcripts.json"
 _PLOT = "attention.png"
-# What makes the folder of a float stage a recognizer: architecture and metadata.
-FLOAT_MODEL = "recognizer.json"
 
 
 class SpeechProblem:

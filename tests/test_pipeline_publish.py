@@ -52,6 +52,33 @@ def test_runs_of_another_configuration_are_refused_and_change_nothing(tmp_path: 
     assert path.read_bytes() == before
 
 
+def test_recognizers_have_figures_of_their_own(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    interval = {"test_wer": {"difference": 0.01, "low": -0.01, "high": 0.03, "confidence": 0.95, "samples": 10}}
+
+    def recognizer(seed: int) -> Path:
+        folder = write_run(tmp_path / f"{seed}", seed, 1.0)
+        run = json.loads((folder / "results.json").read_text())
+        run["stages"] = {
+            name: {"dev_cross_entropy": 0.5, "test_wer": 0.02 * seed} for name in ("float_matched", "integer")
+        }
+        factors = {"tvm_integer": 0.001 * seed, "tvm_float": 0.004 * seed, "interpreter": 0.1}
+        run |= {"bootstrap": interval, "real_time_factor": factors}
+        (folder / "results.json").write_text(json.dumps(run))
+        return folder
+
+    (path,) = publish([recognizer(1)], docs)
+    assert json.loads(path.read_text())["bootstrap"] == interval
+    (path,) = publish([recognizer(3)], docs)
+    content = json.loads(path.read_text())
+    assert "bootstrap" not in content
+    assert content["seeds"]["1"]["bootstrap"] == interval
+    assert content["real_time_factor"] == {"tvm_integer": 0.002, "tvm_float": 0.008, "interpreter": 0.1}
+    text = with_tables("<!-- table:tiny -->\n<!-- /table -->", docs)
+    assert "| stage | dev nats | test WER | size | s/s audio | speed-up | mismatches |" in text
+    assert "| integer program | 0.500 | 4.0% | 0.00 MB | 0.0020 | 4.0x |  |" in text
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(publish_module, "DOCS", tmp_path / "docs")
     readme = tmp_path / "README.md"

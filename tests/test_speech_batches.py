@@ -89,6 +89,25 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(corpus: SpeechCorpus) -> None:
     assert torch.cat([with_other_seed[k].indices for k in range(len(with_other_seed))]).tolist() != order[0]
 
 
+def test_a_curriculum_begins_with_the_shortest(tmp_path: Path) -> None:
+    corpus = _corpus(tmp_path, BatchConfig(max_frames=500, max_utterances=4, curriculum=2))
+    batches = SpeechBatches(corpus, "train", 1)
+    counts, longest = [], []
+    for epoch in range(4):
+        batches.set_epoch(epoch)
+        frames = torch.cat([batch.frames for batch in DataLoader(batches, batch_size=None)])
+        counts.append(len(frames))
+        longest.append(int(frames.max()))
+    every = sorted(corpus.split("train").frames.tolist())
+    assert counts[0] < counts[1] < counts[2] == counts[3] == len(every)
+    for count, most in zip(counts, longest, strict=True):
+        assert most <= 1.05 * every[count - 1]
+    evaluated = SpeechBatches(corpus, "train")
+    assert sum(len(batch.frames) for batch in DataLoader(evaluated, batch_size=None)) == len(every)
+    with pytest.raises(IrnnError, match="curriculum=-1 must not be negative; 0 switches it off"):
+        BatchConfig(curriculum=-1)
+
+
 def test_workers_give_the_same_batches(corpus: SpeechCorpus) -> None:
     batches = SpeechBatches(corpus, "train", seed=3)
     for k, batch in enumerate(DataLoader(batches, batch_size=None, num_workers=1)):
