@@ -1,5 +1,7 @@
 """Small models for the tests, trained for a moment where it matters."""
 
+from pathlib import Path
+
 import torch
 
 import irnn
@@ -40,3 +42,18 @@ def quantized_layer(quant=None, **arguments) -> SequenceModel:
     qat.prepare(model, quant or irnn.QuantConfig(), irnn.PwlConfig(), "all")
     qat.calibrate(model, [torch.randn(4, 30, 9, generator=torch.Generator().manual_seed(0))])
     return model.eval()
+
+
+# Programs for long runs: sizes that fill no register, and those of real layers; 8, 4 and 2 bits.
+LONG = ("odd_w4", "odd_w2", "wide_w8", "wide_w4")
+
+
+def long_programs(folder: Path) -> None:
+    """Save a program of each name in ``LONG`` into ``folder``."""
+    for bits in (4, 2):
+        model = language_model(size=93, layers=2, norm="mad" if bits == 4 else "layer", tie=False)
+        quant = irnn.QuantConfig(weight=bits, embedding=bits, logits_weight=bits)
+        irnn.convert(quantized(model, quant)).save(folder / f"odd_w{bits}")
+    for bits in (8, 4):
+        quant = irnn.QuantConfig(weight=bits)
+        irnn.convert(quantized(language_model(size=650, dropout=0.0), quant)).save(folder / f"wide_w{bits}")

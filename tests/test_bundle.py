@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import tarfile
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,10 @@ QEMU = {
     "cortex_a53": ("qemu-aarch64", "cortex-a53"),
     "cortex_a76": ("qemu-aarch64", "cortex-a76"),
     "armv7a": ("qemu-arm", "cortex-a7"),
+    "i8mm": ("qemu-aarch64", "max"),
 }
+TARGETS = {name: targets.find(name) for name in QEMU if name != "i8mm"}
+TARGETS["i8mm"] = replace(TARGETS["cortex_a76"], name="i8mm", mattr=("+i8mm",))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,13 @@ def programs(tmp_path_factory):
     irnn.convert(models.quantized(models.language_model(norm="mad"), small)).save(folder / "norm_w4")
     irnn.convert(models.quantized_layer(bidirectional=True)).save(folder / "bidirectional")
     irnn.float_program(models.language_model()).save(folder / "float")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def long_programs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    models.long_programs(folder)
     return folder
 
 
@@ -55,9 +66,9 @@ def execute(content, target, calls=5):
 
 def check(programs, tmp_path, program, target, tokens=TOKENS):
     """The number of integers that the runner compared, without a difference."""
-    need(target, QEMU[target] and QEMU[target][0])
+    need("aarch64" if target == "i8mm" else target, QEMU[target] and QEMU[target][0])
     archive = tmp_path / "network.tar.gz"
-    bundle(programs / program, targets.find(target), archive, tokens)
+    bundle(programs / program, TARGETS[target], archive, tokens)
     done = execute(unpack(archive, tmp_path / "unpacked"), target)
     found = re.search(rf"PASS: 0 of (\d+) integers differ from the reference \({tokens} steps\)", done.stdout)
     assert found is not None, done.stdout + done.stderr
@@ -76,6 +87,7 @@ def check(programs, tmp_path, program, target, tokens=TOKENS):
         ("bidirectional", "armv7a"),
         ("norm_w4", "cortex_a53"),
         ("plain", "cortex_a76"),
+        ("norm_w4", "i8mm"),
     ],
 )
 def test_the_runner_finds_no_difference(programs, tmp_path, program, target):
@@ -83,10 +95,10 @@ def test_the_runner_finds_no_difference(programs, tmp_path, program, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["armv7a", "aarch64", "cortex_a76"])
-@pytest.mark.parametrize("program", ["plain", "norm_w4"])
-def test_two_thousand_tokens(programs, tmp_path, program, target):
-    assert check(programs, tmp_path, program, target, 2000) >= 2000 * models.VOCABULARY
+@pytest.mark.parametrize("target", ["armv7a", "aarch64", "cortex_a76", "i8mm"])
+@pytest.mark.parametrize("program", models.LONG)
+def test_two_thousand_tokens(long_programs, tmp_path, program, target):
+    assert check(long_programs, tmp_path, program, target, 2000) >= 2000 * models.VOCABULARY
 
 
 def test_the_runner_notices_a_single_wrong_number(programs, tmp_path):

@@ -35,6 +35,13 @@ def programs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def long_programs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    models.long_programs(folder)
+    return folder
+
+
 def measure(folder, target, tokens=TOKENS):
     need(target, emulated.QEMU, cxx=True)
     chosen = targets.find(target)
@@ -59,9 +66,9 @@ def test_an_emulated_board_computes_the_same_integers(programs, program, target)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cortex_a76", "cortex_a53", "aarch64"])
-@pytest.mark.parametrize("program", ["run/program", "norm_w4"])
-def test_two_thousand_tokens(programs, program, target):
-    found = measure(programs / program, target, 2000)["targets"][target]["mismatches"]
+@pytest.mark.parametrize("program", models.LONG)
+def test_two_thousand_tokens(long_programs, program, target):
+    found = measure(long_programs / program, target, 2000)["targets"][target]["mismatches"]
     assert found["count"] == 0
     assert found["compared"] > 2000 * models.VOCABULARY
 

@@ -46,18 +46,29 @@ outer:
 """
 
 
-def need_tools(target: str = "cortex_a76") -> None:
+def need_emulator(target: str) -> None:
     need(target)
     try:
         bare.emulator(targets.find(target))
+    except IrnnError as absent:
+        pytest.skip(str(absent))
+
+
+def need_model() -> None:
+    try:
         mca.find_tool()
     except IrnnError as absent:
         pytest.skip(str(absent))
 
 
+def need_tools(target: str = "cortex_a76") -> None:
+    need_emulator(target)
+    need_model()
+
+
 @pytest.mark.parametrize("target", ASSEMBLY)
 def test_instructions_are_counted_one_by_one(target: str, tmp_path: Path) -> None:
-    need_tools(target)
+    need_emulator(target)
     chosen = targets.find(target)
     source = tmp_path / "loop.s"
     source.write_text(f".globl _start\n_start: {ASSEMBLY[target]}")
@@ -76,10 +87,7 @@ def test_the_innermost_loop_with_the_most_products_is_modelled() -> None:
 
 
 def test_a_chain_of_additions_takes_a_cycle_each() -> None:
-    try:
-        mca.find_tool()
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    need_model()
     for core in mca.CORES.values():
         assert round(mca.cycles(["add x0, x0, #1"] * 7, core.target), 1) in (7.0, 7.1)
 

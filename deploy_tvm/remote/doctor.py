@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ def examine(target: Target, device: Device | None) -> list[Finding]:
     if device is not None and device.cpu == emulated.CPU32:
         return [*findings, _emulator(device.cpu)]
     if device is None:
-        return [*findings, Finding("ok", f"this machine: TVM {tvm.__version__}, {target.mcpu}")]
+        return [*findings, _this_machine(target)]
     try:
         with reachable(device) as board:
             told = session.describe(board)
@@ -47,6 +48,13 @@ def examine(target: Target, device: Device | None) -> list[Finding]:
         text = "TVM's own server runs there: TVM version, CPU features, governor and free memory are not available"
         return [*findings, Finding("note", f"{text}; the server of  python -m deploy_tvm serve  tells them")]
     return [*findings, *_device(target, told, device.emulated)]
+
+
+def _this_machine(target: Target) -> Finding:
+    if target.mtriple.split("-")[0] != platform.machine():
+        text = f"no device was examined: this machine is {platform.machine()}, target={target.name} needs a device="
+        return Finding("note", text)
+    return Finding("ok", f"this machine: TVM {tvm.__version__}, {target.mcpu}")
 
 
 def _emulator(cpu: str) -> Finding:

@@ -19,7 +19,6 @@ from deploy_tvm.remote.server_build import BINARY, server_folder
 from irnn.errors import IrnnError
 
 START_SECONDS = 60
-LOOPBACK = "127.0.0.1"
 
 
 def server_command(cpu: str | None) -> list[str]:

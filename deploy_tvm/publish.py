@@ -1,0 +1,159 @@
+"""``python -m deploy_tvm.publish PROGRAM --peers-python PYTHON``: figures without a board.
+
+The program on every emulated board, integer by integer, and the static figures of a layer 650 -> 650, beside those of
+other runtimes, become ``docs/results/arm.json``; the tables of ``docs/devices.md`` are written anew from it.  Without a
+program only the tables are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deploy_tvm import targets
+from deploy_tvm.bench import Layer
+from deploy_tvm.measure import FLOAT, INTEGER, Progress
+from deploy_tvm.peers import parse_against
+from deploy_tvm.remote.bench import bench_device
+from deploy_tvm.remote.device import from_config
+from deploy_tvm.static.command import bench_static
+from irnn.errors import IrnnError
+
+PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
+RESULTS = PAGE.parent / "results" / "arm.json"
+BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
+TOKENS = 2000
+LAYER = {"input": 650, "hidden": 650}
+STEPS = 35
+# The first target's 8-bit figures stand beside the other runtimes'.
+MAIN = "cortex_a76"
+I8MM = "cortex_a76 with i8mm"
+CORES = (MAIN, I8MM, "cortex_a53", "armv7a")
+AGAINST = "onnxruntime,litert"
+_TABLE = re.compile(r"(<!-- arm:(\w+) -->\n).*?(<!-- /arm -->)", re.DOTALL)
+
+
+def measure(folder: Path, peers_python: str | None, progress: Progress) -> dict[str, Any]:
+    """What stands in ``arm.json``: ``targets``, the main static figures, and under ``static`` those of all cores."""
+    boards = {}
+    for name in BOARDS:
+        target = targets.find(name)
+        device = from_config({"kind": "emulated", "number": 2, "repeat": 5, "warmup": 1}, target.mcpu)
+        result = bench_device(folder, None, target, device, TOKENS, progress)
+        ((_, entry),) = result["targets"].items()
+        boards[name] = {**entry, "board": result["device"]["name"], "tokens": TOKENS}
+    static = {f"{name}, W{bits}": _static(name, bits, peers_python, progress) for bits in (8, 4) for name in CORES}
+    main = static.pop(f"{MAIN}, W8")
+    if main["absent"]:
+        raise IrnnError("; ".join(f"{name}: {reason}" for name, reason in main["absent"].items()))
+    return {"targets": boards, **main, "static": static}
+
+
+def _static(name: str, bits: int, peers_python: str | None, progress: Progress) -> dict[str, Any]:
+    target = targets.find(MAIN if name == I8MM else name)
+    if name == I8MM:
+        target = replace(target, name=I8MM, mattr=(*target.mattr, "+i8mm"))
+    against = parse_against(AGAINST) if (name, bits) == (MAIN, 8) else ()
+    layer = Layer(**LAYER, weight_bits=bits)
+    return bench_static(layer, None, None, target, STEPS, against=against, peers_python=peers_python, progress=progress)
+
+
+def with_tables(text: str, results: dict[str, Any]) -> str:
+    """The page ``text`` with the content of each pair of markers written anew from ``arm.json``."""
+    return _TABLE.sub(lambda match: match[1] + TABLES[match[2]](results) + match[3], text)
+
+
+def _boards(results: dict[str, Any]) -> str:
+    rows = [
+        (name, entry["board"], f"{entry['mismatches']['count']} of {entry['mismatches']['compared']:,}",
+         f"{entry['tokens']:,}", f"{entry['bytes'] / 1e6:.2f} MB")
+        for name, entry in results["targets"].items()
+    ]  # fmt: skip
+    return _table(("target", "ran on", "integers that differ", "tokens", "library"), rows)
+
+
+def _instructions(results: dict[str, Any]) -> str:
+    """Rows: our builds by core, then the other runtimes, with our share of their instructions."""
+    single = results["instructions_per_step"]
+    rows = []
+    for name in CORES:
+        eight, four = (_figures(results, name, bits) for bits in (8, 4))
+        for kind in (INTEGER, FLOAT):
+            counts = [
+                found["instructions_per_step"][kind]
+                for result in (eight, four)
+                for found in (result, result["sequence"])
+            ]
+            cells = [_thousands(value) for value in (counts if kind == INTEGER else counts[:2])]
+            rows.append((f"{kind}, {name}", *cells, *[""] * (4 - len(cells)), _share(eight, counts[0])))
+    main = _figures(results, MAIN, 8)
+    for name, value in single.items():
+        if name not in (INTEGER, FLOAT):
+            rows.append((name, _thousands(value), "", "", "", _share(main, value)))
+    heads = ("thousands of instructions a step", "W8", f"{STEPS} steps a call", "W4", f"{STEPS} steps a call")
+    return _table((*heads, "integer W8 / this"), rows)
+
+
+def _cycles(results: dict[str, Any]) -> str:
+    four = _figures(results, MAIN, 4)
+    rows = []
+    for core, cycles in results["mca_cycles_per_step"].items():
+        memory, memory_4 = results["memory"][core], four["memory"][core]
+        modelled = (cycles, four["mca_cycles_per_step"][core], results["mca_cycles_per_step_float"][core])
+        read = (memory["us_per_step"][INTEGER], memory_4["us_per_step"][INTEGER], memory["us_per_step"][FLOAT])
+        cells = [*map(_thousands, modelled), *(f"{value:.0f}" for value in read)]
+        rows.append((core, *cells, f"{memory['bytes_per_second'] / 1e9:.1f} GB/s: {memory['board']}"))
+    heads = ("core", "thousands of cycles: W8", "W4", "float", "us to read the weights: W8", "W4", "float")
+    return _table((*heads, "at the peak bandwidth of"), rows)
+
+
+def _figures(results: dict[str, Any], name: str, bits: int) -> dict[str, Any]:
+    return results if (name, bits) == (MAIN, 8) else results["static"][f"{name}, W{bits}"]
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:,.0f}"
+
+
+def _share(ours: dict[str, Any], value: float) -> str:
+    share = ours["instructions_per_step"][INTEGER] / value
+    return "" if share == 1 else f"{share:.2f}"
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+TABLES = {"boards": _boards, "instructions": _instructions, "cycles": _cycles}
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy_tvm.publish", description=__doc__.partition("\n")[0])
+    parser.add_argument("program", type=Path, nargs="?", help="a program, its float program beside it")
+    parser.add_argument("--peers-python", metavar="PATH", help="a Python that has ONNX Runtime and LiteRT")
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.program is not None:
+            with Console(stderr=True).status("") as status:
+                results = measure(parsed.program, parsed.peers_python, status.update)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        text = with_tables(PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8")))
+    except IrnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(RESULTS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""The figures that the documentation quotes about ARM, and its tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+
+from deploy_tvm import publish
+from deploy_tvm.static.mca import CORES
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    return json.loads(publish.RESULTS.read_text(encoding="utf-8"))
+
+
+def test_every_board_computes_the_interpreters_integers(results: dict) -> None:
+    assert set(results["targets"]) == {"aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a"}
+    for entry in results["targets"].values():
+        assert entry["mismatches"]["count"] == 0
+        assert entry["mismatches"]["compared"] > entry["tokens"] >= 2000
+        assert entry["emulated"] is True
+        assert entry["us_per_token"] > 0
+        assert entry["bytes"] > 0
+
+
+def test_fewer_instructions_than_the_other_runtimes(results: dict) -> None:
+    figures = results["instructions_per_step"]
+    assert results["target"] == "cortex_a76"
+    assert (results["layer"]["input"], results["layer"]["hidden"], results["layer"]["weight_bits"]) == (650, 650, 8)
+    limits = {"onnxruntime_dynamic_int8": 0.7, "litert_integer_only_int8": 0.25, "tvm_float": 0.35}
+    for name, limit in limits.items():
+        assert figures["tvm_integer"] <= limit * figures[name]
+    assert set(results["mca_cycles_per_step"]) == set(CORES)
+    assert all(found["mismatches"]["count"] == 0 for found in [results, *results["static"].values()])
+
+
+def test_the_page_is_what_the_command_writes(results: dict) -> None:
+    text = publish.PAGE.read_text(encoding="utf-8")
+    assert publish.with_tables(text, results) == text, "run `python -m deploy_tvm.publish`"
+    assert set(publish.TABLES) == {found[1] for found in publish._TABLE.findall(text)}
+
+
+def test_tables_show_the_figures(results: dict) -> None:
+    """What is planted in the results appears in its row."""
+    planted = json.loads(json.dumps(results))
+    planted["instructions_per_step"] |= {"tvm_integer": 400_000.0, "onnxruntime_fp32": 1_600_000.0}
+    planted["static"]["armv7a, W4"]["sequence"]["instructions_per_step"]["tvm_integer"] = 7_654_321.0
+    planted["targets"]["armv7a"]["mismatches"] = {"count": 3, "compared": 1234}
+    planted["mca_cycles_per_step"]["cortex-a55"] = 9_876_000.0
+    page = "".join(f"<!-- arm:{name} -->\nold\n<!-- /arm -->\n" for name in publish.TABLES)
+    text = publish.with_tables(page, planted)
+    assert "old" not in text
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
+    assert "| 3 of 1,234 |" in rows["armv7a"]
+    assert rows["onnxruntime_fp32"].endswith("| 1,600 |  |  |  | 0.25 |")
+    assert rows["tvm_integer, cortex_a76"].startswith("| tvm_integer, cortex_a76 | 400 |")
+    assert "| 7,654 |" in rows["tvm_integer, armv7a"]
+    assert rows["cortex-a55"].startswith("| cortex-a55 | 9,876 |")
+
+
+def test_bad_input_is_one_line(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "arm.json")
+    assert publish.main([str(tmp_path / "nothing")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert not publish.RESULTS.exists()
