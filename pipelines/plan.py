@@ -61,7 +61,7 @@ def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[st
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
         "precision": config.trainer.precision,
-        **problem.batching,
+        **problem.batching(stage),
     }
 
 

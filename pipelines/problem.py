@@ -44,13 +44,14 @@ class TaskSettings:
 class Problem(Protocol):
     """boards: whether its program can be measured on a device.
     origin: network and data, as JSON values; part of the float stage's identity.
-    batching: what else decides on a training stage, as JSON values.
     evaluation: what decides on the evaluation of the program, as JSON values."""
 
     boards: bool
     origin: dict[str, Any]
-    batching: dict[str, Any]
     evaluation: dict[str, Any]
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """What decides on the batches of a training stage, as JSON values."""
 
     def build(self) -> RecurrentModel:
         """A network with random weights, in stage "float"."""

@@ -97,7 +97,8 @@ def table_of(results: dict[str, Any]) -> Table:
     # A column that has nothing to say (yet) leaves its room to the others.
     shown = [k for k in range(1, len(columns)) if k <= len(short) or any(row[k] for row in rows)]
     for k in shown:
-        table.add_column(columns[k], justify="right", no_wrap=True)
+        # Where it is too narrow headings are folded, figures never.
+        table.add_column(columns[k], justify="right", min_width=max(len(row[k]) for row in rows), overflow="fold")
     for row in rows:
         table.add_row(row[0], *(row[k] for k in shown))
     return table

@@ -71,10 +71,15 @@ class SpeechProblem:
         self.architecture = read_section(SpeechModelConfig, {**config.model, **sizes}, "model.")
         self.settings = config.evaluation
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
-        self.batching = {
-            "batches": dataclasses.asdict(config.data.batches), "augment": dataclasses.asdict(config.data.augment),
-        }  # fmt: skip
         self.evaluation = dataclasses.asdict(self.settings)
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """See `Problem`; the curriculum is the first stage's."""
+        data = self.corpus.config
+        batches = dataclasses.asdict(data.batches)
+        if stage != "float":
+            del batches["curriculum"]
+        return {"batches": batches, "augment": dataclasses.asdict(data.augment)}
 
     def build(self) -> SpeechModel:
         """See `Problem`."""

@@ -32,7 +32,9 @@ class SpeechTask(StageTask):
 
     def __init__(self, model: SpeechModel, settings: TaskSettings, corpus: SpeechCorpus, seed: int) -> None:
         super().__init__(model, settings)
-        self._train = SpeechBatches(corpus, "train", seed=seed)
+        # A stage that starts from a trained model has nothing to begin with.
+        curriculum = corpus.config.batches.curriculum if settings.stage == "float" else 0
+        self._train = SpeechBatches(corpus, "train", seed, curriculum)
         self._dev = SpeechBatches(corpus, "dev")
         self._validated: list[tuple[float, int]] = []
 

@@ -48,8 +48,11 @@ class TextProblem:
         self.architecture = read_section(LanguageModelConfig, model, "model.")
         self.tokens = config.evaluation.interpreter_tokens
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
-        self.batching = {"batch_size": self.data.batch_size, "steps": self.data.steps}
         self.evaluation = {"tokens": self.tokens}
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """See `Problem`."""
+        return {"batch_size": self.data.batch_size, "steps": self.data.steps}
 
     def build(self) -> LanguageModel:
         """See `Problem`."""

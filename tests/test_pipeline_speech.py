@@ -21,6 +21,7 @@ from pipelines.deploy import ARTEFACT, FLOAT_ARTEFACT
 from pipelines.error_rates import Transcripts
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.plan import plan
+from pipelines.problem import TaskSettings
 from pipelines.recognizers import load_recognizer
 from pipelines.run import problem_of, run
 from pipelines.stages import Stage
@@ -144,6 +145,10 @@ def test_a_killed_training_ends_bit_equal_to_an_unbroken_one(tmp_path: Path) -> 
     curves = (stages_of(unbroken)["float"].folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
     first, second = (int(line.split(",")[3]) + 1 for line in curves[1::2])
     assert first == math.ceil((second - first) / 2)
+    # Later stages begin with a trained model and see everything at once.
+    settings = TaskSettings("pwl", "", 1, [0.1], "adam", bf16=False)
+    problem = problem_of(unbroken)
+    assert len(problem.task(problem.build(), settings).train_dataloader()) == second - first
     run_and_kill("float", 1, [*tiny_speech_overrides(tmp_path / "broken"), *more])
     broken = tiny_speech(tmp_path / "broken", *more)
     folder = stages_of(broken)["float"].folder

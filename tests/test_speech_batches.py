@@ -90,8 +90,8 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(corpus: SpeechCorpus) -> None:
 
 
 def test_a_curriculum_begins_with_the_shortest(tmp_path: Path) -> None:
-    corpus = _corpus(tmp_path, BatchConfig(max_frames=500, max_utterances=4, curriculum=2))
-    batches = SpeechBatches(corpus, "train", 1)
+    corpus = _corpus(tmp_path, BatchConfig(max_frames=500, max_utterances=4))
+    batches = SpeechBatches(corpus, "train", 1, curriculum=2)
     counts, longest = [], []
     for epoch in range(4):
         batches.set_epoch(epoch)

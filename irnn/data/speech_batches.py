@@ -39,17 +39,18 @@ class SpeechBatch(NamedTuple):
 
 class SpeechBatches(Dataset):
     """All batches of one epoch, in order: item k is a `SpeechBatch`. Every utterance comes exactly once,
-    but for the long ones in the epochs of a curriculum.
+    but for the long ones in the epochs of a `curriculum` (`BatchConfig`).
 
     For training (`seed` given) batches are drawn anew for every epoch (`set_epoch`) and augmented; an epoch's batches
     depend on (seed, epoch) alone, not on what was read before or by which worker. Without a seed (evaluation) there is
     one fixed order, shortest first, and no augmentation. Use with `DataLoader(..., batch_size=None)`.
     """
 
-    def __init__(self, corpus: SpeechCorpus, split: str, seed: int | None = None) -> None:
+    def __init__(self, corpus: SpeechCorpus, split: str, seed: int | None = None, curriculum: int = 0) -> None:
         self.corpus = corpus
         self.split: SpeechSplit = corpus.split(split)
         self.seed = seed
+        self.curriculum = curriculum
         longest = int(self.split.frames.max())
         budget = corpus.config.batches.max_frames
         if longest > budget:
@@ -86,9 +87,8 @@ class SpeechBatches(Dataset):
         shuffled = generator.permutation(len(frames))
         classes = np.floor(np.log(frames[shuffled]) / np.log(_LENGTH_STEP))
         batches = self._cut(shuffled[np.argsort(classes, kind="stable")])  # the shortest come first
-        curriculum = self.corpus.config.batches.curriculum
-        if self.epoch < curriculum:
-            batches = batches[: math.ceil(len(batches) * (self.epoch + 1) / (curriculum + 1))]
+        if self.epoch < self.curriculum:
+            batches = batches[: math.ceil(len(batches) * (self.epoch + 1) / (self.curriculum + 1))]
         return [batches[k] for k in generator.permutation(len(batches))]
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:

@@ -13,8 +13,8 @@ from irnn.errors import IrnnError
 @dataclass(frozen=True)
 class BatchConfig:
     """max_frames: frames of a batch, padding included.  max_utterances: rows of a batch.
-    curriculum: epochs of training in which the long utterances are left out: epoch e of these trains on the shortest
-        e in curriculum + 1 of the batches."""
+    curriculum: so many epochs at the beginning of the first training leave the longest utterances out: epoch 1 trains
+        on the shortest 1 in curriculum + 1 of the batches, epoch 2 on twice as many."""
 
     max_frames: int = 10000
     max_utterances: int = 32
