@@ -105,6 +105,19 @@ def test_every_wrong_integer_is_counted(programs):
         compare(program, (y, states), found)
 
 
+def test_an_emulated_server_says_so_to_whoever_connects(programs, capsys):
+    need("cortex_a53", emulated.QEMU, cxx=True)
+    with serve.running(serve.server_command("cortex-a53")) as (host, port, _):
+        device = Device("rpc", host=host, port=port, number=1, repeat=2, warmup=0)
+        result = bench_device(programs / "run" / "program", None, targets.find("cortex_a53"), device, 5, lambda t: None)
+        assert main(["doctor", "device=rpc", f"device.host={host}", f"device.port={port}", "target=cortex_a53"]) == 0
+    assert "emulated: integers count, times do not" in capsys.readouterr().out
+    entry = result["targets"]["cortex_a53"]
+    assert result["device"]["emulated"] is entry["emulated"] is True
+    assert entry["tokens_per_second"] is entry["memory_peak"] is None
+    assert "speed_up" not in entry
+
+
 def test_doctor_on_a_good_and_on_a_wrong_set_up(capsys):
     need("cortex_a53", emulated.QEMU, cxx=True)
     assert main(["doctor", "device=emulated", "target=cortex_a53"]) == 0

@@ -344,6 +344,8 @@ def test_a_tracker_with_two_servers_of_which_one_is_killed(artefact):
             with pytest.raises(DeviceError, match=r"at 127.0.0.1:\d+: .*while timing") as caught:
                 bench_device(artefact, None, targets.find("host"), slow, 20, progress)
             assert f"127.0.0.1:{killed[0]}" in str(caught.value)
+            # The other server saw no failure, and is not taken for the one that was killed.
+            assert "afterwards the tracker gave another device at 127.0.0.1:" in str(caught.value)
             wait_for(lambda: len(tracker.servers) == 1)
             assert works(artefact, device)
 

@@ -89,7 +89,7 @@ def _device(target: Target, told: dict[str, Any], emulated: bool) -> list[Findin
         findings.append(Finding("wrong", f"{text}: choose another target"))
     else:
         findings.append(Finding("ok", f"CPU features: {told['features']}"))
-    if emulated:
+    if emulated or told.get("emulated"):
         return [*findings, Finding("note", "emulated: integers count, times do not")]
     governor = told["governor"]
     if governor in ("performance", ""):

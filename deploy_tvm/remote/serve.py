@@ -24,7 +24,8 @@ START_SECONDS = 60
 def server_command(cpu: str | None) -> list[str]:
     """The server's command on this machine, or (``cpu``) on an emulated board."""
     if cpu is not None:
-        return [*emulated.command(cpu), str(server_folder(emulated.mtriple_of(cpu)) / BINARY)]
+        # Whoever connects, by whichever way, is told that its times are an emulator's.
+        return [*emulated.command(cpu), "-E", "IRNN_EMULATED=1", str(server_folder(emulated.mtriple_of(cpu)) / BINARY)]
     if platform.system() != "Linux":
         raise IrnnError(f"the server runs under Linux; this is {platform.system()}")
     return [str(server_folder(f"{platform.machine()}-linux-gnu") / BINARY)]

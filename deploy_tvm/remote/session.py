@@ -29,7 +29,11 @@ class DeviceError(IrnnError):
 
 
 class LostError(DeviceError):
-    """The connection broke for a reason that only the device may know."""
+    """The connection broke for a reason that only the device may know; ``server``: which one a tracker had given."""
+
+    def __init__(self, text: str, server: str) -> None:
+        super().__init__(text)
+        self.server = server
 
 
 def describe(device: Device) -> dict[str, Any] | None:
@@ -42,7 +46,7 @@ def run_job(device: Device, job: dict[str, Any], progress: Progress = lambda tex
     try:
         return _run(device, job, progress)
     except LostError as error:
-        raise DeviceError(f"{error}{_autopsy(device)}") from None
+        raise DeviceError(f"{error}{_autopsy(device, error.server)}") from None
 
 
 def _run(device: Device, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -74,15 +78,15 @@ def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> di
                 "session, or too slow (device.timeout)?"
             ) from None
         if line is None:
-            raise LostError(f"{device.name}{server}: the connection broke while {stage}")
+            raise LostError(f"{device.name}{server}: the connection broke while {stage}", server)
         message = json.loads(line)
         if "result" in message:
-            return message["result"]
+            return {**message["result"], "server": server}
         if "error" in message:
             text = f"{device.name}{server}: {message['error']}"
             if message["known"]:
                 raise DeviceError(text)
-            raise LostError(f"{device.name}{server}: failed while {stage}: {message['error']}")
+            raise LostError(f"{device.name}{server}: failed while {stage}: {message['error']}", server)
         stage, seconds = message["stage"], device.timeout + (device.cooldown if "timing" in message["stage"] else 0)
         server = f" at {message['server']}" if "server" in message else server
         progress(stage)
@@ -109,13 +113,16 @@ class _Lines:
         return line
 
 
-def _autopsy(device: Device) -> str:
+def _autopsy(device: Device, server: str) -> str:
     """What the device says about a session that broke."""
     brief = Device(**{**asdict(device), "timeout": min(device.timeout, AUTOPSY_SECONDS)})
     try:
-        told = _run(brief, {"library": None}, lambda text: None)["device"]
+        reply = _run(brief, {"library": None}, lambda text: None)
     except DeviceError as error:
         return f"; afterwards: {str(error).removeprefix(device.name).lstrip(': ')}"
+    if reply["server"] != server:
+        return f"; afterwards the tracker gave another device{reply['server']}, which the next run can use"
+    told = reply["device"]
     if told is None:
         return "; its server is still there"
     if not told["last_failure"]:

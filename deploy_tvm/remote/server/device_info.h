@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
@@ -64,6 +65,7 @@ inline std::string DescribeDevice(const std::string& last_failure) {
       {"governor", FirstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")},
       {"memory_available", Field("/proc/meminfo", "MemAvailable")},
       {"memory_peak", Field("/proc/self/status", "VmHWM")},
+      {"emulated", std::getenv("IRNN_EMULATED") ? "yes" : ""},
       {"last_failure", last_failure},
   };
   std::string json = "{\"cores\": " + std::to_string(sysconf(_SC_NPROCESSORS_ONLN));
