@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm import artefact_set
+from deploy_tvm.bench import FLOAT_FOLDERS
 from deploy_tvm.measure import FLOAT, INTEGER, PartCase, Progress, Settings, measure
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import LENGTH_MAX, Program
 from irnn.program_set import SET_FILE, ProgramSet
 from irnn.storage import load
 
@@ -27,8 +28,6 @@ FEATURES, VOCABULARY = 80, 5000
 CALIBRATION_FRAMES = 100
 # Frames of the comparison with the interpreter, which is slow.
 COMPARED_FRAMES, COMPARED_UNITS = 45, 3
-FLOAT_FOLDERS = ("float_artefact", "float_program")
-MAX_FRAMES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Utterance:
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("units", self.units)):
-            if not 1 <= value <= MAX_FRAMES:
-                raise IrnnError(f"--{name} {value}: must lie in 1 to {MAX_FRAMES}")
+            if not 1 <= value <= LENGTH_MAX:
+                raise IrnnError(f"--{name} {value}: must lie in 1 to {LENGTH_MAX}")
 
     @property
     def seconds(self) -> float:

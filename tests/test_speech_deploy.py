@@ -102,6 +102,22 @@ def test_same_integers_as_the_interpreter(built, batch: int, frames: int) -> Non
     assert_equal(runners["decoder"], decoder, decoder_input(memory, 2), random_state(decoder, batch))
 
 
+@pytest.mark.slow
+def test_large_recognizers_and_long_utterances(tmp_path) -> None:
+    """Several chunks, tiles and blocks in every product, and a memory of several parts."""
+    sizes = {
+        "conv_channels": (64, 136), "conv_strides": (1, 2), "encoder_size": 330, "downsampling": (2,),
+        "decoder_size": 300, "attention_size": 200,
+    }  # fmt: skip
+    programs = irnn.convert(quantized_speech(**sizes))
+    runners = deploy_tvm.load(deploy_tvm.build(programs, tmp_path / "set"))
+    for batch, frames in ((1, 1), (1, 277), (2, 130), (1, 1111)):
+        memory = assert_equal(
+            runners["encoder"], programs["encoder"], encoder_input(programs["encoder"], batch, frames)
+        )
+        assert_equal(runners["decoder"], programs["decoder"], decoder_input(memory, 3))
+
+
 @pytest.mark.parametrize("value", [-128, 127])
 def test_a_memory_that_would_overflow_32_bits(small, value: int) -> None:
     """Every place has the full weight and the largest value: their sum needs 64 bits."""
