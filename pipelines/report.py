@@ -30,7 +30,6 @@ _FIGURES = {
     "valid_perplexity": ("perplexity valid", ".2f"),
     "test_perplexity": ("test", ".2f"),
     "dev_cross_entropy": ("dev nats", ".3f"),
-    "dev_wer": ("dev WER", ".1%"),
     "test_wer": ("test WER", ".1%"),
     "test_unseen_speaker_wer": ("unseen WER", ".1%"),
 }
@@ -97,8 +96,7 @@ def table_of(results: dict[str, Any]) -> Table:
     # A column that has nothing to say (yet) leaves its room to the others.
     shown = [k for k in range(1, len(columns)) if k <= len(short) or any(row[k] for row in rows)]
     for k in shown:
-        # Where it is too narrow headings are folded, figures never.
-        table.add_column(columns[k], justify="right", min_width=max(len(row[k]) for row in rows), overflow="fold")
+        table.add_column(columns[k].replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row[0], *(row[k] for k in shown))
     return table
