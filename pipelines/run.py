@@ -67,4 +67,7 @@ def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: 
             if (stage.folder / name).is_dir():
                 shutil.rmtree(folder / name, ignore_errors=True)
                 shutil.copytree(stage.folder / name, folder / name)
+        if stage.name == "evaluate":  # transcripts and the like
+            for name in manifests[stage.name]["files"]:
+                shutil.copyfile(stage.folder / name, folder / name)
     write_json(folder / RESULTS, results)

@@ -62,7 +62,7 @@ def recording(tmp_path_factory) -> Path:
 
 
 def test_results_hold_every_figure(finished) -> None:
-    _, results, folders = finished
+    config, results, folders = finished
     figures = {"dev_cross_entropy"} | {f"{name}_{rate}" for name in SETS for rate in ("wer", "cer")}
     searched = {f"search_{name}_{rate}" for name in SETS for rate in ("wer", "cer")}
     for stage, found in results["stages"].items():
@@ -79,7 +79,9 @@ def test_results_hold_every_figure(finished) -> None:
         kept = Transcripts.load(folders["evaluate"] / f"{name}_transcripts.json")
         assert kept.wer == pair[1]
         assert len(kept.alignments) == 3
-    assert (folders["evaluate"] / "attention.png").read_bytes().startswith(b"\x89PNG")
+    run_folder = config.output_dir / config.name / results["digest"]
+    assert (run_folder / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert Transcripts.load(run_folder / "search_test_transcripts.json").ids == kept.ids
 
 
 @pytest.mark.skipif(not deploy.available(), reason="TVM is an extra")
