@@ -13,7 +13,7 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines import deploy
+from pipelines import deploy, text_problem
 from pipelines.checkpoints import load_weights
 from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.plan import plan
@@ -198,8 +198,8 @@ def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("tvm", reason="TVM is not installed")
     import deploy_tvm
 
-    monkeypatch.setattr(deploy, "_ROUNDS", 2)
-    monkeypatch.setattr(deploy, "_SECONDS", 0.05)
+    monkeypatch.setattr(text_problem, "_ROUNDS", 2)
+    monkeypatch.setattr(text_problem, "_SECONDS", 0.05)
     config = tiny_config(tmp_path, "stages.float.epochs=1")
     results = run(config)
     (folder,) = (config.output_dir / "quickstart").iterdir()
