@@ -134,7 +134,7 @@ class Runner:
             written = [output, *states[1 - turn].values()]
             return partial(self._kernel, *map(from_dlpack, read), *self._constants, *map(from_dlpack, written))
 
-        return Stream(first.checked, inputs, output, states, (call(0), call(1)))
+        return Stream(first.checked, first.check_range, inputs, output, states, (call(0), call(1)))
 
     def _checked_inputs(self, inputs: Inputs) -> tuple[list[np.ndarray], dict[str, int]]:
         """(arrays for the kernel, the sizes of the batch and of the axes)."""
@@ -192,9 +192,15 @@ class _Input:
             return np.ascontiguousarray(array)
         if array.dtype.kind not in ("iu" if self._dtype.kind in "iu" else "fiu"):
             raise IrnnError(f"input {self.name} is {array.dtype}; it takes {value.dtype}")
-        if value.low is not None and array.size:
-            low, high = (array.item(),) * 2 if array.size == 1 else (int(array.min()), int(array.max()))
-            if low < value.low or high > value.high:
-                worst = low if low < value.low else high
-                raise IrnnError(f"input {self.name} holds {worst}; allowed are {value.low} to {value.high}")
+        self.check_range(array)
         return np.ascontiguousarray(array, self._dtype)
+
+    def check_range(self, array: np.ndarray) -> None:
+        """An ``IrnnError`` where an element is not allowed."""
+        value = self.value
+        if self._any_value_is_allowed or value.low is None or not array.size:
+            return
+        low, high = (array.item(),) * 2 if array.size == 1 else (int(array.min()), int(array.max()))
+        if low < value.low or high > value.high:
+            worst = low if low < value.low else high
+            raise IrnnError(f"input {self.name} holds {worst}; allowed are {value.low} to {value.high}")

@@ -20,7 +20,8 @@ class Stream:
     thread at a time; others take streams of their own.
     """
 
-    check: Callable[[np.ndarray], np.ndarray]
+    checked: Callable[[np.ndarray], np.ndarray]  # an array of the input's dtype, or an error
+    check_range: Callable[[np.ndarray], None]
     inputs: np.ndarray  # [batch, 1, *shape], read by the calls
     output: np.ndarray  # [batch, 1, ...], written by them
     # One call reads the first states and writes the second; the other one goes back.
@@ -28,15 +29,22 @@ class Stream:
     calls: tuple[Callable[[], None], Callable[[], None]]
     _turn: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        self._row, self._result = self.inputs[:, 0], self.output[:, 0]
+
     def step(self, inputs: np.ndarray) -> np.ndarray:
         """One time step: inputs ``[batch, *shape]`` -> output ``[batch, ...]``, which the next step overwrites."""
-        given = self.check(np.asarray(inputs)[:, None])
-        if len(given) != len(self.inputs):
-            raise IrnnError(f"a step holds {len(given)} sequences; this stream has {len(self.inputs)}")
-        self.inputs[...] = given
+        given = np.asarray(inputs)
+        if given.shape == self._row.shape and given.dtype == self._row.dtype:
+            self.check_range(given)
+        else:
+            given = self.checked(given[:, None])[:, 0]
+            if len(given) != len(self._row):
+                raise IrnnError(f"a step holds {len(given)} sequences; this stream has {len(self._row)}")
+        self._row[...] = given
         self.calls[self._turn]()
         self._turn ^= 1
-        return self.output[:, 0]
+        return self._result
 
     @property
     def state(self) -> Buffers:

@@ -115,8 +115,9 @@ def test_stream_is_the_sequence(tmp_path) -> None:
     assert all(np.array_equal(state[name], given[name]) for name in state)
     with pytest.raises(IrnnError, match="a step holds 1 sequences; this stream has 2"):
         stream.step(inputs[:1, 0])
-    with pytest.raises(IrnnError, match="allowed are"):
-        stream.step(np.array([0, 10**6]))
+    for dtype in (np.int32, np.int64):
+        with pytest.raises(IrnnError, match="allowed are"):
+            stream.step(np.array([0, 10**6], dtype))
 
 
 def test_empty_sequence_returns_the_state(tmp_path) -> None:
