@@ -198,7 +198,8 @@ class _Input:
     def check_range(self, array: np.ndarray) -> None:
         """An ``IrnnError`` where an element is not allowed."""
         value = self.value
-        if self._any_value_is_allowed or value.low is None or not array.size:
+        every_one_fits = self._any_value_is_allowed and array.dtype == self._dtype
+        if every_one_fits or value.low is None or not array.size:
             return
         low, high = (array.item(),) * 2 if array.size == 1 else (int(array.min()), int(array.max()))
         if low < value.low or high > value.high:

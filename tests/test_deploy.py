@@ -120,6 +120,17 @@ def test_stream_is_the_sequence(tmp_path) -> None:
             stream.step(np.array([0, 10**6], dtype))
 
 
+def test_wider_integers_are_checked_before_they_are_narrowed(tmp_path) -> None:
+    program = random_program(Spec(vocabulary=None, logits=None))
+    runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
+    ((_, value),) = program.inputs.items()
+    assert (value.low, value.high) == (-128, 127)  # an int8 array needs no check
+    wide = np.full((1, 1, *value.shape), 300, np.int64)
+    for call in (lambda: runner.run(wide), lambda: runner.stream().step(wide[:, 0])):
+        with pytest.raises(IrnnError, match="holds 300; allowed are -128 to 127"):
+            call()
+
+
 def test_empty_sequence_returns_the_state(tmp_path) -> None:
     program = random_program(Spec())
     runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
