@@ -8,6 +8,7 @@ with the interpreter integer by integer, and the float peers with our float buil
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,14 @@ def bench_model(
     }
 
 
+def float_folder_of(folder: Path, given: str | None, holds_model: Callable[[Path], bool] = Path.is_dir) -> Path | None:
+    """Where the float model is: ``given``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``."""
+    if given is not None:
+        return Path(given)
+    beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
+    return next((path for path in beside if holds_model(path)), None)
+
+
 def bench_folders(
     folder: Path, float_folder: str | None, steps: int, settings: Settings, progress: Progress = lambda text: None
 ) -> dict[str, Any]:
@@ -131,15 +140,13 @@ def bench_folders(
 
     The float model is ``float_folder``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
-    if float_folder is None:
-        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-        float_folder = next((str(path) for path in beside if path.is_dir()), None)
+    floats = float_folder_of(folder, float_folder)
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
         progress("compiling")
         integer, artefact = _opened(folder, Path(scratch) / INTEGER, "integer")
         floating, artefacts = None, {INTEGER: artefact}
-        if float_folder is not None:
-            floating, artefacts[FLOAT] = _opened(Path(float_folder), Path(scratch) / FLOAT, "float")
+        if floats is not None:
+            floating, artefacts[FLOAT] = _opened(floats, Path(scratch) / FLOAT, "float")
         return bench_model(integer, floating, artefacts, steps, settings, progress)
 
 

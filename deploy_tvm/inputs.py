@@ -12,9 +12,20 @@ def random_input(program: Program, steps: int, seed: int = 2) -> np.ndarray:
     """``[1, steps, *shape]``: ids or quantized features over their whole range, standard normal ones for float."""
     if len(program.inputs) != 1:
         raise IrnnError(f"this program reads {', '.join(program.inputs)}: measured is what has one input")
-    ((_, value),) = program.inputs.items()
+    (array,) = random_inputs(program, {"time": steps}, seed).values()
+    return array
+
+
+def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2) -> dict[str, np.ndarray]:
+    """The same for several inputs, all of full length; ``sizes`` are those of the axes."""
     random = np.random.default_rng(seed)
-    shape = (1, steps, *value.shape)
-    if value.low is None:
-        return random.standard_normal(shape).astype(value.dtype)
-    return random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
+    inputs = {}
+    for name, value in program.inputs.items():
+        shape = (1, *(sizes[axis] for axis in value.axes), *value.shape)
+        if value.counts is not None:
+            inputs[name] = np.full(1, sizes[value.counts], np.int32)
+        elif value.low is None:
+            inputs[name] = random.standard_normal(shape).astype(value.dtype)
+        else:
+            inputs[name] = random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
+    return inputs

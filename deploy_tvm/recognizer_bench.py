@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm import artefact_set
-from deploy_tvm.bench import FLOAT_FOLDERS
+from deploy_tvm.bench import float_folder_of
+from deploy_tvm.inputs import random_inputs
 from deploy_tvm.measure import FLOAT, INTEGER, PartCase, Progress, Settings, measure
 from irnn.errors import IrnnError
 from irnn.program import LENGTH_MAX, Program
@@ -108,15 +109,13 @@ def bench_folders(
 
     The float programs are in ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
-    if float_folder is None:
-        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-        float_folder = next((str(path) for path in beside if is_set(path)), None)
+    floats = float_folder_of(folder, float_folder, is_set)
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
         progress("compiling")
         integer, built = _opened(folder, Path(scratch) / INTEGER, "integer")
         floating, artefacts = None, {INTEGER: built}
-        if float_folder is not None:
-            floating, artefacts[FLOAT] = _opened(Path(float_folder), Path(scratch) / FLOAT, "float")
+        if floats is not None:
+            floating, artefacts[FLOAT] = _opened(floats, Path(scratch) / FLOAT, "float")
         return bench_recognizer(str(folder), integer, floating, artefacts, utterance, settings, progress)
 
 
@@ -186,21 +185,6 @@ def places(encoder: Program, frames: int) -> int:
     """Places of the memory that an encoder makes of so many frames."""
     _, _, factor = encoder.values[encoder.outputs[0]].axes[0].partition("/")
     return -(-frames // int(factor or 1))
-
-
-def random_inputs(program: Program, sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    """Inputs of full length over their whole range, standard normal ones for float; ``sizes`` are those of axes."""
-    rng = np.random.default_rng(2)
-    inputs = {}
-    for name, value in program.inputs.items():
-        shape = (1, *(sizes[axis] for axis in value.axes), *value.shape)
-        if value.counts is not None:
-            inputs[name] = np.full(1, sizes[value.counts], np.int32)
-        elif value.low is None:
-            inputs[name] = rng.standard_normal(shape).astype(value.dtype)
-        else:
-            inputs[name] = rng.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
-    return inputs
 
 
 def compare(programs: ProgramSet, runners: artefact_set.RunnerSet) -> dict[str, int]:

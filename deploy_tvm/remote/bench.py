@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy_tvm import machine, toolchain
 from deploy_tvm.artefact import MANIFEST, build, open_program, read_manifest, sha256
-from deploy_tvm.bench import FLOAT_FOLDERS
+from deploy_tvm.bench import float_folder_of
 from deploy_tvm.inputs import random_input
 from deploy_tvm.lower import ENTRY
 from deploy_tvm.remote import emulated, session
@@ -50,13 +50,11 @@ def bench_device(
             calls = device.number * device.repeat
             entry = run_bundle(folder, target, device.cpu, tokens, calls, scratch)
             return _result(device, target, tokens, entry, None)
-        if float_folder is None:
-            beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-            float_folder = next((str(path) for path in beside if path.is_dir()), None)
+        floats = float_folder_of(folder, float_folder)
         integer, built = _built(folder, "integer", target, scratch / "integer")
         floating = None
-        if float_folder is not None:
-            floating = _built(Path(float_folder), "float", target, scratch / "float")
+        if floats is not None:
+            floating = _built(floats, "float", target, scratch / "float")
         progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")
         board = stack.enter_context(reachable(device))
         x = random_input(integer, tokens)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_tvm.artefact import open_program
-from deploy_tvm.bench import FLOAT_FOLDERS, Layer, random_programs
+from deploy_tvm.bench import Layer, float_folder_of, random_programs
 from deploy_tvm.static.figures import static_figures
 from deploy_tvm.targets import Target
 
@@ -23,9 +23,7 @@ def bench_static(
         integer, other = random_programs(layer)
         return {**static_figures(integer, other, target, steps, **others), "layer": asdict(layer)}
     assert folder is not None
-    if floating is None:
-        beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-        floating = next((str(path) for path in beside if path.is_dir()), None)
+    floats = float_folder_of(folder, floating)
     integer = open_program(folder, "integer")
-    other = None if floating is None else open_program(Path(floating), "float")
+    other = None if floats is None else open_program(floats, "float")
     return static_figures(integer, other, target, steps, **others)
