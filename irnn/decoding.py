@@ -7,6 +7,10 @@ A step takes the last token of each row and a state (None before the first) and 
 Logits are anything that NumPy can read; the state is a dict of arrays whose first axis is the row, so that a search can
 drop, repeat and reorder rows.  Log-softmax, length penalty and fusion with a language model are float post-processing
 on the host.  The end and length rules are Espresso's.
+
+A language model is a step as well.  It has read running lines, in which the end of a line comes before the next one and
+no begin is known: where the recognizer reads the begin, it reads the end.  It starts without a state, as its training
+did: what is recognized in an utterance does not depend on what was said in others.
 """
 
 from __future__ import annotations
@@ -162,7 +166,8 @@ class _Scorer:
         logits, own = self.step(last, state[0])
         scores, fused = log_softmax(logits), None
         if self.lm_step is not None:
-            logits, fused = self.lm_step(last, state[1])
+            before = np.where(last == self.tokens.begin, self.tokens.end, last)
+            logits, fused = self.lm_step(before, state[1])
             scores = scores + self.config.lm_weight * log_softmax(logits)
         end = scores[:, self.tokens.end].copy()
         scores[:, [*self.tokens.forbidden, self.tokens.begin, self.tokens.end]] = -np.inf

@@ -64,7 +64,8 @@ class ProgramRecognizer:
         """See :class:`Recognizer`; an integer program's attention is the integers."""
         (logits, weights), state = self.run["decoder"].run_all(decoder_inputs(tokens, memory), state)
         decoder = self.programs["decoder"]
-        return logits if decoder.kind == "float" else logits * decoder.logits_scale, weights, state
+        logits = logits if decoder.kind == "float" else np.asarray(logits) * decoder.logits_scale
+        return logits, weights, state
 
 
 def fast_interpreter(programs: Mapping[str, Program]) -> dict[str, Interpreter]:
@@ -115,12 +116,16 @@ def cross_entropy_sum(recognizer: Recognizer, batch: Batch) -> tuple[float, int]
     return float(nats.double()), int((targets != IGNORED_TARGET).sum())
 
 
-def program_step(program: Program) -> Step:
-    """A language model's program as the step of a search, for shallow fusion."""
+def program_step(program: Program, run: Any) -> Step:
+    """A language model's program, of integers or of float, as the step of a search, for shallow fusion.
+
+    run: what executes it, ``run.run_all(inputs, state)``; an integer program itself is the reference interpreter.
+    """
+    scale = 1.0 if program.kind == "float" else program.logits_scale
 
     def step(tokens: np.ndarray, state: State) -> tuple[Any, State]:
-        logits_i32, state = program.step(np.asarray(tokens, np.int32), state)
-        return logits_i32 * program.logits_scale, state
+        (logits,), state = run.run_all(np.asarray(tokens, np.int32)[:, None], state)
+        return np.asarray(logits)[:, 0] * scale, state  # in float64, whatever runs it: equal scores from equal integers
 
     return step
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from irnn.data import TextConfig
 from irnn.data.speech import SpeechConfig, speech_config_class
 from irnn.data.text import SOURCES as TEXT_SOURCES
+from irnn.data.transcripts import keys_of_speech
 from irnn.decoding import SearchConfig
 from irnn.errors import IrnnError
 from irnn.qat import PwlConfig, QuantConfig
@@ -104,12 +105,31 @@ class TextEvaluation:
 
 
 @dataclass(frozen=True)
+class SearchSettings(SearchConfig):
+    """language_model: folder of the model that `lm_weight` weighs (`pipelines.language_models`), or None."""
+
+    language_model: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lm_weight > 0 and self.language_model is None:
+            raise IrnnError(
+                f"search.lm_weight={self.lm_weight:g} needs a language model: set search.language_model=FOLDER, or "
+                "search.lm_weight=0"
+            )
+        if self.lm_weight == 0 and self.language_model is not None:
+            raise IrnnError(
+                f"search.language_model={self.language_model} has no weight: set search.lm_weight, for example to 0.3"
+            )
+
+
+@dataclass(frozen=True)
 class SpeechEvaluation:
     """interpreter_utterances: utterances of each split on which QAT and interpreter are compared.
     search: how utterances are recognized."""
 
     interpreter_utterances: int
-    search: SearchConfig
+    search: SearchSettings
 
     def __post_init__(self) -> None:
         _positive("evaluation.interpreter_utterances", self.interpreter_utterances)
@@ -144,13 +164,24 @@ def read_config(config: DictConfig) -> RunConfig:
     data = content.get("data")
     if not isinstance(data, Mapping):
         raise IrnnError(f"data={data!r} must be a section with keys")
+    content["data"] = _data(data)
     # What is learned follows from the data: text or speech.
-    text = data.get("source") in TEXT_SOURCES
-    data_class = TextConfig if text else speech_config_class(data.get("source"))
-    evaluation_class = TextEvaluation if text else SpeechEvaluation
-    content["data"] = read_section(data_class, data, "data.")
+    evaluation_class = TextEvaluation if isinstance(content["data"], TextConfig) else SpeechEvaluation
     content["evaluation"] = _value(evaluation_class, content.get("evaluation"), "evaluation")
     return read_section(RunConfig, content, "")
+
+
+def _data(section: Mapping[str, Any]) -> TextConfig | SpeechConfig:
+    if section.get("source") not in TEXT_SOURCES:
+        return read_section(speech_config_class(section.get("source")), section, "data.")
+    speech = section.get("speech")
+    if speech is not None:
+        if not isinstance(speech, Mapping):
+            raise IrnnError(f"data.speech={speech!r} must be a section with keys, the `data` of a recognizer")
+        with keys_of_speech():
+            speech = read_section(speech_config_class(speech.get("source")), speech, "data.")
+        section = {**section, "speech": speech}
+    return read_section(TextConfig, section, "data.")
 
 
 def architecture_inputs(architecture: Any) -> dict[str, Any]:

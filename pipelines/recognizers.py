@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ import irnn
 from irnn.data.audio import read_audio
 from irnn.data.features import FeatureConfig, Normalization, filterbank
 from irnn.data.units import BLANK, BOS, EOS, Units
-from irnn.decoding import SearchConfig, Tokens
+from irnn.decoding import SearchConfig, Step, Tokens
 from irnn.errors import IrnnError
 from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.program_set import SET_FILE, ProgramSet
 from irnn.recognizer import ModelRecognizer, ProgramRecognizer, Recognizer, fast_interpreter, search
 from irnn.storage import PROGRAM_FILE
 from pipelines.checkpoints import load_weights
+from pipelines.config import SearchSettings
+from pipelines.language_models import open_search
 
 # What makes the folder of a float stage a recognizer: architecture and metadata.
 FLOAT_MODEL = "recognizer.json"
@@ -29,8 +31,9 @@ _COMPILED_SET = "artefacts.json"
 
 @dataclass(frozen=True)
 class SavedRecognizer:
-    """recognizer: what searches.  kind: "float", "integer" or "compiled".  max_seconds: the longest utterance that
-    the training allowed, or None."""
+    """recognizer: what searches.  kind: "float", "integer" or "compiled".  search: how the model was meant to be
+    searched.  max_seconds: the longest utterance that the training allowed, or None.  lm_step: the language model
+    that `search.lm_weight` weighs; none is saved with a recognizer."""
 
     recognizer: Recognizer
     kind: str
@@ -39,6 +42,12 @@ class SavedRecognizer:
     normalization: Normalization
     search: SearchConfig
     max_seconds: float | None
+    lm_step: Step | None = None
+
+    def searching(self, settings: SearchSettings) -> SavedRecognizer:
+        """The same recognizer with another search, with a language model where that names one."""
+        config, model = open_search(settings, self.units)
+        return replace(self, search=config, lm_step=None if model is None else model.step)
 
     def transcribe(self, path: Path) -> str:
         """What is said in an audio file of any sample rate, mono or stereo; bad audio is an `IrnnError`."""
@@ -51,7 +60,7 @@ class SavedRecognizer:
             )
         x = self.normalization.apply(filterbank(samples, self.features, str(path)))
         tokens = Tokens(BOS, EOS, forbidden=(BLANK,))
-        (found,) = search(self.recognizer, x[None], [len(x)], tokens, self.search)
+        (found,) = search(self.recognizer, x[None], [len(x)], tokens, self.search, self.lm_step)
         return self.units.decode(found.tokens)
 
 

@@ -30,9 +30,10 @@ from irnn.recognizer import (
 )
 from pipelines.attention_plot import plot_attention
 from pipelines.config import RunConfig, architecture_inputs, read_section
-from pipelines.console import console
+from pipelines.console import show_left_out
 from pipelines.error_rates import Transcripts, paired_bootstrap
 from pipelines.error_rates import score as score_transcripts
+from pipelines.language_models import open_search
 from pipelines.manifest import write_json
 from pipelines.problem import Score, TaskSettings, derived_seed
 from pipelines.recognizers import FLOAT_MODEL
@@ -58,20 +59,21 @@ class SpeechProblem:
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
         self.corpus = load_speech(config.data)
-        for name, split in self.corpus.splits.items():
-            if split.left_out:
-                first = split.left_out[0].reason
-                console.print(
-                    f"{name}: {len(split.left_out)} utterances are left out; the first: {first}", markup=False
-                )
+        show_left_out({name: split.left_out for name, split in self.corpus.splits.items()})
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
         sizes = {"vocabulary_size": len(self.corpus.units), "feature_size": config.data.features.num_mel_bins}
         self.architecture = read_section(SpeechModelConfig, {**config.model, **sizes}, "model.")
-        self.settings = config.evaluation
+        self.interpreter_utterances = config.evaluation.interpreter_utterances
+        self.search, self.language_model = open_search(config.evaluation.search, self.corpus.units)
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
-        self.evaluation = dataclasses.asdict(self.settings)
+        self.evaluation = {
+            "interpreter_utterances": self.interpreter_utterances,
+            "search": dataclasses.asdict(self.search),
+        }
+        if self.language_model is not None:  # its integers, wherever they lie
+            self.evaluation["language_model"] = self.language_model.program_hash
 
     def batching(self, stage: str) -> dict[str, Any]:
         """See `Problem`; the curriculum is the first stage's."""
@@ -113,7 +115,7 @@ class SpeechProblem:
             "units": self.corpus.units.describe(),
             "features": dataclasses.asdict(self.corpus.config.features),
             "normalization": {"mean": mean.tolist(), "std": deviation.tolist()},
-            "search": dataclasses.asdict(self.settings.search),
+            "search": dataclasses.asdict(self.search),
             "max_seconds": self.corpus.config.max_seconds,
         }
 
@@ -146,7 +148,7 @@ class SpeechProblem:
         """
         self.corpus.units.check_matches(program.metadata["units"], "the program")
         names = [name for name in self.corpus.splits if name != "train"]
-        limit = self.settings.interpreter_utterances
+        limit = self.interpreter_utterances
         qat = {part: model.frozen(part) for part in program}
         mismatches = {"interpreter_vs_qat": self._mismatch(program, program, qat, names, limit)}
         interpreter = fast_interpreter(program)
@@ -162,8 +164,8 @@ class SpeechProblem:
         files = [*score.files, self._plot(recognizer, folder)]
         if left_out:
             metrics["left_out"] = left_out
-        if self.settings.search != _GREEDY:
-            searched, _ = self._score(recognizer, folder, self.settings.search, "search_")
+        if self.search != _GREEDY:
+            searched, _ = self._score(recognizer, folder, self.search, "search_")
             metrics, files = searched.metrics | metrics, [*files, *searched.files]
         return Score(metrics, tuple(files))
 
@@ -188,13 +190,14 @@ class SpeechProblem:
         self, recognizer: Recognizer, names: Iterable[str], config: SearchConfig
     ) -> tuple[dict[str, Transcripts], dict[str, list[tuple[int, ...]]]]:
         """(transcripts, recognized units) of each set."""
+        lm_step = self.language_model.step if self.language_model and config.lm_weight else None
         scored, found = {}, {}
         for name in names:
             utterances, ids, references = self.corpus.split(name).utterances, [], []
             found[name] = []
             for batch in InOrder(SpeechBatches(self.corpus, name)):
                 frames = batch.frames.tolist()
-                hypotheses = search(recognizer, batch.features.numpy(), frames, _TOKENS, config)
+                hypotheses = search(recognizer, batch.features.numpy(), frames, _TOKENS, config, lm_step)
                 found[name] += [tuple(hypothesis.tokens) for hypothesis in hypotheses]
                 ids += [utterances[index].id for index in batch.indices.tolist()]
                 references += [utterances[index].text for index in batch.indices.tolist()]

@@ -1,4 +1,4 @@
-"""Language models: perplexity of the next word in running text."""
+"""Language models: perplexity of the next word, or of a recognizer's next unit, in running text."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program
 from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.console import show_left_out
 from pipelines.language_model_task import LanguageModelTask
 from pipelines.problem import Score, TaskSettings
 
@@ -42,6 +43,7 @@ class TextProblem:
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
         self.corpus = load_corpus(config.data)
+        show_left_out(self.corpus.left_out)
         if "vocabulary_size" in config.model:
             raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
         model = {**config.model, "vocabulary_size": len(self.corpus.vocabulary)}
@@ -74,8 +76,8 @@ class TextProblem:
         return Score(self._perplexities(lambda ids, state: model(torch.from_numpy(ids), state), 1.0))
 
     def metadata(self) -> dict[str, Any]:
-        """See `Problem`."""
-        return {}
+        """Which recognizers the model may help: those with the same units."""
+        return {} if self.corpus.units is None else {"units": self.corpus.units.describe()}
 
     def save_vocabulary(self, folder: Path) -> None:
         """See `Problem`."""

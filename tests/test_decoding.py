@@ -32,14 +32,18 @@ def markov_step(seed: int):
 
 
 def brute_force(steps, weights, config: SearchConfig, limit: int) -> list[tuple[float, tuple[int, ...]]]:
-    """(score, units) of every allowed sequence, best first; written without the search's scorer."""
+    """(score, units) of every allowed sequence, best first; written without the search's scorer.
+
+    The second step is a language model: it starts behind the end of another line.
+    """
     found = []
     for length in range(limit + 1):
         for units in itertools.product(UNITS, repeat=length):
             total, states, allowed = 0.0, [None] * len(steps), True
-            for position, (last, unit) in enumerate(zip((BEGIN, *units), (*units, END), strict=True)):
+            for position, unit in enumerate((*units, END)):
                 scores = np.zeros(VOCABULARY)
                 for k, (step, weight) in enumerate(zip(steps, weights, strict=True)):
+                    last = units[position - 1] if position else (BEGIN, END)[k]
                     logits, states[k] = step(np.array([last]), states[k])
                     p = np.exp(logits[0] - logits[0].max())
                     scores += weight * np.log(p / p.sum())
@@ -83,7 +87,7 @@ def test_greedy_takes_the_best_unit_at_each_step_of_each_row(seed, eos_factor, l
             logits, states[0] = step(last, states[0])
             scores = log_softmax(logits)[0]
             if lm_step:
-                logits, states[1] = lm_step(last, states[1])
+                logits, states[1] = lm_step(last if units else np.array([END]), states[1])
                 scores = scores + lm_weight * log_softmax(logits)[0]
             best = max(UNITS, key=lambda u: scores[u])
             may_end = eos_factor is None or scores[END] >= eos_factor * scores[best]
@@ -115,6 +119,27 @@ def test_a_wider_beam_finds_a_better_score_where_greedy_is_misled():
     assert greedy.tokens[0] == 3
     assert best.tokens == (4,)
     assert best.score > greedy.score
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_language_model_starts_anew_behind_the_end_of_a_line(beam):
+    given = []
+    step, model = markov_step(1), markov_step(2)
+
+    def lm_step(tokens, state):
+        given.append((tokens.tolist(), state is None))
+        return model(tokens, state)
+
+    config = SearchConfig(beam=beam, max_length_factor=0, max_length_extra=4, lm_weight=0.5)
+    for _ in range(2):
+        given.clear()
+        if beam == 1:
+            greedy_search(step, [1], TOKENS, config, lm_step)
+        else:
+            beam_search(step, 1, TOKENS, config, lm_step)
+        assert given[0] == ([END], True)
+        assert len(given) > 1
+        assert not any(fresh or BEGIN in tokens for tokens, fresh in given[1:])
 
 
 def test_bad_settings_are_named():

@@ -28,6 +28,7 @@ from pipelines.config import (
     QAT_STAGES,
     RunConfig,
     Schedule,
+    SearchSettings,
     SpeechEvaluation,
     TextEvaluation,
     read_config,
@@ -55,8 +56,10 @@ def is_speech(group: str, option: str) -> bool:
 
 
 def folder_of(*overrides: str) -> list[str]:
-    """An override that names a folder, for data that lie in one."""
-    return ["data.dir=somewhere"] if "dir" in composed(*overrides).data else []
+    """Overrides that name a folder, for data that lie in one."""
+    data = composed(*overrides).data
+    keys = {"data.dir": data, "data.speech.dir": data.get("speech", {})}
+    return [f"{key}=somewhere" for key, section in keys.items() if "dir" in section]
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
@@ -82,7 +85,8 @@ def test_every_experiment_names_its_command_and_itself(experiment: str) -> None:
 
 def test_yaml_files_set_every_field_and_nothing_else() -> None:
     def keys(group: str, speech: bool = False) -> list[set[str]]:
-        return [set(content(group, option)) for option in options(group) if is_speech(group, option) == speech]
+        chosen = [option for option in options(group) if is_speech(group, option) == speech]
+        return [set(content(group, option)) - {"defaults"} for option in chosen]
 
     def fields(cls: type) -> set[str]:
         return {field.name for field in dataclasses.fields(cls)}
@@ -92,7 +96,7 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
     assert all(found == fields(LanguageModelConfig) - {"vocabulary_size"} for found in keys("model"))
     sizes = {"vocabulary_size", "feature_size"}
     assert all(found == fields(SpeechModelConfig) - sizes for found in keys("model", True))
-    assert set().union(*keys("data")) == fields(TextConfig)
+    assert set().union(*keys("data")) == fields(TextConfig) - {"speech"}  # a group of its own
     for option in options("data"):
         if is_speech("data", option):
             found = content("data", option)
@@ -101,7 +105,7 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
                 assert set(found[key]) == fields(cls), f"{option}: {key}"
     assert keys("evaluation") == [fields(TextEvaluation)]
     assert keys("evaluation", True) == [fields(SpeechEvaluation)]
-    assert set(content("evaluation", "speech")["search"]) == fields(SearchConfig) - {"lm_weight"}
+    assert set(content("evaluation", "speech")["search"]) == fields(SearchSettings)
     top = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
     assert {*top, *GROUPS} - {"defaults", "hydra"} == fields(RunConfig)
 
@@ -155,6 +159,8 @@ def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
         ("data.features.sample_rate=high", r"data\.features\.sample_rate='high' has the wrong type; wanted: int"),
         ("data.batches.max_frames=0", r"data\.batches\.max_frames=0 must be at least 1"),
         ("evaluation.search.beam=0", r"search\.beam=0 must be at least 1"),
+        ("evaluation.search.lm_weight=0.3", r"search\.lm_weight=0\.3 needs a language model: set "),
+        ("evaluation.search.language_model=lm", r"search\.language_model=lm has no weight: set search\.lm_weight"),
         ("evaluation.interpreter_utterances=0", r"evaluation\.interpreter_utterances=0 must be greater than 0"),
         ("evaluation=text", r"evaluation\.interpreter_tokens is no key of the configuration"),
     ],

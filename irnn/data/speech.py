@@ -87,6 +87,15 @@ def load_speech(config: SpeechConfig) -> SpeechCorpus:
     Utterances that cannot be used are an `IrnnError` (the first of them) or, with `config.leave_out`, listed in the
     split's `left_out` with the same line.
     """
+    found = speech_splits(config)
+    tables = {name: _features(utterances, config, name) for name, utterances in found.items()}
+    units = training_units(found, config)
+    splits = {name: _usable(name, found[name], tables[name], units, config) for name in found}
+    return SpeechCorpus(config, splits, units, tables["train"].normalization, _fingerprint(splits, tables, units))
+
+
+def speech_splits(config: SpeechConfig) -> dict[str, list[Utterance]]:
+    """The utterances of every split, whether they can be used or not; a split without any is an `IrnnError`."""
     wanted, read_splits = SOURCES.get(config.source, (None, None))
     if wanted is None or read_splits is None or not isinstance(config, wanted):
         raise IrnnError(f"data.source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
@@ -94,10 +103,19 @@ def load_speech(config: SpeechConfig) -> SpeechCorpus:
     for name, utterances in found.items():
         if not utterances:
             raise IrnnError(f"the {name} split of data.source={config.source} is empty; mend data.dir or the splits")
-    tables = {name: _features(utterances, config, name) for name, utterances in found.items()}
-    units = Units.train((utterance.text for utterance in found["train"]), config.units)
-    splits = {name: _usable(name, found[name], tables[name], units, config) for name in found}
-    return SpeechCorpus(config, splits, units, tables["train"].normalization, _fingerprint(splits, tables, units))
+    return found
+
+
+def training_units(splits: Mapping[str, list[Utterance]], config: SpeechConfig) -> Units:
+    """The units of a corpus: its training transcripts decide on them."""
+    return Units.train((utterance.text for utterance in splits["train"]), config.units)
+
+
+def encoded_transcript(utterance: Utterance, units: Units) -> np.ndarray:
+    """Ids int64 [units], without begin and end; an empty transcript or an unknown unit is an `IrnnError`."""
+    if not utterance.text:
+        raise IrnnError(f"{utterance.where}: the transcript is empty; add it or remove the utterance")
+    return units.encode(utterance.text, utterance.where)
 
 
 def _features(utterances: list[Utterance], config: SpeechConfig, split: str) -> FeatureTable:
@@ -134,15 +152,14 @@ def _usable(
 
 
 def _checked_units(utterance: Utterance, frames: int, units: Units, config: SpeechConfig) -> np.ndarray:
-    if not utterance.text:
-        raise IrnnError(f"{utterance.where}: the transcript is empty; add it or remove the utterance")
+    ids = encoded_transcript(utterance, units)
     seconds = frames / config.features.frames_per_second
     if config.max_seconds is not None and seconds > config.max_seconds:
         raise IrnnError(
             f"{utterance.where} lasts {seconds:.2f} s, longer than data.max_seconds={config.max_seconds:g}; "
             "raise that limit, or set data.leave_out=true"
         )
-    return units.encode(utterance.text, utterance.where)
+    return ids
 
 
 def _fingerprint(splits: dict[str, SpeechSplit], tables: dict[str, FeatureTable], units: Units) -> str:

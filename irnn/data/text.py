@@ -1,20 +1,24 @@
-"""Load a text corpus (train, valid, test) from a folder of text files, from parquet files, or the embedded one."""
+"""Load a text corpus (train, valid, test): a folder of text files, parquet files, transcripts, or the embedded one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from irnn.data.quickstart import quickstart_lines
+from irnn.data.speech_config import SpeechConfig
+from irnn.data.transcripts import line_stream, transcript_streams
+from irnn.data.units import Units
+from irnn.data.utterances import LeftOut
 from irnn.data.vocabulary import Vocabulary
 from irnn.errors import IrnnError
 
-SOURCES = ("folder", "parquet", "quickstart")
+SOURCES = ("folder", "parquet", "quickstart", "transcripts")
 SPLITS = ("train", "valid", "test")
 
 
@@ -24,7 +28,10 @@ class TextConfig:
 
     source: "folder" (`train/valid/test.txt` or `ptb.train.txt` ... in `dir`), "parquet" (`dir` holds
         `train/`, `validation/` and `test/` with parquet files of one `column` of lines; a local folder or an
-        `hf://datasets/...` address of a hub's parquet branch) or "quickstart" (the embedded corpus, no `dir`).
+        `hf://datasets/...` address of a hub's parquet branch), "quickstart" (the embedded corpus, no `dir`) or
+        "transcripts" (what is said in the corpus `speech`; its dev is valid; no `dir`).
+    units: a folder of a recognizer (its program, artefact or float stage): lines are cut into its units, not into
+        words. Without it, transcripts are cut into the units that a recognizer of `speech` has.
     max_vocabulary: keep so many words, `<eos>` and `<unk>` included; None keeps all.
     batch_size: rows trained in parallel.  steps: tokens per chunk of truncated backpropagation.
     """
@@ -32,14 +39,30 @@ class TextConfig:
     source: str
     dir: str | None = None
     column: str = "sentence"
+    units: str | None = None
     max_vocabulary: int | None = None
+    speech: SpeechConfig | None = None
     batch_size: int = 20
     steps: int = 35
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise IrnnError(f"data.source={self.source!r} is unknown; allowed: {', '.join(SOURCES)}")
-        if self.source != "quickstart" and not self.dir:
+        transcripts = self.source == "transcripts"
+        if transcripts and self.speech is None:
+            raise IrnnError("data.speech is not set, and data.source=transcripts reads from it; take data=transcripts")
+        if self.speech is not None and not transcripts:
+            raise IrnnError(f"data.speech is set, and data.source={self.source} does not read it; leave it out")
+        if transcripts and self.dir:
+            raise IrnnError(
+                f"data.dir={self.dir}: transcripts are those of data.speech; for other text in a recognizer's units "
+                "take data=text data.dir=FOLDER data.units=RECOGNIZER"
+            )
+        if self.max_vocabulary is not None and (transcripts or self.units):
+            raise IrnnError(
+                f"data.max_vocabulary={self.max_vocabulary}: a recognizer's units are all kept; set it to null"
+            )
+        if self.source in ("folder", "parquet") and not self.dir:
             raise IrnnError(f"data.dir is not set, and data.source={self.source} reads from it; add data.dir=FOLDER")
         for key in ("batch_size", "steps"):
             if getattr(self, key) < 1:
@@ -52,6 +75,8 @@ class Corpus:
 
     `fingerprint` is the sha256 of the words and the streams: equal text gives an equal fingerprint, whichever source
     it came from.
+    units: those of the recognizer, whose names the word list then holds with the same ids; None: words.
+    left_out: by split, utterances without a transcript that can be used.
     """
 
     vocabulary: Vocabulary
@@ -59,25 +84,54 @@ class Corpus:
     valid: np.ndarray
     test: np.ndarray
     fingerprint: str
+    units: Units | None = None
+    left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
 
 def load_corpus(config: TextConfig) -> Corpus:
-    """Read the three splits, build the vocabulary from the training split and encode all three."""
-    if config.source == "quickstart":
-        lines = quickstart_lines()
-    elif config.source == "folder":
-        lines = {split: _read_text_file(_find_split(Path(config.dir), split)) for split in SPLITS}
+    """Read the three splits and encode them: in the words of the training split, or in a recognizer's units."""
+    if config.speech is None and config.units is None:
+        lines = _read_lines(config)
+        vocabulary = Vocabulary.from_lines(lines["train"], config.max_vocabulary)
+        return _corpus(config, vocabulary, {split: vocabulary.encode(lines[split], _name(split)) for split in SPLITS})
+    units = None if config.units is None else Units.load(Path(config.units))
+    left_out: dict[str, list[LeftOut]] = {}
+    if config.speech is not None:
+        units, streams, left_out = transcript_streams(config.speech, units)
     else:
-        lines = _read_parquet(config.dir, config.column)
-    vocabulary = Vocabulary.from_lines(lines["train"], config.max_vocabulary)
-    streams = {split: vocabulary.encode(lines[split], f"the {split} split") for split in SPLITS}
-    digest = hashlib.sha256(json.dumps(vocabulary.words).encode())
+        streams = {split: line_stream(lines, units, _name(split)) for split, lines in _read_lines(config).items()}
+    return _corpus(config, Vocabulary(units.names), streams, units, left_out)
+
+
+def _corpus(
+    config: TextConfig,
+    vocabulary: Vocabulary,
+    streams: dict[str, np.ndarray],
+    units: Units | None = None,
+    left_out: dict[str, list[LeftOut]] | None = None,
+) -> Corpus:
+    digest = hashlib.sha256((json.dumps(vocabulary.words) if units is None else units.fingerprint).encode())
     for split in SPLITS:
         if not len(streams[split]):
-            raise IrnnError(f"the {split} split of {config.dir} is empty; every split needs at least one line")
+            raise IrnnError(
+                f"{_name(split)} of {config.dir or config.source} is empty; every split needs at least one line"
+            )
         digest.update(f"{split} {len(streams[split])}".encode())
         digest.update(streams[split].astype("<i8").tobytes())
-    return Corpus(vocabulary, **streams, fingerprint=digest.hexdigest())
+    return Corpus(vocabulary, **streams, fingerprint=digest.hexdigest(), units=units, left_out=left_out or {})
+
+
+def _name(split: str) -> str:
+    return f"the {split} split"
+
+
+def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
+    """The words of every line of the three splits."""
+    if config.source == "quickstart":
+        return quickstart_lines()
+    if config.source == "folder":
+        return {split: _read_text_file(_find_split(Path(config.dir), split)) for split in SPLITS}
+    return _read_parquet(config.dir, config.column)
 
 
 def _find_split(folder: Path, split: str) -> Path:

@@ -92,7 +92,7 @@ class Units:
     def _unknown_unit(self, unit: str, where: str) -> str:
         return (
             f"{where}: {unit!r} is not among the {len(self) - len(SPECIALS)} {self.kind} of the vocabulary, which the "
-            "training transcripts define; mend the transcript"
+            "training transcripts define; mend the text"
         )
 
     def decode(self, ids: Iterable[int]) -> str:
