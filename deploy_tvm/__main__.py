@@ -68,8 +68,8 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--norm", choices=("mad", "layer"), help="a norm on W_x x, W_h h and c")
     bench.add_argument("--weight-bits", type=int, help="bits of the layer's weights, 2 to 8 (default 8)")
     bench.add_argument("--recognizer", metavar="NAME", help="a model of conf/model, with random weights")
-    bench.add_argument("--frames", type=int, help="of a recognizer's utterance, 10 ms each (default 1000)")
-    bench.add_argument("--units", type=int, help="that a recognizer decodes for its utterance (default 40)")
+    bench.add_argument("--frames", type=int, help="of 10 ms, of a recognizer's utterance (1000; with device=: 200)")
+    bench.add_argument("--units", type=int, help="that a recognizer decodes for it (40; with device=: 10)")
     bench.add_argument("--steps", type=int, default=STEPS, help=f"time steps or tokens a call (default {STEPS})")
     bench.add_argument("--threads", type=int, default=1, help="threads (1)")
     bench.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
@@ -140,9 +140,9 @@ def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Op
 
 def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Time an artefact, or a layer with random weights (--layer), alone or against other runtimes."""
+    from deploy_tvm.artefact import holds_set
     from deploy_tvm.measure import Settings
     from deploy_tvm.peers import parse_against
-    from deploy_tvm.recognizer_bench import is_set
     from deploy_tvm.report import report
 
     target = Path(parsed.json) if parsed.json else None
@@ -153,7 +153,7 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
         return
     if chosen.remote is not None:
         local = next(
-            (n for n in ("layer", *LAYER_ONLY, *RECOGNIZER_ONLY, "peers_python", "against") if getattr(parsed, n)), None
+            (n for n in ("layer", *LAYER_ONLY, "recognizer", "peers_python", "against") if getattr(parsed, n)), None
         )
         if local is not None:
             raise IrnnError(f"--{local.replace('_', '-')} is for this machine; device={chosen.remote.kind} is another")
@@ -170,7 +170,7 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     with console.status("") as status:
         if parsed.layer is not None:
             result = _bench_layer(parsed, free, settings, status.update)
-        elif parsed.recognizer is not None or (len(free) == 1 and is_set(Path(free[0]))):
+        elif parsed.recognizer is not None or (len(free) == 1 and holds_set(Path(free[0]))):
             result = _bench_recognizer(parsed, free, settings, status.update)
         else:
             result = _bench_model(parsed, free, settings, status.update)

@@ -26,10 +26,13 @@ from deploy_tvm.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find
 from irnn.errors import IrnnError
 from irnn.program import Program
+from irnn.program_set import SET_FILE
 from irnn.storage import PROGRAM_FILE, load, program_hash
 
 FORMAT_VERSION = 1
 MANIFEST, PROGRAM, OBJECTS = "manifest.json", "program", "objects"
+# What a set of artefacts has in place of a manifest (``artefact_set``).
+INDEX = "artefacts.json"
 
 
 def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
@@ -102,8 +105,17 @@ def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
     return manifest
 
 
+def holds_set(folder: Path) -> bool:
+    """Whether ``folder`` holds a set of programs or of artefacts."""
+    return (folder / SET_FILE).is_file() or (folder / INDEX).is_file()
+
+
 def open_program(folder: Path, kind: str) -> Program:
     """The program of ``kind`` in a folder that holds one, or in an artefact, for whatever target it was built."""
+    if holds_set(folder):
+        raise IrnnError(
+            f"{folder} holds programs that belong together, as a recognizer's do; a single one is wanted here"
+        )
     if not (folder / PROGRAM_FILE).exists():
         read_manifest(folder, run_here=False)
         folder = folder / PROGRAM

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy_tvm import artefact, runner
-from deploy_tvm.artefact import FORMAT_VERSION, MANIFEST
+from deploy_tvm.artefact import FORMAT_VERSION, INDEX, MANIFEST
 from deploy_tvm.runner import Runner
 from deploy_tvm.targets import Target, find
+from irnn import storage
 from irnn.errors import IrnnError
 from irnn.program_set import ProgramSet
 from irnn.storage import program_hash
-
-INDEX = "artefacts.json"
 
 
 def is_set(folder: Path) -> bool:
@@ -60,6 +59,30 @@ def build(programs: ProgramSet, folder: Any, target: str | Target = "host") -> P
 def load(folder: Any) -> RunnerSet:
     """The runners of a set whose files are what they were when it was built."""
     folder = Path(folder)
+    hashes, metadata = _read_index(folder)
+    runners = {name: runner.load(folder / name) for name in hashes}
+    _check_hashes(folder, hashes, {name: part.program_hash for name, part in runners.items()})
+    return RunnerSet(runners, metadata)
+
+
+def open_programs(folder: Path, kind: str) -> ProgramSet:
+    """The programs of ``kind`` in a folder that holds a set of them, or of artefacts, for whatever target."""
+    if is_set(folder):
+        hashes, metadata = _read_index(folder)
+        programs = ProgramSet({name: artefact.open_program(folder / name, kind) for name in hashes}, metadata)
+        _check_hashes(folder, hashes, {name: program_hash(program) for name, program in programs.items()})
+        return programs
+    programs = storage.load(folder)
+    if not isinstance(programs, ProgramSet):
+        raise IrnnError(f"{folder} holds a single program; a set of them is wanted here")
+    for program in programs.values():
+        if program.kind != kind:
+            raise IrnnError(f"{folder} holds programs of kind {program.kind!r}; {kind} ones are wanted here")
+    return programs
+
+
+def _read_index(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """(program hashes by name, metadata)."""
     try:
         document = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         version, hashes, metadata = document["format"], dict(document["programs"]), document["metadata"]
@@ -67,11 +90,13 @@ def load(folder: Any) -> RunnerSet:
         raise IrnnError(f"{folder / INDEX} cannot be read ({error!r}): build the artefacts again") from None
     if version != FORMAT_VERSION:
         raise IrnnError(f"{folder} has artefact format {version}, this version reads {FORMAT_VERSION}: build it again")
-    runners = {name: runner.load(folder / name) for name in hashes}
-    for name, expected in hashes.items():
-        if runners[name].program_hash != expected:
+    return hashes, metadata
+
+
+def _check_hashes(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:
+    for name, program in found.items():
+        if program != expected[name]:
             raise IrnnError(f"{folder / name / MANIFEST} belongs to another program: build the artefacts again")
-    return RunnerSet(runners, metadata)
 
 
 class RunnerSet(Mapping[str, Runner]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.comparison import added, count_mismatches
 from deploy_tvm.measure import FLOAT, INTEGER, Case, Progress, Settings, measure
 from irnn.errors import IrnnError
 from irnn.program import Program
@@ -173,14 +174,14 @@ def compare(program: Program, artefact: Path, steps: int) -> dict[str, int]:
     inputs = np.random.default_rng(2).integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
     runner = deploy_tvm.load(artefact)
     expected = program.run(inputs)
-    pairs = _pairs(runner.run(inputs, runner.initial_state(1)), expected)
+    compared = [_compared(runner.run(inputs, runner.initial_state(1)), expected)]
     if program.streaming:
         state, outputs = runner.initial_state(1), []
         for t in range(inputs.shape[1]):
             output, state = runner.step(inputs[:, t], state)
             outputs.append(np.array(output))
-        pairs += _pairs((np.stack(outputs, 1), state), expected)
-    return {"count": sum(int((a != b).sum()) for a, b in pairs), "compared": sum(b.size for _, b in pairs)}
+        compared.append(_compared((np.stack(outputs, 1), state), expected))
+    return added(compared)
 
 
 def weight_bytes(program: Program) -> int:
@@ -204,14 +205,10 @@ def _sizes(integer: Program, floating: Program | None) -> dict[str, dict[str, in
     }
 
 
-def _pairs(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _compared(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> dict[str, int]:
     (output, state), (expected, expected_state) = ours, theirs
-    pairs = [(np.asarray(output), expected)]
-    pairs += [(np.asarray(state[name]), array) for name, array in expected_state.items()]
-    for a, b in pairs:
-        if a.shape != b.shape or a.dtype != b.dtype:
-            raise IrnnError(f"the built program gives {a.dtype}{a.shape}, the interpreter {b.dtype}{b.shape}")
-    return pairs
+    found = [np.asarray(array) for array in (output, *(state[name] for name in expected_state))]
+    return count_mismatches("the built program", found, [expected, *expected_state.values()])
 
 
 def _in_range(name: str, value: int) -> None:

@@ -33,14 +33,14 @@ def add_bundle_options(bundling: argparse.ArgumentParser) -> None:
 
 
 def bench(folder: Path, parsed: argparse.Namespace, chosen: Options) -> tuple[dict[str, Any], Any]:
-    """(result, table) of a program or artefact on the chosen device."""
-    from deploy_tvm.remote.bench import bench_device
+    """(result, table) of programs or artefacts on the chosen device."""
+    from deploy_tvm.remote.bench import Golden, bench_device
     from deploy_tvm.remote.report import report
     from deploy_tvm.targets import from_config
 
-    tokens = GOLDEN_TOKENS if parsed.tokens is None else parsed.tokens
+    golden = Golden(parsed.tokens, parsed.frames, parsed.units)
     with Console(stderr=True).status("") as status:
-        result = bench_device(folder, parsed.float, from_config(chosen.target), chosen.remote, tokens, status.update)
+        result = bench_device(folder, parsed.float, from_config(chosen.target), chosen.remote, golden, status.update)
     return result, report(result)
 
 

@@ -21,7 +21,7 @@ from deploy_tvm import targets
 from deploy_tvm.bench import Layer
 from deploy_tvm.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.peers import parse_against
-from deploy_tvm.remote.bench import bench_device
+from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import from_config
 from deploy_tvm.static.command import bench_static
 from irnn.errors import IrnnError
@@ -46,7 +46,7 @@ def measure(folder: Path, peers_python: str | None, progress: Progress) -> dict[
     for name in BOARDS:
         target = targets.find(name)
         device = from_config({"kind": "emulated", "number": 2, "repeat": 5, "warmup": 1}, target.mcpu)
-        result = bench_device(folder, None, target, device, TOKENS, progress)
+        result = bench_device(folder, None, target, device, Golden(TOKENS), progress)
         ((_, entry),) = result["targets"].items()
         boards[name] = {**entry, "board": result["device"]["name"], "tokens": TOKENS}
     static = {f"{name}, W{bits}": _static(name, bits, peers_python, progress) for bits in (8, 4) for name in CORES}

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm import artefact_set
+from deploy_tvm.artefact import holds_set
 from deploy_tvm.bench import float_folder_of
+from deploy_tvm.comparison import added, count_mismatches
 from deploy_tvm.inputs import random_inputs
 from deploy_tvm.measure import FLOAT, INTEGER, PartCase, Progress, Settings, measure
 from irnn.errors import IrnnError
 from irnn.program import LENGTH_MAX, Program
-from irnn.program_set import SET_FILE, ProgramSet
-from irnn.storage import load
+from irnn.program_set import ProgramSet
 
 PARTS = ("encoder", "decoder")
 FRAMES_A_SECOND = 100
@@ -47,10 +48,9 @@ class Utterance:
     def seconds(self) -> float:
         return self.frames / FRAMES_A_SECOND
 
-
-def is_set(folder: Path) -> bool:
-    """Whether ``folder`` holds a set of programs or of artefacts."""
-    return (folder / SET_FILE).is_file() or artefact_set.is_set(folder)
+    def factor(self, encoder_us: float, decoder_us: float) -> float:
+        """The real-time factor, from microseconds of a call of each: the decoder is called once a unit."""
+        return (encoder_us + self.units * decoder_us) * 1e-6 / self.seconds
 
 
 def random_programs(name: str, seed: int = 0) -> tuple[ProgramSet, ProgramSet]:
@@ -109,7 +109,7 @@ def bench_folders(
 
     The float programs are in ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
-    floats = float_folder_of(folder, float_folder, is_set)
+    floats = float_folder_of(folder, float_folder, holds_set)
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
         progress("compiling")
         integer, built = _opened(folder, Path(scratch) / INTEGER, "integer")
@@ -152,7 +152,7 @@ def bench_recognizer(
         measured[part] = measure(case, settings, lambda text, part=part: progress(f"{part}: {text}"))
     encoder, decoder = (measured[part]["us"] for part in PARTS)
     factors = {
-        key: None if None in (encoder[key], decoder[key]) else _factor(encoder[key], decoder[key], utterance)
+        key: None if None in (encoder[key], decoder[key]) else utterance.factor(encoder[key], decoder[key])
         for key in encoder
     }
     ours = factors[INTEGER]
@@ -177,10 +177,6 @@ def bench_recognizer(
     }
 
 
-def _factor(encoder_us: float, decoder_us: float, utterance: Utterance) -> float:
-    return (encoder_us + utterance.units * decoder_us) * 1e-6 / utterance.seconds
-
-
 def places(encoder: Program, frames: int) -> int:
     """Places of the memory that an encoder makes of so many frames."""
     _, _, factor = encoder.values[encoder.outputs[0]].axes[0].partition("/")
@@ -189,18 +185,13 @@ def places(encoder: Program, frames: int) -> int:
 
 def compare(programs: ProgramSet, runners: artefact_set.RunnerSet) -> dict[str, int]:
     """Integers (outputs and states) in which the built programs differ from the interpreter."""
-    count = compared = 0
-    sizes = _sizes(programs, COMPARED_FRAMES, COMPARED_UNITS)
+    counts, sizes = [], _sizes(programs, COMPARED_FRAMES, COMPARED_UNITS)
     for part in PARTS:
         inputs = random_inputs(programs[part], sizes[part])
         (outputs, states), (expected, expected_states) = (x[part].run_all(inputs) for x in (runners, programs))
-        pairs = zip([*outputs, *states.values()], [*expected, *expected_states.values()], strict=True)
-        for ours, theirs in pairs:
-            if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-                raise IrnnError(f"the built {part} gives {ours.dtype}{ours.shape}, not {theirs.dtype}{theirs.shape}")
-            count += int((ours != theirs).sum())
-            compared += theirs.size
-    return {"count": count, "compared": compared}
+        found = [*outputs, *states.values()]
+        counts.append(count_mismatches(f"the built {part}", found, [*expected, *expected_states.values()]))
+    return added(counts)
 
 
 def _sizes(programs: ProgramSet, frames: int, units: int) -> dict[str, dict[str, int]]:
@@ -208,13 +199,18 @@ def _sizes(programs: ProgramSet, frames: int, units: int) -> dict[str, dict[str,
     return {"encoder": {"time": frames}, "decoder": {"time": units, "memory": places(programs["encoder"], frames)}}
 
 
-def _opened(folder: Path, scratch: Path, kind: str) -> tuple[ProgramSet, Path]:
-    """(programs, set of artefacts) of a folder that holds either."""
-    built = artefact_set.is_set(folder)
-    programs = artefact_set.load(folder).programs if built else load(folder)
-    if not isinstance(programs, ProgramSet) or set(programs) != set(PARTS):
+def open_recognizer(folder: Path, kind: str) -> ProgramSet:
+    """The programs of a recognizer in a folder with a set of them, or of artefacts for whatever target."""
+    programs = artefact_set.open_programs(folder, kind)
+    if set(programs) != set(PARTS):
         raise IrnnError(f"{folder} holds no recognizer: wanted are the programs {' and '.join(PARTS)}")
-    for program in programs.values():
-        if program.kind != kind:
-            raise IrnnError(f"{folder} holds programs of kind {program.kind!r}; {kind} ones are wanted here")
-    return programs, folder if built else artefact_set.build(programs, scratch)
+    return programs
+
+
+def _opened(folder: Path, scratch: Path, kind: str) -> tuple[ProgramSet, Path]:
+    """(programs, set of artefacts for this machine) of a folder that holds either."""
+    programs = open_recognizer(folder, kind)
+    if not artefact_set.is_set(folder):
+        return programs, artefact_set.build(programs, scratch)
+    artefact_set.load(folder)  # It may have been built for another machine.
+    return programs, folder

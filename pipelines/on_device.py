@@ -13,8 +13,6 @@ from pipelines.console import console
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.manifest import write_json
 
-TOKENS = 64
-
 
 @dataclass(frozen=True)
 class Board:
@@ -28,12 +26,12 @@ class Board:
 
         It is not cached: a device is another one each time, warmer or busier.
         """
-        from deploy_tvm.remote.bench import bench_device
+        from deploy_tvm.remote.bench import Golden, bench_device
         from deploy_tvm.remote.report import report
 
         with console.status("") as status:
             result = bench_device(
-                folder / PROGRAM, str(folder / FLOAT_PROGRAM), self.target, self.device, TOKENS, status.update
+                folder / PROGRAM, str(folder / FLOAT_PROGRAM), self.target, self.device, Golden(), status.update
             )
         console.print(report(result))
         write_json(folder / f"device_{self.target.name}.json", result)

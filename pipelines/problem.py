@@ -42,11 +42,9 @@ class TaskSettings:
 
 
 class Problem(Protocol):
-    """boards: whether its program can be measured on a device.
-    origin: network and data, as JSON values; part of the float stage's identity.
+    """origin: network and data, as JSON values; part of the float stage's identity.
     evaluation: what decides on the evaluation of the program, as JSON values."""
 
-    boards: bool
     origin: dict[str, Any]
     evaluation: dict[str, Any]
 

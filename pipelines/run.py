@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from irnn.data import TextConfig
-from irnn.errors import IrnnError
 from pipelines import deploy
 from pipelines.config import RunConfig
 from pipelines.console import console
@@ -36,8 +35,6 @@ def run(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.trainer.threads)
     board = board_of(config.target, config.device)
     problem = problem_of(config)
-    if board is not None and not problem.boards:
-        raise IrnnError("a recognizer cannot be measured on a device by a run; use device=local")
     stages = plan(config, problem)
     manifests = run_stages(stages, config.until)
     results = results_of(config.name, config.seed, stages, manifests)

@@ -54,8 +54,6 @@ _PLOT = "attention.png"
 class SpeechProblem:
     """A corpus of speech and a recognizer; see `pipelines.problem.Problem`."""
 
-    boards = False
-
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
         self.corpus = load_speech(config.data)

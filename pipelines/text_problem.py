@@ -38,8 +38,6 @@ IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
 class TextProblem:
     """A corpus of text and a language model; see `pipelines.problem.Problem`."""
 
-    boards = True
-
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
         self.corpus = load_corpus(config.data)

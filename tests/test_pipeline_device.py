@@ -5,13 +5,17 @@ import json
 import pytest
 
 import irnn
-from deploy_tvm.remote import emulated
+from deploy_tvm import targets
+from deploy_tvm.remote import emulated, serve
+from deploy_tvm.remote.device import Device
 from irnn.errors import IrnnError
-from pipelines.on_device import board_of
+from pipelines.on_device import Board, board_of
 from pipelines.run import run
 from tests import models
 from tests.boards import need
+from tests.speech_models import quantized_speech, speech_model
 from tests.tiny_run import composed, tiny_config
+from tests.tiny_speech import tiny_speech
 
 
 def chosen(*overrides):
@@ -65,9 +69,23 @@ def test_the_program_is_measured_on_the_board(tmp_path, capsys):
     assert result["targets"]["cortex_a53"]["float"]["us_per_token"] > 0
 
 
+def test_a_recognizer_is_measured_on_the_board(tmp_path, capsys):
+    need("host", cxx=True)
+    irnn.float_program(speech_model()).save(tmp_path / "float_program")
+    irnn.convert(quantized_speech()).save(tmp_path / "program")
+    with serve.running(serve.server_command(None)) as (host, port, _):
+        board = Board(targets.find("host"), Device("rpc", host=host, port=port, number=1, repeat=2, warmup=0))
+        board.measure(tmp_path)
+    result = json.loads((tmp_path / "device_host.json").read_text())
+    assert (result["kind"], result["mismatches"]["count"]) == ("device_recognizer", 0)
+    assert result["targets"]["host"]["float"]["real_time_factor"] > 0
+    assert "2 s of speech" in capsys.readouterr().out
+
+
 @pytest.mark.slow
-def test_one_command_from_training_to_the_board(tmp_path):
+@pytest.mark.parametrize("config", [tiny_config, tiny_speech])
+def test_one_command_from_training_to_the_board(tmp_path, config):
     need("cortex_a76", emulated.QEMU, cxx=True)
-    run(tiny_config(tmp_path, "device=emulated"))
+    run(config(tmp_path, "device=emulated"))
     (path,) = (tmp_path / "out").rglob("device_cortex_a76.json")
     assert json.loads(path.read_text())["mismatches"]["count"] == 0

@@ -11,8 +11,9 @@ import pytest
 import irnn
 from deploy_tvm import options, targets
 from deploy_tvm.__main__ import main
+from deploy_tvm.comparison import count_mismatches
 from deploy_tvm.remote import emulated, serve
-from deploy_tvm.remote.bench import bench_device, compare
+from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.cache import cached
 from deploy_tvm.remote.device import Device, default_target, from_config, is_loopback
 from irnn.errors import IrnnError
@@ -46,7 +47,7 @@ def measure(folder, target, tokens=TOKENS):
     need(target, emulated.QEMU, cxx=True)
     chosen = targets.find(target)
     device = Device("emulated", cpu=emulated.cpu_of(chosen.mcpu), number=1, repeat=2, warmup=0)
-    return bench_device(folder, None, chosen, device, tokens, lambda text: None)
+    return bench_device(folder, None, chosen, device, Golden(tokens), lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +92,25 @@ def test_the_bench_command_prints_a_table_and_writes_json(programs, tmp_path, ca
 
 
 def test_every_wrong_integer_is_counted(programs):
-    program = irnn.load(programs / "run" / "program")
-    ids = np.array([[3, 1, 4]])
-    y, states = program.run(ids)
-    found = {"y": y.copy(), **{f"state_{k}": a.copy() for k, a in enumerate(states.values())}}
-    compared = y.size + sum(a.size for a in states.values())
-    assert compare(program, (y, states), found) == {"count": 0, "compared": compared}
-    found["y"][0, 1, 5] += 1
-    found["state_1"][0, 0] -= 1
-    assert compare(program, (y, states), found) == {"count": 2, "compared": compared}
-    found["y"] = found["y"][:, :2]
-    with pytest.raises(IrnnError, match="the device gave"):
-        compare(program, (y, states), found)
+    y, states = irnn.load(programs / "run" / "program").run(np.array([[3, 1, 4]]))
+    expected = [y, *states.values()]
+    found = [array.copy() for array in expected]
+    compared = sum(array.size for array in expected)
+    assert count_mismatches("the device", found, expected) == {"count": 0, "compared": compared}
+    found[0][0, 1, 5] += 1
+    found[2][0, 0] -= 1
+    assert count_mismatches("the device", found, expected) == {"count": 2, "compared": compared}
+    for wrong in (found[0][:, :2], found[0].astype(np.int64)):
+        with pytest.raises(IrnnError, match="the device gives"):
+            count_mismatches("the device", [wrong, *found[1:]], expected)
 
 
 def test_an_emulated_server_says_so_to_whoever_connects(programs, capsys):
     need("cortex_a53", emulated.QEMU, cxx=True)
     with serve.running(serve.server_command("cortex-a53")) as (host, port, _):
         device = Device("rpc", host=host, port=port, number=1, repeat=2, warmup=0)
-        result = bench_device(programs / "run" / "program", None, targets.find("cortex_a53"), device, 5, lambda t: None)
+        folder, target = programs / "run" / "program", targets.find("cortex_a53")
+        result = bench_device(folder, None, target, device, Golden(5), lambda text: None)
         assert main(["doctor", "device=rpc", f"device.host={host}", f"device.port={port}", "target=cortex_a53"]) == 0
     assert "emulated: integers count, times do not" in capsys.readouterr().out
     entry = result["targets"]["cortex_a53"]

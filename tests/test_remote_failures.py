@@ -17,7 +17,7 @@ import irnn
 from deploy_tvm import targets
 from deploy_tvm.artefact import read_manifest, sha256
 from deploy_tvm.remote import serve, session
-from deploy_tvm.remote.bench import bench_device
+from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.server_build import BINARY, server_folder
 from deploy_tvm.remote.session import DeviceError
@@ -44,7 +44,7 @@ def server(*arguments):
 
 
 def measure(artefact, device):
-    return bench_device(artefact, None, targets.find("host"), device, 20, lambda text: None)
+    return bench_device(artefact, None, targets.find("host"), device, Golden(20), lambda text: None)
 
 
 def works(artefact, device):
@@ -103,7 +103,7 @@ def test_a_library_for_another_machine(artefact, tmp_path):
     need("aarch64")
     folder = deploy_tvm.build(irnn.load(artefact / "program"), tmp_path / "arm", target="aarch64")
     with server() as (device, _), pytest.raises(DeviceError, match="is x86_64, the library was built for aarch64"):
-        bench_device(folder, None, targets.find("aarch64"), device, 20, lambda text: None)
+        bench_device(folder, None, targets.find("aarch64"), device, Golden(20), lambda text: None)
 
 
 def test_a_server_killed_in_the_middle_and_started_again(artefact):
@@ -118,7 +118,7 @@ def test_a_server_killed_in_the_middle_and_started_again(artefact):
 
         slow = replace(device, repeat=10_000, cooldown=0.02)
         with pytest.raises(DeviceError, match=r"(failed|broke) while timing") as caught:
-            bench_device(artefact, None, targets.find("host"), slow, 20, progress)
+            bench_device(artefact, None, targets.find("host"), slow, Golden(20), progress)
         killer.join()
         assert "connection refused" in str(caught.value)
     with server() as (device, _):
@@ -145,11 +145,12 @@ def test_a_program_that_crashes_is_named_and_the_server_lives_on(artefact, tmp_p
 
 def job_for(program, library, folder):
     state = program.initial_state(1)
-    np.savez(folder / "in.npz", x=np.zeros((1, 4), np.int32), **{f"s{k}": a for k, a in enumerate(state.values())})
+    states = {f"state_{k}": array for k, array in enumerate(state.values())}
+    np.savez(folder / "in.npz", input_0=np.zeros((1, 4), np.int32), **states)
     return {
         "library": str(library), "sha256": sha256(library), "machine": "x86_64", "entry": "run", "timed_steps": 1,
-        "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "steps_a_call": 4,
-        "states": [f"s{k}" for k in range(len(state))],
+        "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "steps": 4,
+        "steps_a_call": 4, "walked": [True], "states": len(state),
     }  # fmt: skip
 
 
@@ -342,7 +343,7 @@ def test_a_tracker_with_two_servers_of_which_one_is_killed(artefact):
             wait_for(lambda: len(tracker.offers) == 2)
             slow = replace(device, repeat=10_000, cooldown=0.02)
             with pytest.raises(DeviceError, match=r"at 127.0.0.1:\d+: .*while timing") as caught:
-                bench_device(artefact, None, targets.find("host"), slow, 20, progress)
+                bench_device(artefact, None, targets.find("host"), slow, Golden(20), progress)
             assert f"127.0.0.1:{killed[0]}" in str(caught.value)
             # The other server saw no failure, and is not taken for the one that was killed.
             assert "afterwards the tracker gave another device at 127.0.0.1:" in str(caught.value)

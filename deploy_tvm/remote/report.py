@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,27 +12,32 @@ from rich.text import Text
 EMULATED = "emulated: these times are the emulator's and say nothing about a device"
 
 
+@dataclass(frozen=True)
+class _Content:
+    """compared: the golden sequence.  timed: for the title.  per: what a time is for.  rate: a column's heading."""
+
+    compared: str
+    timed: str
+    per: str
+    rate: str
+    rows: list[list[str]]
+
+
 def report(result: dict[str, Any]) -> RenderableType:
     """The table of what ``bench_device`` returned."""
     ((target, entry),) = result["targets"].items()
     device, emulated = result["device"], result["device"]["emulated"]
-    title = f"{target} on {device['name']}, one token a call" + (f"\n{EMULATED}" if emulated else "")
+    content = (_recognizer if result["kind"] == "device_recognizer" else _language_model)(result, entry)
+    title = f"{target} on {device['name']}, {content.timed}" + (f"\n{EMULATED}" if emulated else "")
     table = Table(title=title, title_justify="left")
     table.add_column("program")
     unit = "emulated us" if emulated else "us"
-    for heading in (f"{unit} per token", "p95", "tokens/s", "library", "peak memory", "float / this"):
+    for heading in (f"{unit} {content.per}", "p95", content.rate, "library", "peak memory", "float / this"):
         table.add_column(heading, justify="right")
-    for name, row in (("integer", entry), ("float", entry.get("float"))):
-        if row is None:
-            continue
-        ratio = f"{entry['speed_up']:.2f}" if name == "integer" and "speed_up" in entry else ""
-        table.add_row(
-            name, f"{row['us_per_token']:.1f}", f"{row['p95_us_per_token']:.1f}",
-            "-" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.0f}",
-            f"{row['bytes'] / 1e6:.2f} MB", row["memory_peak"] or "-", ratio,
-        )  # fmt: skip
+    for row in content.rows:
+        table.add_row(*row)
     count, compared = entry["mismatches"]["count"], entry["mismatches"]["compared"]
-    lines = [f"{count} mismatches with the interpreter in {compared} integers ({result['tokens']} tokens)"]
+    lines = [f"{count} mismatches with the interpreter in {compared} integers ({content.compared})"]
     described = device["described"]
     if described is None and emulated:
         lines.append("run by the bundle's own runner: there is no TVM runtime for this board")
@@ -40,3 +46,49 @@ def report(result: dict[str, Any]) -> RenderableType:
     else:
         lines.append(f"{described['cpu']}, {described['system']}, TVM {described['tvm']}")
     return Group(table, *(Text(line) for line in lines))
+
+
+def _language_model(result: dict[str, Any], entry: dict[str, Any]) -> _Content:
+    rows = [
+        [name, *_times(program, "token"), _number(program["tokens_per_second"], 0), *_sizes(program),
+         _ratio(program)]
+        for name, program in _programs(entry)
+    ]  # fmt: skip
+    return _Content(f"{result['tokens']} tokens", "one token a call", "per token", "tokens/s", rows)
+
+
+def _recognizer(result: dict[str, Any], entry: dict[str, Any]) -> _Content:
+    """Encoder, decoder, and both for the whole utterance."""
+    rows = []
+    for name, program in _programs(entry):
+        for part, made in (("encoder", "utterance"), ("decoder", "unit")):
+            rows.append([f"{name} {part}", *_times(program[part], made), "", *_sizes(program[part]), ""])
+        factor = _number(program["real_time_factor"], 5)
+        rows.append([f"{name}, both", "", "", factor, _size(program), "", _ratio(program)])
+    length = f"{result['frames']} frames, {result['units']} units"
+    timed = f"{result['seconds_of_speech']:g} s of speech, {result['units']} units"
+    return _Content(length, timed, "a call", "real-time factor", rows)
+
+
+def _programs(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [("integer", entry), *([("float", entry["float"])] if "float" in entry else [])]
+
+
+def _times(figures: dict[str, Any], made: str) -> list[str]:
+    return [f"{figures[f'us_per_{made}']:.1f}", f"{figures[f'p95_us_per_{made}']:.1f}"]
+
+
+def _sizes(figures: dict[str, Any]) -> list[str]:
+    return [_size(figures), figures["memory_peak"] or "-"]
+
+
+def _size(figures: dict[str, Any]) -> str:
+    return f"{figures['bytes'] / 1e6:.2f} MB"
+
+
+def _ratio(program: dict[str, Any]) -> str:
+    return f"{program['speed_up']:.2f}" if "speed_up" in program else ""
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

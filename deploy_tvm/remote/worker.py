@@ -158,9 +158,10 @@ def measure(session: Any, peer: dict[str, Any] | None, job: dict[str, Any]) -> d
     say(stage="loading the library")
     machine = VirtualMachine(session.load_module(library.name), device)
     arrays = dict(np.load(job["inputs"], allow_pickle=False))
-    x, states = arrays["x"], [arrays[name] for name in job["states"]]
-    run_golden(machine, job, device, x, states)
-    us = time_step(machine, job, device, x, states)
+    inputs = [arrays[f"input_{k}"] for k in range(len(job["walked"]))]
+    states = [arrays[f"state_{k}"] for k in range(job["states"])]
+    run_golden(machine, job, device, inputs, states)
+    us = time_call(machine, job, device, inputs, states)
     peak = None
     if peer is not None:
         peak = json.loads(str(session.get_function(DESCRIBE)()))["memory_peak"]
@@ -179,31 +180,48 @@ def verify(session: Any, peer: dict[str, Any] | None, name: str, expected: str) 
         raise RefusedError(f"{name} arrived damaged (its sha256 differs): try again")
 
 
-def run_golden(machine: Any, job: dict[str, Any], device: Any, x: np.ndarray, states: list[np.ndarray]) -> None:
-    """Run all of ``x`` in chunks, the states stay on the device; outputs and last states go to ``job["outputs"]``."""
+def run_golden(
+    machine: Any, job: dict[str, Any], device: Any, inputs: list[np.ndarray], states: list[np.ndarray]
+) -> None:
+    """Run all steps in chunks, the states stay on the device; outputs and last states go to ``job["outputs"]``.
+
+    A program of which parts of a sequence can be run gives outputs along time.
+    """
     import tvm
 
-    entry, steps, at_once = job["entry"], x.shape[1], job["steps_a_call"]
+    entry, steps, at_once = job["entry"], job["steps"], job["steps_a_call"]
     current = [tvm.runtime.tensor(state, device) for state in states]
-    outputs = []
+    # What does not walk along time is sent once.
+    fixed = [None if walked else tvm.runtime.tensor(x, device) for x, walked in zip(inputs, job["walked"], strict=True)]
+    chunks = []
     for start in range(0, steps, at_once):
         say(stage=f"running the golden sequence, {start} of {steps} steps")
-        chunk = np.ascontiguousarray(x[:, start : start + at_once])
-        machine.set_input(entry, tvm.runtime.tensor(chunk, device), *current)
+        given = [
+            tvm.runtime.tensor(np.ascontiguousarray(x[:, start : start + at_once]), device) if whole is None else whole
+            for x, whole in zip(inputs, fixed, strict=True)
+        ]
+        machine.set_input(entry, *given, *current)
         machine.invoke_stateful(entry)
-        output, *current = machine.get_outputs(entry)
-        outputs.append(output.numpy())
+        results = list(machine.get_outputs(entry))
+        current = results[len(results) - len(states) :]
+        chunks.append([output.numpy() for output in results[: len(results) - len(states)]])
+    outputs = chunks[0] if len(chunks) == 1 else [np.concatenate(parts, 1) for parts in zip(*chunks, strict=True)]
     last = {f"state_{k}": state.numpy() for k, state in enumerate(current)}
-    np.savez(job["outputs"], y=np.concatenate(outputs, 1), **last)
+    np.savez(job["outputs"], **{f"output_{k}": output for k, output in enumerate(outputs)}, **last)
 
 
-def time_step(machine: Any, job: dict[str, Any], device: Any, x: np.ndarray, states: list[np.ndarray]) -> list[float]:
-    """Microseconds of ``timed_steps`` steps: ``repeat`` averages over ``number`` calls, by the device's clock."""
+def time_call(
+    machine: Any, job: dict[str, Any], device: Any, inputs: list[np.ndarray], states: list[np.ndarray]
+) -> list[float]:
+    """Microseconds of a call of ``timed_steps``: ``repeat`` averages over ``number`` calls, by the device's clock."""
     import tvm
 
     settings = job["device"]
-    step = np.ascontiguousarray(x[:, : job["timed_steps"]])
-    machine.save_function(job["entry"], SAVED, *(tvm.runtime.tensor(a, device) for a in (step, *states)))
+    first = [
+        np.ascontiguousarray(x[:, : job["timed_steps"]]) if walked else x
+        for x, walked in zip(inputs, job["walked"], strict=True)
+    ]
+    machine.save_function(job["entry"], SAVED, *(tvm.runtime.tensor(a, device) for a in (*first, *states)))
     say(stage="warming up")
     if settings["warmup"]:
         machine.time_evaluator(SAVED, device, number=settings["warmup"], repeat=1)()

@@ -10,6 +10,7 @@ import numpy as np
 
 from deploy_tvm import machine
 from deploy_tvm.bench import weight_bytes
+from deploy_tvm.comparison import count_mismatches
 from deploy_tvm.inputs import random_input
 from deploy_tvm.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.rounds import now
@@ -96,5 +97,4 @@ def _compare(program: Program, function: bare.BareFunction, constants: list[np.n
     inputs, state = random_input(program, COMPARED_STEPS), program.initial_state(1)
     results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
     expected, after = program.run(inputs, state)
-    pairs = list(zip(results, (expected, *after.values()), strict=True))
-    return {"count": sum(int((a != b).sum()) for a, b in pairs), "compared": sum(b.size for _, b in pairs)}
+    return count_mismatches("the built program", results, [expected, *after.values()])
