@@ -119,4 +119,5 @@ def _saved(folder: Path, recognizer: Recognizer, kind: str, metadata: dict[str, 
     except (KeyError, TypeError) as error:
         raise IrnnError(f"{folder} does not say how its features are made ({error!r}); export it again") from None
     units.check_matches(described, str(folder))
-    return SavedRecognizer(recognizer, kind, units, features, Normalization(mean, deviation), config, max_seconds)
+    normal = Normalization(mean, deviation, features.utterance_mean)
+    return SavedRecognizer(recognizer, kind, units, features, normal, config, max_seconds)

@@ -1,5 +1,6 @@
 """Audio files, filterbanks, their cache, augmentation and units."""
 
+import dataclasses
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,15 @@ def test_normalization_gives_mean_0_and_deviation_1() -> None:
         Normalization.from_sums(total, squares, 1000).apply(rows[:, :2])
 
 
+def test_an_utterance_is_centred_on_its_own_mean() -> None:
+    rows = np.random.default_rng(1).normal([3, -2, 5], [1, 4, 2], (50, 3)).astype(np.float32)
+    normal = Normalization(np.zeros(3, np.float32), np.array([1, 4, 2], np.float32), utterance_mean=True)
+    assert np.abs(normal.apply(rows).mean(axis=0)).max() < 1e-5
+    coloured = rows + np.array([2, -1, 7], np.float32)
+    assert np.allclose(normal.apply(coloured), normal.apply(rows), atol=1e-5)
+    assert not np.allclose(Normalization(normal.mean, normal.std).apply(coloured), normal.apply(rows), atol=1)
+
+
 def utterance(number: int, read: Callable[[], np.ndarray] | None = None) -> Utterance:
     sound = tone(0.1 + 0.05 * number, 8000, 300 + 100 * number)
     return Utterance(f"u{number}", "a", "s", f"file{number}.wav", str(number), read or (lambda: sound))
@@ -169,6 +179,18 @@ def test_cache_gives_the_features_back_without_audio(tmp_path: Path) -> None:
     every = np.concatenate([first[k] for k in range(4)]).astype(np.float64)
     assert np.allclose(again.normalization.mean, every.mean(axis=0), atol=1e-4)
     assert np.allclose(again.normalization.std, every.std(axis=0), atol=1e-4)
+
+
+def test_cache_counts_centred_utterances(tmp_path: Path) -> None:
+    config = dataclasses.replace(NARROW, utterance_mean=True)
+    sounds = [np.random.default_rng(k).normal(0, 0.1 * (k + 1), 4000).astype(np.float32) for k in range(3)]
+    asked = [utterance(k, lambda k=k: sounds[k]) for k in range(3)]
+    table = cached_features(asked, config, tmp_path, "x", leave_out=False)
+    assert np.array_equal(table[1], filterbank(asked[1].read(), config))  # what is stored can still be augmented
+    every = np.concatenate([table[k].astype(np.float64) - table[k].mean(axis=0) for k in range(3)])
+    assert table.normalization.utterance_mean
+    assert np.allclose(table.normalization.mean, 0, atol=1e-4)
+    assert np.allclose(table.normalization.std, every.std(axis=0), atol=1e-4)
 
 
 def test_cache_tells_configurations_and_audio_apart(tmp_path: Path) -> None:

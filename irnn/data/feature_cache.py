@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from irnn.data.features import FeatureConfig, Normalization, filterbank
+from irnn.data.features import FeatureConfig, Normalization, centred, filterbank
 from irnn.data.utterances import LeftOut, Utterance
 from irnn.errors import IrnnError
 
@@ -69,7 +69,7 @@ def cached_features(
                 _compute(utterances, config, folder, leave_out)
     except OSError as error:
         raise IrnnError(f"the feature cache {folder} cannot be written ({error}); set data.cache_dir") from None
-    table = _open(folder, identity, len(utterances))
+    table = _open(folder, identity, len(utterances), config.utterance_mean)
     if table.left_out and not leave_out:
         raise IrnnError(next(iter(table.left_out.values())).reason)
     return table
@@ -101,8 +101,9 @@ def _compute(utterances: Sequence[Utterance], config: FeatureConfig, folder: Pat
                 left_out[position] = [utterance.id, str(error)]
                 features = np.zeros((0, config.num_mel_bins), np.float32)
             file.write(features.astype("<f4").tobytes())
-            total += features.sum(axis=0, dtype=np.float64)
-            squares += np.square(features, dtype=np.float64).sum(axis=0)
+            counted = centred(features) if config.utterance_mean and len(features) else features
+            total += counted.sum(axis=0, dtype=np.float64)
+            squares += np.square(counted, dtype=np.float64).sum(axis=0)
             starts.append(starts[-1] + len(features))
         file.seek(0)
         _write_header(file, starts[-1], config.num_mel_bins)
@@ -126,7 +127,7 @@ def _write_header(file, frames: int, bins: int) -> None:  # type: ignore[no-unty
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (frames, bins)})
 
 
-def _open(folder: Path, identity: str, utterances: int) -> FeatureTable:
+def _open(folder: Path, identity: str, utterances: int, utterance_mean: bool) -> FeatureTable:
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         starts = np.asarray(index["starts"], dtype=np.int64)
@@ -139,5 +140,5 @@ def _open(folder: Path, identity: str, utterances: int) -> FeatureTable:
         raise IrnnError(f"the feature cache {folder} is damaged; delete that folder to compute it again") from None
     if len(starts) != utterances + 1 or rows.shape != (starts[-1], len(sums[0])):
         raise IrnnError(f"the feature cache {folder} is damaged; delete that folder to compute it again")
-    normalization = Normalization.from_sums(*sums, frames=max(1, int(starts[-1])))
+    normalization = Normalization.from_sums(*sums, max(1, int(starts[-1])), utterance_mean)
     return FeatureTable(rows, starts, left_out, normalization, identity)

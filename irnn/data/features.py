@@ -21,12 +21,15 @@ LOG_FLOOR = 0.0
 @dataclass(frozen=True)
 class FeatureConfig:
     """sample_rate: Hz; audio at another rate is resampled.  num_mel_bins: filters between 20 Hz and half that rate.
-    frame_length_ms, frame_shift_ms: analysis window (Povey's) and its step."""
+    frame_length_ms, frame_shift_ms: analysis window (Povey's) and its step.
+    utterance_mean: subtract from every filter its mean over the utterance, and with it much of what a voice and a
+        microphone do to all that is said (mean normalization, as of cepstra: Atal 1974)."""
 
     sample_rate: int = 16000
     num_mel_bins: int = 80
     frame_length_ms: float = 25.0
     frame_shift_ms: float = 10.0
+    utterance_mean: bool = False
 
     def __post_init__(self) -> None:
         if not 4000 <= self.sample_rate <= 48000:
@@ -89,25 +92,36 @@ def filterbank(samples: np.ndarray, config: FeatureConfig, where: str = "the aud
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation of every feature over the frames of the training split, float32 [num_mel_bins]."""
+    """mean, std: of every feature over the frames of the training split, float32 [num_mel_bins].
+    utterance_mean: utterances are centred first, and mean and std are those of centred ones."""
 
     mean: np.ndarray
     std: np.ndarray
+    utterance_mean: bool = False
 
     @classmethod
-    def from_sums(cls, total: np.ndarray, squares: np.ndarray, frames: int) -> Normalization:
+    def from_sums(
+        cls, total: np.ndarray, squares: np.ndarray, frames: int, utterance_mean: bool = False
+    ) -> Normalization:
         """From the sums (float64 [num_mel_bins]) of the features and of their squares over `frames` frames."""
         mean = total / frames
         variance = np.maximum(squares / frames - mean**2, 0)
         # A feature that never changes carries nothing: its deviation of 0 must not be divided by.
         std = np.sqrt(np.where(variance < 1e-6, 1.0, variance))
-        return cls(mean.astype(np.float32), std.astype(np.float32))
+        return cls(mean.astype(np.float32), std.astype(np.float32), utterance_mean)
 
     def apply(self, features: np.ndarray) -> np.ndarray:
-        """(features - mean) / std, float32 [frames, num_mel_bins]: 0 is the mean of the training split."""
+        """(features - mean) / std of one utterance, float32 [frames, num_mel_bins]: 0 is the training split's mean."""
         if features.shape[-1] != len(self.mean):
             raise IrnnError(
                 f"features with {features.shape[-1]} bins do not fit a normalization of {len(self.mean)}; "
                 "compute them with the configuration of the training"
             )
+        if self.utterance_mean:
+            features = centred(features)
         return (features - self.mean) / self.std
+
+
+def centred(features: np.ndarray) -> np.ndarray:
+    """Features [frames, num_mel_bins] of one utterance less their mean over the frames."""
+    return features - features.mean(axis=0, keepdims=True)
