@@ -83,6 +83,14 @@ def test_units_of_transcripts_are_those_of_the_corpus_recognizer(tmp_path: Path)
         assert np.array_equal(corpus.valid, [*recognizer.encode("A FLEA"), EOS])
 
 
+def test_transcripts_are_cut_into_the_units_of_a_trained_recognizer(tmp_path: Path) -> None:
+    config = librispeech(tmp_path, units=UnitsConfig("characters"))
+    units = saved_units(tmp_path / "units", "sentencepiece", 14)
+    corpus = load_corpus(TextConfig("transcripts", speech=config, units=units))
+    assert corpus.units.describe() == Units.load(tmp_path / "units").describe()
+    assert lines_of(corpus, "train") == TEXTS
+
+
 @pytest.mark.parametrize(("kind", "size"), [("words", None), ("characters", None), ("sentencepiece", 14)])
 def test_any_text_is_cut_into_saved_units(tmp_path: Path, kind: str, size: int | None) -> None:
     folder = text_folder(tmp_path / "text", train="AH  ME\nHE LAUGHED\n", valid="A LEAF\n")
