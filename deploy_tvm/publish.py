@@ -1,8 +1,8 @@
-"""``python -m deploy_tvm.publish PROGRAM --peers-python PYTHON``: figures without a board.
+"""``python -m deploy_tvm.publish PROGRAM --peers-python PYTHON --recognizer PROGRAMS``: figures without a board.
 
 The program on every emulated board, integer by integer, and the static figures of a layer 650 -> 650, beside those of
-other runtimes, become ``docs/results/arm.json``; the tables of ``docs/devices.md`` are written anew from it.  Without a
-program only the tables are.
+other runtimes, become ``docs/results/arm.json``, and under ``recognizer`` a recognizer on the boards that take one.
+What is not given keeps its figures; the tables of ``docs/devices.md`` are written anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from irnn.errors import IrnnError
 PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"
 BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
-TOKENS = 2000
+RECOGNIZER_BOARDS = BOARDS[:-1]
+TOKENS, FRAMES, UNITS = 2000, 1000, 100
 LAYER = {"input": 650, "hidden": 650}
 STEPS = 35
 # The first target's 8-bit figures stand beside the other runtimes'.
@@ -42,18 +43,24 @@ _TABLE = re.compile(r"(<!-- arm:(\w+) -->\n).*?(<!-- /arm -->)", re.DOTALL)
 
 def measure(folder: Path, peers_python: str | None, progress: Progress) -> dict[str, Any]:
     """What stands in ``arm.json``: ``targets``, the main static figures, and under ``static`` those of all cores."""
-    boards = {}
-    for name in BOARDS:
-        target = targets.find(name)
-        device = from_config({"kind": "emulated", "number": 2, "repeat": 5, "warmup": 1}, target.mcpu)
-        result = bench_device(folder, None, target, device, Golden(TOKENS), progress)
-        ((_, entry),) = result["targets"].items()
-        boards[name] = {**entry, "board": result["device"]["name"], "tokens": TOKENS}
+    boards = _on_boards(folder, BOARDS, Golden(TOKENS), progress)
     static = {f"{name}, W{bits}": _static(name, bits, peers_python, progress) for bits in (8, 4) for name in CORES}
     main = static.pop(f"{MAIN}, W8")
     if main["absent"]:
         raise IrnnError("; ".join(f"{name}: {reason}" for name, reason in main["absent"].items()))
     return {"targets": boards, **main, "static": static}
+
+
+def _on_boards(folder: Path, names: tuple[str, ...], golden: Golden, progress: Progress) -> dict[str, Any]:
+    """What ``bench_device`` found by target, with the board's name and the length of what was compared."""
+    boards = {}
+    for name in names:
+        target = targets.find(name)
+        device = from_config({"kind": "emulated", "number": 2, "repeat": 5, "warmup": 1}, target.mcpu)
+        result = bench_device(folder, None, target, device, golden, progress)
+        ((_, entry),) = result["targets"].items()
+        boards[name] = {**entry, "board": result["device"]["name"], **golden.given}
+    return boards
 
 
 def _static(name: str, bits: int, peers_python: str | None, progress: Progress) -> dict[str, Any]:
@@ -77,6 +84,17 @@ def _boards(results: dict[str, Any]) -> str:
         for name, entry in results["targets"].items()
     ]  # fmt: skip
     return _table(("target", "ran on", "integers that differ", "tokens", "library"), rows)
+
+
+def _recognizer(results: dict[str, Any]) -> str:
+    rows = []
+    for name, entry in results["recognizer"].items():
+        parts = [entry[part] for part in ("encoder", "decoder")]
+        differ = (f"{part['mismatches']['count']} of {part['mismatches']['compared']:,}" for part in parts)
+        sizes = (f"{part['bytes'] / 1e6:.2f} MB" for part in parts)
+        rows.append((name, entry["board"], *differ, f"{entry['frames']:,} frames, {entry['units']} units", *sizes))
+    heads = ("target", "ran on", "integers that differ: encoder", "decoder", "utterance", "library: encoder", "decoder")
+    return _table(heads, rows)
 
 
 def _instructions(results: dict[str, Any]) -> str:
@@ -132,7 +150,7 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
 
 
-TABLES = {"boards": _boards, "instructions": _instructions, "cycles": _cycles}
+TABLES = {"boards": _boards, "recognizer": _recognizer, "instructions": _instructions, "cycles": _cycles}
 
 
 def main(arguments: list[str]) -> int:
@@ -140,13 +158,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy_tvm.publish", description=__doc__.partition("\n")[0])
     parser.add_argument("program", type=Path, nargs="?", help="a program, its float program beside it")
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has ONNX Runtime and LiteRT")
+    parser.add_argument("--recognizer", type=Path, metavar="PROGRAMS", help="the programs of a recognizer")
     parsed = parser.parse_args(arguments)
     try:
-        if parsed.program is not None:
-            with Console(stderr=True).status("") as status:
-                results = measure(parsed.program, parsed.peers_python, status.update)
+        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        with Console(stderr=True).status("") as status:
+            if parsed.program is not None:
+                results |= measure(parsed.program, parsed.peers_python, status.update)
+            if parsed.recognizer is not None:
+                golden = Golden(frames=FRAMES, units=UNITS)
+                results["recognizer"] = _on_boards(parsed.recognizer, RECOGNIZER_BOARDS, golden, status.update)
+        if parsed.program is not None or parsed.recognizer is not None:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        text = with_tables(PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8")))
+        text = with_tables(PAGE.read_text(encoding="utf-8"), results)
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

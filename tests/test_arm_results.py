@@ -27,6 +27,15 @@ def test_every_board_computes_the_interpreters_integers(results: dict) -> None:
         assert entry["bytes"] > 0
 
 
+def test_a_recognizer_computes_the_interpreters_integers(results: dict) -> None:
+    assert set(results["recognizer"]) == {"aarch64", "cortex_a53", "cortex_a72", "cortex_a76"}
+    for entry in results["recognizer"].values():
+        assert entry["mismatches"]["count"] == 0
+        assert entry["decoder"]["mismatches"]["compared"] > entry["units"] * entry["frames"] // 8
+        assert entry["emulated"] is True
+        assert entry["real_time_factor"] is None
+
+
 def test_fewer_instructions_than_the_other_runtimes(results: dict) -> None:
     figures = results["instructions_per_step"]
     assert results["target"] == "cortex_a76"
@@ -51,11 +60,15 @@ def test_tables_show_the_figures(results: dict) -> None:
     planted["static"]["armv7a, W4"]["sequence"]["instructions_per_step"]["tvm_integer"] = 7_654_321.0
     planted["targets"]["armv7a"]["mismatches"] = {"count": 3, "compared": 1234}
     planted["mca_cycles_per_step"]["cortex-a55"] = 9_876_000.0
+    planted["recognizer"] = {"some_core": planted["recognizer"]["cortex_a76"]}
+    planted["recognizer"]["some_core"]["decoder"] |= {"mismatches": {"count": 5, "compared": 4321}, "bytes": 7_650_000}
     page = "".join(f"<!-- arm:{name} -->\nold\n<!-- /arm -->\n" for name in publish.TABLES)
     text = publish.with_tables(page, planted)
     assert "old" not in text
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
     assert "| 3 of 1,234 |" in rows["armv7a"]
+    assert "| 5 of 4,321 |" in rows["some_core"]
+    assert rows["some_core"].endswith("| 7.65 MB |")
     assert rows["onnxruntime_fp32"].endswith("| 1,600 |  |  |  | 0.25 |")
     assert rows["tvm_integer, cortex_a76"].startswith("| tvm_integer, cortex_a76 | 400 |")
     assert "| 7,654 |" in rows["tvm_integer, armv7a"]

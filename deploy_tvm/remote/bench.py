@@ -36,10 +36,14 @@ class Golden:
     frames: int | None = None
     units: int | None = None
 
+    @property
+    def given(self) -> dict[str, int]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def model(self, folder: Path) -> Model:
         """How the model in ``folder`` is measured; a length that is the other kind's is an ``IrnnError``."""
         recognizer = holds_set(folder)
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given = self.given
         foreign = next((name for name in given if (name in LENGTHS) != recognizer), None)
         if foreign is not None:
             owner = "a language model" if recognizer else "a recognizer"
