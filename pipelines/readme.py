@@ -53,12 +53,13 @@ def _experiment(results: dict[str, Any]) -> str:
     figures = (heading for heading, _ in figures_of(results).values())
     columns = ("stage", *figures, "size", timing_of(results)[0], "speed-up", "mismatches")
     trained = ", ".join(f"{stage} {epochs}" for stage, epochs in first["epochs"].items())
+    commits = dict.fromkeys(run["commit"][:12] for run in seeds.values())
     lines = [
         "| " + " | ".join(columns) + " |",
         "|---" + "|---:" * (len(columns) - 1) + "|",
         *("| " + " | ".join(row) + " |" for row in rows_of(results)),
         "",
-        f"Seeds: {', '.join(seeds)}. Epochs: {trained}. Commit {first['commit'][:12]}.",
+        f"Seeds: {', '.join(seeds)}. Epochs: {trained}. Commit {', '.join(commits)}.",
         "",
     ]
     return "\n".join(lines)

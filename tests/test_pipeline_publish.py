@@ -98,6 +98,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_the_readme_names_the_commit_of_every_seed(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / str(seed), seed, 1.0) for seed in (1, 2, 3)]
+    path = folders[2] / "results.json"
+    path.write_text(path.read_text().replace("0" * 40, "a" * 40))
+    docs = tmp_path / "docs"
+    publish(folders, docs)
+    text = with_tables("<!-- table:tiny -->\n<!-- /table -->", docs)
+    assert "Seeds: 1, 2, 3." in text
+    assert f"Commit {'0' * 12}, {'a' * 12}." in text
+
+
 def test_the_readme_is_what_the_command_writes() -> None:
     text = README.read_text(encoding="utf-8")
     assert with_tables(text, DOCS) == text, "run `python -m pipelines.publish`"
