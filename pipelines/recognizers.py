@@ -80,8 +80,8 @@ def load_recognizer(folder: Path) -> SavedRecognizer:
     if (folder / PROGRAM_FILE).is_file() or (folder / "program" / PROGRAM_FILE).is_file():
         raise IrnnError(f"{folder} holds a language model; give the folder of a recognizer")
     raise IrnnError(
-        f"{folder} holds no recognizer; give a run's program/ (integers) or artefact/ (compiled), or the folder of a "
-        "stage float or float_matched"
+        f"{folder} holds no recognizer; give a run's program/ (integers) or artefact/ (compiled), or a float stage "
+        "(outputs/stages/float_matched-HASH)"
     )
 
 
