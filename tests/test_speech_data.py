@@ -185,7 +185,9 @@ def test_cache_counts_centred_utterances(tmp_path: Path) -> None:
     config = dataclasses.replace(NARROW, utterance_mean=True)
     sounds = [np.random.default_rng(k).normal(0, 0.1 * (k + 1), 4000).astype(np.float32) for k in range(3)]
     asked = [utterance(k, lambda k=k: sounds[k]) for k in range(3)]
+    plain = cached_features(asked, NARROW, tmp_path, "x", leave_out=False)
     table = cached_features(asked, config, tmp_path, "x", leave_out=False)
+    assert table.identity != plain.identity
     assert np.array_equal(table[1], filterbank(asked[1].read(), config))  # what is stored can still be augmented
     every = np.concatenate([table[k].astype(np.float64) - table[k].mean(axis=0) for k in range(3)])
     assert table.normalization.utterance_mean

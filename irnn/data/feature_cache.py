@@ -76,7 +76,10 @@ def cached_features(
 
 
 def _identity(utterances: Sequence[Utterance], config: FeatureConfig) -> str:
-    digest = hashlib.sha256(json.dumps([_FORMAT, dataclasses.asdict(config)], sort_keys=True).encode())
+    described = dataclasses.asdict(config)
+    if not config.utterance_mean:  # what was computed and trained before there was this choice stays valid
+        del described["utterance_mean"]
+    digest = hashlib.sha256(json.dumps([_FORMAT, described], sort_keys=True).encode())
     for utterance in utterances:
         digest.update(f"{utterance.id}\0{utterance.identity}\0".encode())
     return digest.hexdigest()
