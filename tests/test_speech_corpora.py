@@ -48,11 +48,20 @@ def files_of(utterances: list) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("split", "expected"),
+    ("choice", "expected"),
     [
-        ("index", {"train": (None, {"8"}), "dev": (None, {"5"}), "test": (None, {"0", "4"})}),
+        ({"split": "index"}, {"train": (None, {"8"}), "dev": (None, {"5"}), "test": (None, {"0", "4"})}),
         (
-            "speaker",
+            {"split": "speaker"},
+            {
+                "train": ({"ann", "bob", "george"}, {"8"}),
+                "dev": ({"ann", "bob", "george"}, {"5"}),
+                "test": ({"ann", "bob", "george"}, {"0", "4"}),
+                "test_unseen_speaker": ({"theo"}, {"0", "4", "5", "8"}),
+            },
+        ),
+        (
+            {"split": "speaker", "dev_speaker": "george"},
             {
                 "train": ({"ann", "bob"}, {"5", "8"}),
                 "dev": ({"george"}, {"0", "4", "5", "8"}),
@@ -62,8 +71,8 @@ def files_of(utterances: list) -> set[str]:
         ),
     ],
 )
-def test_digit_splits_take_the_recordings_that_they_may(fsdd: Path, split: str, expected: dict) -> None:
-    splits = digit_splits(digits(fsdd, split=split, train_strings=200, evaluation_strings=60))
+def test_digit_splits_take_the_recordings_that_they_may(fsdd: Path, choice: dict, expected: dict) -> None:
+    splits = digit_splits(digits(fsdd, **choice, train_strings=200, evaluation_strings=60))
     assert list(splits) == list(expected)
     for name, (speakers, indices) in expected.items():
         files = files_of(splits[name])
@@ -334,6 +343,12 @@ def test_missing_parts_of_corpora_are_named(fsdd: Path, tmp_path: Path) -> None:
     two = write_fsdd(tmp_path / "two", speakers=("ann", "bob", "george"))
     with pytest.raises(IrnnError, match="has no speaker 'theo'"):
         digit_splits(digits(two, split="speaker"))
+    with pytest.raises(IrnnError, match=r"has no speaker 'zoe'.*; found: ann, bob, george, theo"):
+        digit_splits(digits(write_fsdd(tmp_path / "four"), split="speaker", dev_speaker="zoe"))
+    with pytest.raises(IrnnError, match=r"data\.dev_speaker='theo' is the unseen speaker of the test"):
+        digits(two, split="speaker", dev_speaker="theo")
+    with pytest.raises(IrnnError, match=r"data\.dev_speaker='ann' needs data\.split=speaker, not 'index'"):
+        digits(two, dev_speaker="ann")
     with pytest.raises(IrnnError, match=r"the dev split has no recording of 0 by ann"):
         digit_splits(digits(write_fsdd(tmp_path / "few", indices=(0, 8))))
     with pytest.raises(IrnnError, match=r"at least 3 are needed"):
@@ -373,7 +388,7 @@ def test_real_digits(tmp_path: Path) -> None:
     config = digits(SHARED / "fsdd", split="speaker", cache_dir=str(tmp_path), train_strings=40, evaluation_strings=2)
     corpus = load_speech(config)
     assert {u.speaker for u in corpus.split("test_unseen_speaker").utterances} == {"theo"}
-    assert {u.speaker for u in corpus.split("dev").utterances} == {"george"}
+    assert "theo" not in {u.speaker for split in ("train", "dev", "test") for u in corpus.split(split).utterances}
     assert all(20 < frames < 1000 for frames in corpus.split("train").frames)
 
 

@@ -19,8 +19,8 @@ from irnn.data.utterances import Utterance
 from irnn.errors import IrnnError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DEV_SPEAKER, UNSEEN_SPEAKER = "george", "theo"
-# The corpus' own test set; the development set of the split by index comes next to it.
+UNSEEN_SPEAKER = "theo"
+# The corpus' own test set; the development set of known voices comes next to it.
 TEST_INDICES, DEV_INDICES = range(5), range(5, 8)
 _NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
 # Fixed evaluation sets: the same strings whatever the seed of the training strings.
@@ -34,14 +34,17 @@ _PAUSE_SECONDS = (0.05, 0.40)
 @dataclass(frozen=True, kw_only=True)
 class DigitsConfig(SpeechConfig):
     """dir: folder with `recordings/{digit}_{speaker}_{index}.wav`.
-    split: "index" (test = indices 0 to 4 of every digit and speaker) or "speaker" (four speakers train, `george` is
-        dev, `theo` is test_unseen_speaker; test = indices 0 to 4 of the four).
+    split: "index" (all speakers train) or "speaker" (`theo` is test_unseen_speaker, the others train).  In both, test =
+        indices 0 to 4 of every digit and training speaker, dev = their indices 5 to 7.
+    dev_speaker: of split "speaker", all recordings of this speaker are dev instead, and none trains: to choose a recipe
+        for unseen speakers without the test's.
     train_strings, evaluation_strings: strings of the training set and of each evaluation set.
     max_digits: a string has 1 to so many digits.  speeds: training strings are played at one of these speeds.
     seed: of the training strings."""
 
     dir: str | None = None
     split: str = "index"
+    dev_speaker: str | None = None
     train_strings: int = 6000
     evaluation_strings: int = 500
     max_digits: int = 7
@@ -54,6 +57,10 @@ class DigitsConfig(SpeechConfig):
             raise IrnnError("data.dir is not set; add data.dir=FOLDER, the folder of the Free Spoken Digit Dataset")
         if self.split not in ("index", "speaker"):
             raise IrnnError(f"data.split={self.split!r} is unknown; allowed: index, speaker")
+        if self.dev_speaker is not None and self.split != "speaker":
+            raise IrnnError(f"data.dev_speaker={self.dev_speaker!r} needs data.split=speaker, not {self.split!r}")
+        if self.dev_speaker == UNSEEN_SPEAKER:
+            raise IrnnError(f"data.dev_speaker={self.dev_speaker!r} is the unseen speaker of the test; name another")
         at_least(self, 1, "train_strings", "evaluation_strings", "max_digits", "seed")
         object.__setattr__(self, "speeds", tuple(float(speed) for speed in self.speeds))
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
@@ -131,24 +138,23 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
     of another one of the same corpus.
     """
     found = _find_recordings(Path(config.dir or ""))
-    speakers = sorted(found)
-    if config.split == "speaker":
-        for speaker in (DEV_SPEAKER, UNSEEN_SPEAKER):
-            if speaker not in found:
-                raise IrnnError(f"data.dir={config.dir} has no speaker {speaker!r}, whom data.split=speaker needs")
-        others = [speaker for speaker in speakers if speaker not in (DEV_SPEAKER, UNSEEN_SPEAKER)]
-        parts = {
-            "train": (others, lambda index: index not in TEST_INDICES),
-            "dev": ([DEV_SPEAKER], lambda index: True),
-            "test": (others, lambda index: index in TEST_INDICES),
-            "test_unseen_speaker": ([UNSEEN_SPEAKER], lambda index: True),
-        }
-    else:
-        parts = {
-            "train": (speakers, lambda index: index not in TEST_INDICES and index not in DEV_INDICES),
-            "dev": (speakers, lambda index: index in DEV_INDICES),
-            "test": (speakers, lambda index: index in TEST_INDICES),
-        }
+    held_out = {"test_unseen_speaker": UNSEEN_SPEAKER} if config.split == "speaker" else {}
+    if config.dev_speaker is not None:
+        held_out["dev"] = config.dev_speaker
+    for speaker in held_out.values():
+        if speaker not in found:
+            raise IrnnError(
+                f"data.dir={config.dir} has no speaker {speaker!r}; data.split=speaker with data.dev_speaker="
+                f"{config.dev_speaker} needs one; found: {', '.join(sorted(found))}"
+            )
+    known = [speaker for speaker in sorted(found) if speaker not in held_out.values()]
+    dev_indices = range(0) if "dev" in held_out else DEV_INDICES
+    parts: dict[str, tuple[list[str], Callable[[int], bool]]] = {
+        "train": (known, lambda index: index not in TEST_INDICES and index not in dev_indices),
+        "dev": (known, lambda index: index in dev_indices),
+        "test": (known, lambda index: index in TEST_INDICES),
+    }
+    parts |= {split: ([speaker], lambda index: True) for split, speaker in held_out.items()}
     splits = {}
     for split, (names, wanted) in parts.items():
         voices = [_voice(name, found[name], wanted, split, config) for name in names]
