@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import deploy_tvm
 import irnn
@@ -19,6 +20,7 @@ from deploy_tvm.artefact import read_manifest, sha256
 from deploy_tvm.remote import serve, session
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import Device
+from deploy_tvm.remote.report import report
 from deploy_tvm.remote.server_build import BINARY, server_folder
 from deploy_tvm.remote.session import DeviceError
 from tests import models
@@ -349,6 +351,29 @@ def test_a_tracker_with_two_servers_of_which_one_is_killed(artefact):
             assert "afterwards the tracker gave another device at 127.0.0.1:" in str(caught.value)
             wait_for(lambda: len(tracker.servers) == 1)
             assert works(artefact, device)
+
+
+def _text(shown):
+    console = Console(width=300)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get()
+
+
+def test_times_of_two_devices_of_a_tracker_are_told_apart(artefact, tmp_path):
+    folder = deploy_tvm.build(irnn.float_program(models.language_model()), tmp_path / "float")
+    with closing(Tracker()) as tracker:
+        arguments = ("--key", "pixel", "--tracker", f"127.0.0.1:{tracker.port}")
+        with server(*arguments) as (one, _), server(*arguments) as (two, _):
+            wait_for(lambda: len(tracker.offers) == 2)
+            given = tracked(tracker), Golden(20), lambda text: None
+            result = bench_device(artefact, str(folder), targets.find("host"), *given)
+            assert set(result["device"]["servers"]) == {f"127.0.0.1:{one.port}", f"127.0.0.1:{two.port}"}
+            assert "the tracker gave 2 devices (127.0.0.1:" in _text(report(result))
+            wait_for(lambda: len(tracker.offers) == 2)
+            alone = bench_device(artefact, None, targets.find("host"), *given)
+            assert len(alone["device"]["servers"]) == 1
+            assert "the tracker gave" not in _text(report(alone))
 
 
 def test_a_server_finds_a_tracker_that_was_restarted(artefact):

@@ -132,7 +132,7 @@ class Planted:
         arrays = [array.copy() for array in (*outputs, *states.values())]
         if built.name == self.part:
             arrays[self.index].flat[-1] ^= 1
-        return Found(arrays[: len(outputs)], arrays[len(outputs) :], [1.0], None, True, None)
+        return Found(arrays[: len(outputs)], arrays[len(outputs) :], [1.0], None, True, None, None)
 
 
 @pytest.mark.parametrize(("part", "arrays"), [("encoder", 11), ("decoder", 7)])

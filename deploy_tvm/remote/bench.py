@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from deploy_tvm import machine
 from deploy_tvm.artefact import holds_set
@@ -17,7 +18,7 @@ from deploy_tvm.recognizer_bench import Utterance
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.language_model import LanguageModel
-from deploy_tvm.remote.library import Built, Progress, Run, build_for, run_library
+from deploy_tvm.remote.library import Built, Found, Progress, Run, build_for, run_library
 from deploy_tvm.remote.recognizer import LENGTHS, Recognizer
 from deploy_tvm.remote.serve import reachable
 from deploy_tvm.rounds import now
@@ -76,11 +77,13 @@ def bench_device(
 ) -> dict[str, Any]:
     """Measure programs or artefacts (``folder``) on ``device``; the result is JSON-ready.
 
-    Artefacts for another target are built anew; a 32-bit board runs a bundle, without a float program beside it.  The
-    float model is in ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
+    ``device.servers``: the addresses that a tracker gave, one session after the other.  Artefacts for another target
+    are built anew; a 32-bit board runs a bundle, without a float program beside it.  The float model is in
+    ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
     model = golden.model(folder)
     described = None
+    servers: list[str] = []
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="irnn-bench-")))
         progress(f"compiling for {target.name}")
@@ -92,11 +95,23 @@ def bench_device(
             floating = None if floats is None else _built(model, floats, "float", target, scratch)
             progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")
             board = stack.enter_context(reachable(device))
-            run = partial(run_library, board, scratch=scratch, progress=progress)
+
+            def run(built: Built, inputs: dict[str, np.ndarray]) -> Found:
+                found = run_library(board, built, inputs, scratch, progress)
+                if found.server is not None and found.server not in servers:
+                    servers.append(found.server)
+                return found
+
             entry, described = model.measure(run, integer, floating, progress)
     return {
         "kind": model.kind,
-        "device": {"kind": device.kind, "name": device.name, "emulated": entry["emulated"], "described": described},
+        "device": {
+            "kind": device.kind,
+            "name": device.name,
+            "emulated": entry["emulated"],
+            "described": described,
+            "servers": servers,
+        },
         **model.described,
         "settings": {name: getattr(device, name) for name in SETTINGS},
         "targets": {target.name: entry},

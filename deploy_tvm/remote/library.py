@@ -38,6 +38,7 @@ class Found:
 
     us: microseconds of a timed call, by measurement: of one time step where the program can make single steps.
     emulated: its times are an emulator's.  described: what the device's server tells of it, None where it is TVM's own.
+    server: the address that a tracker gave, None without a tracker.
     """
 
     outputs: list[np.ndarray]
@@ -46,6 +47,7 @@ class Found:
     memory_peak: str | None
     emulated: bool
     described: dict[str, Any] | None
+    server: str | None
 
     @property
     def median_us(self) -> float:
@@ -104,7 +106,7 @@ def run_library(
         states = [found[f"state_{k}"] for k in range(len(state))]
     # No memory under emulation: it would be the emulator's.
     peak = None if emulated else reply["memory_peak"]
-    return Found(outputs, states, reply["us"], peak, emulated, reply["device"])
+    return Found(outputs, states, reply["us"], peak, emulated, reply["device"], reply["server"])
 
 
 def _machine(library: Path) -> str:

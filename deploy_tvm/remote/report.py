@@ -45,6 +45,11 @@ def report(result: dict[str, Any]) -> RenderableType:
         lines.append("the device runs TVM's own server, which does not describe itself")
     else:
         lines.append(f"{described['cpu']}, {described['system']}, TVM {described['tvm']}")
+    if len(device["servers"]) > 1:
+        lines.append(
+            f"the tracker gave {len(device['servers'])} devices ({', '.join(device['servers'])}): times that stand "
+            "side by side are of different ones; a device with a key of its own (serve --key) is measured alone"
+        )
     return Group(table, *(Text(line) for line in lines))
 
 

@@ -29,9 +29,9 @@ class DeviceError(IrnnError):
 
 
 class LostError(DeviceError):
-    """The connection broke for a reason that only the device may know; ``server``: which one a tracker had given."""
+    """The connection broke for a reason that only the device may know; ``server``: the address that a tracker gave."""
 
-    def __init__(self, text: str, server: str) -> None:
+    def __init__(self, text: str, server: str | None) -> None:
         super().__init__(text)
         self.server = server
 
@@ -67,28 +67,29 @@ def _run(device: Device, job: dict[str, Any], progress: Progress) -> dict[str, A
 
 
 def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> dict[str, Any]:
-    stage, seconds, server = "starting", START_SECONDS, ""
+    stage, seconds, server, name = "starting", START_SECONDS, None, device.name
     lines = _Lines(process.stdout.fileno())
     while True:
         try:
             line = lines.next(seconds)
         except TimeoutError:
             raise DeviceError(
-                f"{device.name}{server}: no answer within {seconds:g} s while {stage}; is it busy with another "
+                f"{name}: no answer within {seconds:g} s while {stage}; is it busy with another "
                 "session, or too slow (device.timeout)?"
             ) from None
         if line is None:
-            raise LostError(f"{device.name}{server}: the connection broke while {stage}", server)
+            raise LostError(f"{name}: the connection broke while {stage}", server)
         message = json.loads(line)
         if "result" in message:
             return {**message["result"], "server": server}
         if "error" in message:
-            text = f"{device.name}{server}: {message['error']}"
+            text = f"{name}: {message['error']}"
             if message["known"]:
                 raise DeviceError(text)
-            raise LostError(f"{device.name}{server}: failed while {stage}: {message['error']}", server)
+            raise LostError(f"{name}: failed while {stage}: {message['error']}", server)
         stage, seconds = message["stage"], device.timeout + (device.cooldown if "timing" in message["stage"] else 0)
-        server = f" at {message['server']}" if "server" in message else server
+        if "server" in message:
+            server, name = message["server"], f"{device.name} at {message['server']}"
         progress(stage)
 
 
@@ -113,7 +114,7 @@ class _Lines:
         return line
 
 
-def _autopsy(device: Device, server: str) -> str:
+def _autopsy(device: Device, server: str | None) -> str:
     """What the device says about a session that broke."""
     brief = Device(**{**asdict(device), "timeout": min(device.timeout, AUTOPSY_SECONDS)})
     try:
@@ -121,7 +122,7 @@ def _autopsy(device: Device, server: str) -> str:
     except DeviceError as error:
         return f"; afterwards: {str(error).removeprefix(device.name).lstrip(': ')}"
     if reply["server"] != server:
-        return f"; afterwards the tracker gave another device{reply['server']}, which the next run can use"
+        return f"; afterwards the tracker gave another device at {reply['server']}, which the next run can use"
     told = reply["device"]
     if told is None:
         return "; its server is still there"
