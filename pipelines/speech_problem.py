@@ -79,7 +79,7 @@ class SpeechProblem:
         batches = dataclasses.asdict(data.batches)
         if stage != "float":
             del batches["curriculum"]
-        return {"batches": batches, "augment": dataclasses.asdict(data.augment)}
+        return {"batches": batches, "augment": data.augment.described}
 
     def build(self) -> SpeechModel:
         """See `Problem`."""

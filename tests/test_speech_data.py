@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irnn.data.audio import change_speed, file_fingerprint, read_audio, resample
-from irnn.data.augment import AugmentConfig, change_level, random_level, random_voice, spec_augment, warped
+from irnn.data.augment import AugmentConfig, change_level, random_level, random_voice, spec_augment, stretched, warped
 from irnn.data.feature_cache import cached_features
 from irnn.data.features import FeatureConfig, Normalization, filterbank
 from irnn.data.units import BLANK, BOS, EOS, Units, UnitsConfig
@@ -210,6 +211,8 @@ def test_cache_tells_configurations_and_audio_apart(tmp_path: Path) -> None:
 
 
 def _request(folder: Path, log: Path) -> None:
+    torch.set_num_threads(1)  # a forked process waits for ever for the threads that its parent's OpenMP had
+
     def read() -> np.ndarray:
         with log.open("a") as file:
             file.write("read\n")
@@ -291,6 +294,18 @@ def test_a_warped_axis_moves_what_stands_on_it() -> None:
     assert np.array_equal(warped(ramp, 1.0), ramp)
 
 
+def test_another_pace_keeps_the_order_of_what_is_said() -> None:
+    ramp = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    assert np.array_equal(stretched(ramp, 1.0), ramp)
+    for factor, frames in ((0.75, 30), (1.25, 50), (0.01, 1)):
+        other = stretched(ramp, factor)
+        assert other.shape == (frames, 3)
+        assert np.allclose(other[:, 0], np.clip((np.arange(frames) + 0.5) * 40 / frames - 0.5, 0, 39), atol=1e-4)
+    lengths = {len(random_voice(ramp, AugmentConfig(tempo=0.25), np.random.default_rng(seed))) for seed in range(60)}
+    assert min(lengths) in (30, 31)
+    assert max(lengths) in (49, 50)
+
+
 def test_another_voice_is_the_same_for_the_same_seed_and_leaves_the_utterance_alone() -> None:
     features = np.random.default_rng(0).normal(8, 2, size=(30, 20)).astype(np.float32)
     kept = features.copy()
@@ -321,6 +336,17 @@ def test_noise_has_the_ratio_that_was_drawn() -> None:
     assert 36 < max(ratios) < 40.5
 
 
+def test_noise_has_a_colour_of_its_own() -> None:
+    features = np.full((2000, 20), 15.0, np.float32)
+    config = AugmentConfig(noise_snr_db=30, noise_colour_db=10)
+    noisy = random_voice(features, config, np.random.default_rng(5)).astype(np.float64)
+    spectrum = np.log(np.expm1(noisy - 15.0).mean(axis=0))
+    white = random_voice(features, AugmentConfig(noise_snr_db=30), np.random.default_rng(5)).astype(np.float64)
+    flat = np.log(np.expm1(white - 15.0).mean(axis=0))
+    assert np.ptp(flat) < 0.3
+    assert 1 < np.ptp(spectrum) < 2 * 3 * 10 * np.log(10) / 10
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_spec_augment_masks_bands_and_stretches_only(frames: int, seed: int) -> None:
@@ -348,6 +374,10 @@ def test_augmentation_that_is_switched_off_changes_nothing() -> None:
         AugmentConfig(colour_db=-1)
     with pytest.raises(IrnnError, match=r"warp=0\.9 must be between 0 and 0\.5"):
         AugmentConfig(warp=0.9)
+    with pytest.raises(IrnnError, match=r"tempo=0\.7 must be between 0 and 0\.5"):
+        AugmentConfig(tempo=0.7)
+    with pytest.raises(IrnnError, match=r"noise_colour_db=3 needs data\.augment\.noise_snr_db"):
+        AugmentConfig(noise_colour_db=3)
     with pytest.raises(IrnnError, match="noise_snr_db=50 must be less than 40, or null for no noise"):
         AugmentConfig(noise_snr_db=50)
     with pytest.raises(IrnnError, match="time_masks=-1 must not be negative"):
@@ -420,3 +450,10 @@ def test_units_that_cannot_be_made_are_refused() -> None:
         with pytest.raises(IrnnError, match=message) as caught:
             config()
         assert "\n" not in str(caught.value)
+
+
+def test_newer_choices_of_augmentation_rename_nothing_where_they_are_off() -> None:
+    plain = AugmentConfig(warp=0.1, noise_snr_db=20).described
+    assert not plain.keys() & {"noise_colour_db", "tempo"}
+    assert plain["colour_db"] == 0
+    assert AugmentConfig(warp=0.1, noise_snr_db=20, tempo=0.2).described == {**plain, "tempo": 0.2}
