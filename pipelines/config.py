@@ -44,18 +44,25 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs and learning rate of one stage: constant for `hold` of the epochs, then exponentially to `final_lr`."""
+    """Epochs and learning rate of one stage: constant for `hold` of the epochs, then exponentially to `final_lr`.
+
+    In the first `warmup` of the first epoch (a share) it rises linearly from zero. A fresh Adam needs that where it
+    goes on with a trained model: it has not yet seen rare words, and takes full steps along their small gradients.
+    """
 
     epochs: int
     lr: float
     final_lr: float
     hold: float
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "lr", "final_lr"):
             _positive(f"stages.*.{key}", getattr(self, key))
         if not 0 <= self.hold <= 1:
             raise IrnnError(f"stages.*.hold={self.hold} must be between 0 and 1 (share of the epochs at constant lr)")
+        if not 0 <= self.warmup <= 1:
+            raise IrnnError(f"stages.*.warmup={self.warmup} must be between 0 and 1 (share of the first epoch)")
 
     def rates(self) -> list[float]:
         """Learning rate of every epoch; the last epoch after the constant part has exactly `final_lr`."""
@@ -63,6 +70,10 @@ class Schedule:
         falling = self.epochs - held
         ratio = self.final_lr / self.lr
         return [self.lr] * held + [self.lr * ratio ** (step / falling) for step in range(1, falling + 1)]
+
+    def warmups(self) -> list[float]:
+        """Share of every epoch in which the learning rate rises to its value."""
+        return [self.warmup] + [0.0] * (self.epochs - 1)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,12 @@ class StagesConfig:
         if stage == "float_matched":
             return [rate for name in QAT_STAGES for rate in self.rates(name)]
         return getattr(self, stage).rates()
+
+    def warmups(self, stage: str) -> list[float]:
+        """See `Schedule`; by epoch, as `rates`."""
+        if stage == "float_matched":
+            return [share for name in QAT_STAGES for share in self.warmups(name)]
+        return getattr(self, stage).warmups()
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,10 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
 
 def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
     """What every training stage's outcome depends on, besides where it starts from."""
+    warmups = config.stages.warmups(stage)
     return {
         "rates": config.stages.rates(stage),
+        **({"warmups": warmups} if any(warmups) else {}),  # stages from before there was this choice are found again
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
         "precision": config.trainer.precision,

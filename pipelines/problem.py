@@ -31,12 +31,14 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """One training stage: its name, what identifies it, the run's seed, learning rates by epoch, how to train."""
+    """One training stage: its name, what identifies it, the run's seed, learning rates by epoch and the share of
+    each epoch in which they rise from zero, how to train."""
 
     stage: str
     identity: str
     seed: int
     rates: Sequence[float]
+    warmups: Sequence[float]
     optimizer: str
     bf16: bool
 
@@ -110,10 +112,19 @@ class StageTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Everything that an epoch depends on is set here, so that a resumed run is bit-equal to an unbroken one."""
         torch.manual_seed(derived_seed(self.settings.seed, self.settings.stage, self.current_epoch))
-        for group in self.optimizers().param_groups:
-            group["lr"] = self.settings.rates[self.current_epoch]
+        self._set_rate(self.settings.rates[self.current_epoch])
         self._epoch_started = time.monotonic()
         self.model.refresh()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The rise of the learning rate; after it the rate is the epoch's."""
+        rising = round(self.settings.warmups[self.current_epoch] * self.trainer.num_training_batches)
+        if batch_idx <= rising:
+            self._set_rate(self.settings.rates[self.current_epoch] * (batch_idx + 1) / (rising + 1))
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizers().param_groups:
+            group["lr"] = rate
 
     def log_training(self, loss: torch.Tensor, count: int) -> None:
         """Show a batch's loss, averaged over an epoch by `count`."""

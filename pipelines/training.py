@@ -35,6 +35,7 @@ class Training:
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
             rates=rates,
+            warmups=self.config.stages.warmups(stage.name),
             optimizer=self.config.trainer.optimizer,
             bf16=self.config.trainer.precision == "bf16",
         )

@@ -140,6 +140,7 @@ def test_every_key_is_read_by_some_code() -> None:
         ("stages.all.lr=fast", r"stages\.all\.lr='fast' has the wrong type; wanted: float"),
         ("stages.all.epochs=0", r"epochs=0 must be greater than 0"),
         ("stages.all.hold=2", r"hold=2.0 must be between 0 and 1"),
+        ("stages.all.warmup=-1", r"warmup=-1.0 must be between 0 and 1"),
         ("stages.all=3", r"stages\.all=3 must be a section"),
         ("logger.wandb=always", r"logger\.wandb=always is unknown; allowed: null, offline, online"),
         ("data.batch_size=0", r"data\.batch_size=0"),
@@ -184,9 +185,12 @@ def test_schedule_holds_and_then_falls_to_its_last_rate() -> None:
     assert ratios == pytest.approx([0.01 ** (1 / 6)] * 6)
     assert Schedule(epochs=3, lr=1.0, final_lr=0.5, hold=1.0).rates() == [1.0] * 3
     assert Schedule(epochs=1, lr=1.0, final_lr=0.5, hold=0.0).rates() == [0.5]
+    assert Schedule(epochs=3, lr=1.0, final_lr=0.5, hold=1.0, warmup=0.5).warmups() == [0.5, 0.0, 0.0]
 
 
 def test_matched_float_training_repeats_the_later_stages(tmp_path: Path) -> None:
     stages = tiny_config(tmp_path, "stages.pwl.epochs=2", "stages.all.lr=0.25").stages
     assert stages.rates("float_matched") == [rate for name in QAT_STAGES for rate in stages.rates(name)]
     assert len(stages.rates("float_matched")) == 5
+    warm = tiny_config(tmp_path, "stages.pwl.epochs=2", "stages.pwl.warmup=0.5", "stages.all.warmup=1").stages
+    assert warm.warmups("float_matched") == [0.5, 0.0, 0.0, 0.0, 1.0]

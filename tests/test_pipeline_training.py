@@ -125,6 +125,31 @@ def test_every_stage_trains_in_training_mode_from_the_previous_weights(tmp_path:
             assert torch.equal(model.decoder.weight, before)
 
 
+def test_the_learning_rate_rises_where_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    step = torch.optim.Adam.step
+
+    def recorded(self: torch.optim.Adam, *given: object, **named: object) -> object:
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    plain = tiny_config(tmp_path, "until=float")
+    warm = tiny_config(tmp_path, "stages.pwl.warmup=0.5", "stages.pwl.epochs=2", "until=pwl")
+    run(plain)
+    batches = len(seen) // plain.stages.float.epochs
+    assert set(seen) == set(plain.stages.float.rates())
+    run(warm)
+    rate = warm.stages.pwl.lr
+    rising = round(0.5 * batches)
+    assert 2 <= rising < batches
+    expected = [rate * (k + 1) / (rising + 1) for k in range(rising)] + [rate] * (2 * batches - rising)
+    assert seen[-2 * batches :] == pytest.approx(expected)
+    assert seen[-2 * batches - 1] == warm.stages.all.lr  # float_matched went before
+    assert stages_of(warm)["float"].digest == stages_of(plain)["float"].digest
+    assert stages_of(warm)["pwl"].digest != stages_of(tiny_config(tmp_path, "stages.pwl.epochs=2"))["pwl"].digest
+
+
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path) -> None:
     overrides = [*tiny_overrides(tmp_path), "until=float"]
     run_and_kill("float", 1, overrides)
