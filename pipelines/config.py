@@ -156,13 +156,15 @@ class SpeechEvaluation:
 class RunConfig:
     """The whole run. `model` lacks the size of the vocabulary, which the corpus decides.
 
-    target and device: where the finished program is measured besides this machine (`pipelines.on_device`).
+    pretrained_encoder: folder of a recognizer's float stage; the float training of this recognizer starts with its
+    encoder.  target and device: where the finished program is measured besides this machine (`pipelines.on_device`).
     """
 
     name: str
     seed: int
     output_dir: Path
     until: str | None
+    pretrained_encoder: Path | None
     trainer: TrainerConfig
     evaluation: TextEvaluation | SpeechEvaluation
     data: TextConfig | SpeechConfig
@@ -173,6 +175,12 @@ class RunConfig:
     logger: LoggerConfig
     target: dict[str, Any]
     device: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.pretrained_encoder is not None and isinstance(self.data, TextConfig):
+            raise IrnnError(
+                f"pretrained_encoder={self.pretrained_encoder}: a language model has no encoder; leave it at null"
+            )
 
 
 def read_config(config: DictConfig) -> RunConfig:

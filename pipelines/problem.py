@@ -54,7 +54,7 @@ class Problem(Protocol):
         """What decides on the batches of a training stage, as JSON values."""
 
     def build(self) -> RecurrentModel:
-        """A network with random weights, in stage "float"."""
+        """A network as its training starts, in stage "float"."""
 
     def calibration(self) -> Iterable[Any]:
         """Batches that give the quantization sites their first ranges."""

@@ -69,6 +69,7 @@ def results_of(name: str, seed: int, stages: Sequence[Stage], manifests: Manifes
         "size_bytes": {"float": program.get("float_bytes"), "integer": program.get("integer_bytes")},
         "us_per_token": {key: bench.get(key) for key in ("tvm_float", "tvm_integer")},
         # What only some problems have.
+        **{key: value for key, value in manifests["float"]["inputs"].items() if key == "pretrained_encoder"},
         **{key: value for key, value in (evaluation | bench).items() if key in _SPECIAL},
         "epochs": {stage: manifest["epochs"] for stage, manifest in manifests.items() if "epochs" in manifest},
         "wall_seconds": {stage: manifest["wall_seconds"] for stage, manifest in manifests.items()},

@@ -35,6 +35,7 @@ from pipelines.error_rates import Transcripts, paired_bootstrap
 from pipelines.error_rates import score as score_transcripts
 from pipelines.language_models import open_search
 from pipelines.manifest import write_json
+from pipelines.pretrained import PretrainedEncoder
 from pipelines.problem import Score, TaskSettings, derived_seed
 from pipelines.recognizers import FLOAT_MODEL
 from pipelines.speech_bench import real_time_factors
@@ -63,9 +64,14 @@ class SpeechProblem:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
         sizes = {"vocabulary_size": len(self.corpus.units), "feature_size": config.data.features.num_mel_bins}
         self.architecture = read_section(SpeechModelConfig, {**config.model, **sizes}, "model.")
+        self.encoder: PretrainedEncoder | None = None
+        if config.pretrained_encoder is not None:
+            self.encoder = PretrainedEncoder.load(config.pretrained_encoder, config.data.features)
         self.interpreter_utterances = config.evaluation.interpreter_utterances
         self.search, self.language_model = open_search(config.evaluation.search, self.corpus.units)
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
+        if self.encoder is not None:
+            self.origin["pretrained_encoder"] = self.encoder.origin
         self.evaluation = {
             "interpreter_utterances": self.interpreter_utterances,
             "search": dataclasses.asdict(self.search),
@@ -83,7 +89,10 @@ class SpeechProblem:
 
     def build(self) -> SpeechModel:
         """See `Problem`."""
-        return SpeechModel(self.architecture)
+        model = SpeechModel(self.architecture)
+        if self.encoder is not None:
+            self.encoder.into(model.encoder)
+        return model
 
     def calibration(self) -> Iterable[SpeechBatch]:
         """See `Problem`."""
