@@ -48,6 +48,9 @@ class Schedule:
 
     In the first `warmup` of the first epoch (a share) it rises linearly from zero. A fresh Adam needs that where it
     goes on with a trained model: it has not yet seen rare words, and takes full steps along their small gradients.
+
+    average: the stage hands on the mean of its weights over all steps of its last so many epochs, which lies flatter
+    than its last weights do (Izmailov et al. 2018); 0: the last weights. Of the float stage alone.
     """
 
     epochs: int
@@ -55,6 +58,7 @@ class Schedule:
     final_lr: float
     hold: float
     warmup: float = 0.0
+    average: int = 0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "lr", "final_lr"):
@@ -63,6 +67,8 @@ class Schedule:
             raise IrnnError(f"stages.*.hold={self.hold} must be between 0 and 1 (share of the epochs at constant lr)")
         if not 0 <= self.warmup <= 1:
             raise IrnnError(f"stages.*.warmup={self.warmup} must be between 0 and 1 (share of the first epoch)")
+        if not 0 <= self.average <= self.epochs:
+            raise IrnnError(f"stages.*.average={self.average} must be between 0 and the stage's {self.epochs} epochs")
 
     def rates(self) -> list[float]:
         """Learning rate of every epoch; the last epoch after the constant part has exactly `final_lr`."""
@@ -86,6 +92,11 @@ class StagesConfig:
     activations: Schedule
     all: Schedule
 
+    def __post_init__(self) -> None:
+        for name in QAT_STAGES:
+            if average := getattr(self, name).average:
+                raise IrnnError(f"stages.{name}.average={average}: only stages.float averages; leave it at 0")
+
     def rates(self, stage: str) -> list[float]:
         """Learning rates by epoch of any trained stage, `float_matched` included."""
         if stage == "float_matched":
@@ -97,6 +108,10 @@ class StagesConfig:
         if stage == "float_matched":
             return [share for name in QAT_STAGES for share in self.warmups(name)]
         return getattr(self, stage).warmups()
+
+    def average(self, stage: str) -> int:
+        """See `Schedule`."""
+        return self.float.average if stage == "float" else 0
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,12 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
 
 def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
     """What every training stage's outcome depends on, besides where it starts from."""
-    warmups = config.stages.warmups(stage)
+    warmups, average = config.stages.warmups(stage), config.stages.average(stage)
     return {
         "rates": config.stages.rates(stage),
-        **({"warmups": warmups} if any(warmups) else {}),  # stages from before there was this choice are found again
+        # Stages from before there were these choices are found again.
+        **({"warmups": warmups} if any(warmups) else {}),
+        **({"average": average} if average else {}),
         "optimizer": config.trainer.optimizer,
         "clip": config.trainer.clip,
         "precision": config.trainer.precision,

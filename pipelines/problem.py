@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
@@ -32,13 +33,14 @@ class Score:
 @dataclass(frozen=True)
 class TaskSettings:
     """One training stage: its name, what identifies it, the run's seed, learning rates by epoch and the share of
-    each epoch in which they rise from zero, how to train."""
+    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train."""
 
     stage: str
     identity: str
     seed: int
     rates: Sequence[float]
     warmups: Sequence[float]
+    average: int
     optimizer: str
     bf16: bool
 
@@ -100,6 +102,8 @@ class StageTask(pl.LightningModule):
         super().__init__()
         self.model = model
         self.settings = settings
+        # A part of the module, so that it stands in the checkpoints.
+        self.average = AveragedModel(model, use_buffers=True) if settings.average else None
         self._epoch_started = time.monotonic()
         self.seconds = 0.0
 
@@ -121,6 +125,16 @@ class StageTask(pl.LightningModule):
         rising = round(self.settings.warmups[self.current_epoch] * self.trainer.num_training_batches)
         if batch_idx <= rising:
             self._set_rate(self.settings.rates[self.current_epoch] * (batch_idx + 1) / (rising + 1))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None and self.current_epoch >= len(self.settings.rates) - self.settings.average:
+            self.average.update_parameters(self.model)
+
+    def trained(self) -> RecurrentModel:
+        """What the stage hands on once it is fitted: the last weights, or their mean."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        return self.model.eval()
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizers().param_groups:

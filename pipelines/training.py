@@ -36,16 +36,17 @@ class Training:
             seed=self.config.seed,
             rates=rates,
             warmups=self.config.stages.warmups(stage.name),
+            average=self.config.stages.average(stage.name),
             optimizer=self.config.trainer.optimizer,
             bf16=self.config.trainer.precision == "bf16",
         )
         task = self.problem.task(self._starting_model(stage), settings)
         self._fit(task, stage.name, stage.folder, epochs=len(rates))
-        task.model.eval()
-        task.model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
-        score = self.problem.score(task.model, stage.folder)
+        model = task.trained()
+        model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
+        score = self.problem.score(model, stage.folder)
         details = {"epochs": len(rates), "seed": self.config.seed, "training_seconds": round(task.seconds, 2)}
-        files = [save_weights(task.model, stage.folder), *score.files]
+        files = [save_weights(model, stage.folder), *score.files]
         return Result(score.metrics, files, details, scratch=[RESUME_FILE])
 
     def trained_model(self, stage: Stage) -> RecurrentModel:

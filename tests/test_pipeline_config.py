@@ -140,6 +140,8 @@ def test_every_key_is_read_by_some_code() -> None:
         ("stages.all.lr=fast", r"stages\.all\.lr='fast' has the wrong type; wanted: float"),
         ("stages.all.epochs=0", r"epochs=0 must be greater than 0"),
         ("stages.all.hold=2", r"hold=2.0 must be between 0 and 1"),
+        ("stages.float.average=99", r"average=99 must be between 0 and the stage's 10 epochs"),
+        ("+stages.all.average=1", r"stages.all.average=1: only stages.float averages"),
         ("stages.all.warmup=-1", r"warmup=-1.0 must be between 0 and 1"),
         ("stages.all=3", r"stages\.all=3 must be a section"),
         ("logger.wandb=always", r"logger\.wandb=always is unknown; allowed: null, offline, online"),

@@ -153,7 +153,7 @@ def test_a_killed_training_ends_bit_equal_to_an_unbroken_one(tmp_path: Path) -> 
     first, second = (int(line.split(",")[3]) + 1 for line in curves[1::2])
     assert first == math.ceil((second - first) / 2)
     # Later stages begin with a trained model and see everything at once.
-    settings = TaskSettings("pwl", "", 1, [0.1], [0.0], "adam", bf16=False)
+    settings = TaskSettings("pwl", "", 1, [0.1], [0.0], 0, "adam", bf16=False)
     problem = problem_of(unbroken)
     assert len(problem.task(problem.build(), settings).train_dataloader()) == second - first
     run_and_kill("float", 1, [*tiny_speech_overrides(tmp_path / "broken"), *more])

@@ -13,13 +13,13 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines import deploy, text_problem
+from pipelines import deploy, problem, text_problem
 from pipelines.checkpoints import load_weights
-from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.config import QAT_STAGES, RunConfig, read_config
 from pipelines.plan import plan
 from pipelines.run import problem_of, run
 from pipelines.stages import Stage
-from tests.tiny_run import ROOT, WORDS, tiny_config, tiny_overrides
+from tests.tiny_run import ROOT, WORDS, composed, tiny_config, tiny_overrides
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +148,39 @@ def test_the_learning_rate_rises_where_it_is_asked_to(tmp_path: Path, monkeypatc
     assert seen[-2 * batches - 1] == warm.stages.all.lr  # float_matched went before
     assert stages_of(warm)["float"].digest == stages_of(plain)["float"].digest
     assert stages_of(warm)["pwl"].digest != stages_of(tiny_config(tmp_path, "stages.pwl.epochs=2"))["pwl"].digest
+
+
+def test_the_float_stage_hands_on_the_mean_of_its_last_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    start = problem.StageTask.on_train_batch_end
+
+    def recorded(self: problem.StageTask, *given: object) -> None:
+        seen.append({name: parameter.detach().clone() for name, parameter in self.model.named_parameters()})
+        return start(self, *given)
+
+    monkeypatch.setattr(problem.StageTask, "on_train_batch_end", recorded)
+    plain = tiny_config(tmp_path, "until=float")
+    averaged = tiny_config(tmp_path, "stages.float.average=1", "until=float")
+    run(averaged)
+    batches = len(seen) // plain.stages.float.epochs
+    handed_on = load_weights(stages_of(averaged)["float"].folder)
+    for name in seen[-1]:
+        mean = torch.stack([weights[name] for weights in seen[-batches:]]).double().mean(dim=0)
+        assert torch.allclose(handed_on[name].double(), mean, rtol=0, atol=1e-6)
+    assert max(float((handed_on[name] - seen[-1][name]).abs().max()) for name in seen[-1]) > 1e-3
+    assert stages_of(averaged)["float"].digest != stages_of(plain)["float"].digest
+
+
+def test_a_mean_of_weights_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    found = []
+    for name in ("killed", "whole"):
+        overrides = [*tiny_overrides(tmp_path / name), "until=float", "stages.float.epochs=3", "stages.float.average=2"]
+        if name == "killed":
+            run_and_kill("float", 2, overrides)
+        config = read_config(composed(*overrides))
+        run(config)
+        found.append(load_weights(stages_of(config)["float"].folder))
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items() if "observed" not in name)
 
 
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path) -> None:
