@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from irnn.data.features import FeatureConfig
 from irnn.errors import IrnnError
 from pipelines.checkpoints import WEIGHTS_FILE, load_weights
 from pipelines.manifest import read_manifest
-from pipelines.recognizers import FLOAT_MODEL
+from pipelines.recognizers import FLOAT_MODEL, load_recognizer
 
 _PREFIX = "encoder."
 
@@ -36,7 +35,7 @@ class PretrainedEncoder:
                 f"{folder} holds no trained recognizer; pretrained_encoder takes the folder of a finished float stage "
                 "(outputs/stages/float-HASH)"
             )
-        theirs = FeatureConfig(**json.loads((folder / FLOAT_MODEL).read_text("utf-8"))["metadata"]["features"])
+        theirs = load_recognizer(folder).features
         if theirs != features:
             raise IrnnError(f"the encoder in {folder} was trained on {theirs}, this run has {features}; use the same")
         weights = {
