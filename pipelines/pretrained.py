@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from irnn.data.features import FeatureConfig
 from irnn.errors import IrnnError
-from pipelines.checkpoints import WEIGHTS_FILE, load_weights
+from irnn.recognizer import ModelRecognizer
+from pipelines.checkpoints import WEIGHTS_FILE
 from pipelines.manifest import read_manifest
 from pipelines.recognizers import FLOAT_MODEL, load_recognizer
-
-_PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,14 @@ class PretrainedEncoder:
                 f"{folder} holds no trained recognizer; pretrained_encoder takes the folder of a finished float stage "
                 "(outputs/stages/float-HASH)"
             )
-        theirs = load_recognizer(folder).features
-        if theirs != features:
-            raise IrnnError(f"the encoder in {folder} was trained on {theirs}, this run has {features}; use the same")
-        weights = {
-            name.removeprefix(_PREFIX): x for name, x in load_weights(folder).items() if name.startswith(_PREFIX)
-        }
+        saved = load_recognizer(folder)
+        assert isinstance(saved.recognizer, ModelRecognizer)  # as FLOAT_MODEL says
+        if saved.features != features:
+            raise IrnnError(
+                f"the encoder in {folder} was trained on {saved.features}, this run has {features}; use the same"
+            )
         trained = {key: manifest[key] for key in ("stage", "digest", "seed", "epochs", "commit")}
+        weights = saved.recognizer.model.encoder.state_dict()
         return cls(weights, folder, {"sha256": manifest["files"][WEIGHTS_FILE], **trained})
 
     def into(self, encoder: nn.Module) -> None:
