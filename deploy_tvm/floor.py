@@ -3,7 +3,7 @@
 A batch of one uses each recurrent weight once a step, so a step takes at least as long as one core needs to read them
 from where they lie (cache or memory); a call of one step reads the input-side weights too.  Over several steps the
 input-side product is one matrix product for all steps: its weights are read once a call, and its multiplications take
-at least what the core's dot-product instruction needs.  Both limits are measured by loops without anything else in
+at least what the core's multiplying instruction needs.  Both limits are measured by loops without anything else in
 them, in the same interleaved rounds as the runtimes.
 """
 
@@ -22,19 +22,41 @@ PEAK_ROUNDS = 20000
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A dot-product instruction: LLVM's name, operand dtypes, accumulators in a register, products in one."""
+class Product:
+    """The instruction with which an x86 instruction set multiplies integers.
+
+    operands: dtypes of its two registers.  register: dtype of what it gives.  products: multiplications in one.
+    accumulates: it adds to a third register.  Where it does not, the additions that follow are not counted: how many
+    an exact sum needs depends on the width of the weights, and the limit is to hold for all.
+    """
 
     feature: str
     intrinsic: str
     operands: tuple[str, str]
-    lanes: int
+    register: str
     products: int
+    accumulates: bool = False
+
+    @property
+    def accumulator(self) -> tuple[str, int]:
+        """dtype and lanes of ``register``."""
+        dtype, lanes = self.register.split("x")
+        return dtype, int(lanes)
+
+    def step(self, acc: Any, a: Any, b: Any) -> Any:
+        """The instruction as an expression that depends on ``acc``, without which it would leave the loop."""
+        from tvm import tirx
+
+        operands = (acc, a, b) if self.accumulates else (tirx.reinterpret(self.operands[0], acc), b)
+        return tirx.call_llvm_pure_intrin(self.register, self.intrinsic, *operands)
 
 
-DOTS = (
-    Dot("avx512vnni", "llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), 16, 64),
-    Dot("avxvnni", "llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), 8, 32),
+# The widest first; every x86-64 processor has the last one.
+PRODUCTS = (
+    Product("avx512vnni", "llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), "int32x16", 64, True),
+    Product("avxvnni", "llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), "int32x8", 32, True),
+    Product("avx2", "llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
+    Product("sse2", "llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
 )
 
 
@@ -47,12 +69,15 @@ class Work:
     hoisted_products: int
 
 
-def host_dot() -> Dot | None:
-    """The widest dot-product instruction of this processor among those that we know; None: no limit is measured."""
+def host_product() -> Product | None:
+    """The widest multiplying instruction of this processor; None on other than x86: no limit is measured there."""
     from deploy_tvm.targets import find
 
-    features = find("host").resolve().features()
-    return next((dot for dot in DOTS if dot.feature in features), None)
+    target = find("host").resolve()
+    if not target.mtriple.startswith("x86_64"):
+        return None
+    features = target.features() | {"sse2"}
+    return next(product for product in PRODUCTS if product.feature in features)
 
 
 def work(program: Program, steps: int) -> Work:
@@ -107,43 +132,42 @@ def read_function(size: int, target: Any) -> tuple[Any, int]:
     return tvm.compile(tvm.IRModule({"read": read}), target=target)["read"], 2 * rounds
 
 
-def peak_function(dot: Dot, target: Any) -> tuple[Any, int]:
-    """(compiled function of two operands' bytes and a sink ``[lanes]``, multiplications in one call)."""
+def peak_module(product: Product, target: Any) -> tuple[Any, int]:
+    """(compiled module of "peak", a function of :func:`peak_operands`; multiplications in one call)."""
     import tvm
     from tvm.script import tirx as T
 
-    lanes, (first, second) = dot.lanes, dot.operands
-    size, name = 4 * lanes, dot.intrinsic
-    first_dtype, second_dtype, register = first.split("x")[0], second.split("x")[0], f"int32x{lanes}"
+    (first, width), (second, _) = (operand.split("x") for operand in product.operands)
+    width, (register, lanes), step = int(width), product.accumulator, product.step
 
     @T.prim_func(s_tir=True)
-    def peak(a: T.Buffer((size,), first_dtype), b: T.Buffer((size,), second_dtype), sink: T.Buffer((lanes,), "int32")):
+    def peak(a: T.Buffer((width,), first), b: T.Buffer((width,), second), sink: T.Buffer((lanes,), register)):
         T.func_attr({"global_symbol": "peak", "tirx.noalias": True})
-        acc = T.alloc_buffer((CHAINS, lanes), "int32", scope="local")
+        acc = T.alloc_buffer((CHAINS, lanes), register, scope="local")
         for u in T.unroll(CHAINS):
-            acc[u, T.ramp(T.int32(0), 1, lanes)] = sink[T.ramp(T.int32(0), 1, lanes)] + T.broadcast(u, lanes)
+            acc[u, T.ramp(T.int32(0), 1, lanes)] = sink[T.ramp(T.int32(0), 1, lanes)] + T.broadcast(
+                T.cast(u, register), lanes
+            )
         for _ in T.serial(PEAK_ROUNDS):
             for u in T.unroll(CHAINS):
-                acc[u, T.ramp(T.int32(0), 1, lanes)] = T.call_llvm_pure_intrin(
-                    T.llvm_lookup_intrinsic_id(name),
+                acc[u, T.ramp(T.int32(0), 1, lanes)] = step(
                     acc[u, T.ramp(T.int32(0), 1, lanes)],
-                    a[T.ramp(T.int32(0), 1, size)],
-                    b[T.ramp(T.int32(0), 1, size)],
-                    dtype=register,
+                    a[T.ramp(T.int32(0), 1, width)],
+                    b[T.ramp(T.int32(0), 1, width)],
                 )
         for u in T.unroll(CHAINS):
             sink[T.ramp(T.int32(0), 1, lanes)] = (
                 sink[T.ramp(T.int32(0), 1, lanes)] + acc[u, T.ramp(T.int32(0), 1, lanes)]
             )
 
-    return tvm.compile(tvm.IRModule({"peak": peak}), target=target)["peak"], PEAK_ROUNDS * CHAINS * dot.products
+    return tvm.compile(tvm.IRModule({"peak": peak}), target=target), PEAK_ROUNDS * CHAINS * product.products
 
 
-def peak_operands(dot: Dot) -> list[np.ndarray]:
-    """Arguments of :func:`peak_function`'s function."""
-    size = 4 * dot.lanes
-    first, second = (name.split("x")[0] for name in dot.operands)
-    return [np.ones(size, first), np.ones(size, second), np.zeros(dot.lanes, np.int32)]
+def peak_operands(product: Product) -> list[np.ndarray]:
+    """Arguments of the function of :func:`peak_module`: ones, and zeros as the sink."""
+    dtype, lanes = product.accumulator
+    ones = [np.ones(int(operand.split("x")[1]), operand.split("x")[0]) for operand in product.operands]
+    return [*ones, np.zeros(lanes, dtype)]
 
 
 def combine(needed: Work | None, steps: int, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
@@ -158,7 +182,7 @@ def combine(needed: Work | None, steps: int, read_us: float | None, us_per_produ
     if needed.hoisted_products:
         text += (
             f"; the input-side product of all {steps} steps is one matrix product: its weights are read once a call "
-            f"({once:.1f} us a step) or its multiplications take the dot-product instruction {arithmetic:.1f} us a step"
+            f"({once:.1f} us a step) or its multiplications take the multiplying instruction {arithmetic:.1f} us a step"
             ", whichever is longer"
         )
     return {

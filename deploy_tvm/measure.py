@@ -189,9 +189,9 @@ def _commands(case: Case | PartCase, settings: Settings, folder: Path, core: int
     if needed is None:
         return commands
     commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_every_step}, core)
-    dot = floor.host_dot()
-    if needed.hoisted_products and dot is not None:
-        commands[_PEAK] = _own_command({"kind": "peak", "feature": dot.feature}, core)
+    product = floor.host_product()
+    if needed.hoisted_products and product is not None:
+        commands[_PEAK] = _own_command({"kind": "peak", "feature": product.feature}, core)
     return commands
 
 

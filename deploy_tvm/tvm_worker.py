@@ -54,12 +54,13 @@ def load_peak(feature: str) -> Runtime:
     """Multiplies in registers; the calls' times are for ``setting`` multiplications."""
     import tvm
 
-    from deploy_tvm.floor import DOTS, peak_function, peak_operands
+    from deploy_tvm.floor import PRODUCTS, peak_module, peak_operands
     from deploy_tvm.targets import find
 
-    (dot,) = (dot for dot in DOTS if dot.feature == feature)
-    function, products = peak_function(dot, find("host").resolve().tvm())
-    operands = [tvm.runtime.tensor(array) for array in peak_operands(dot)]
+    (product,) = (product for product in PRODUCTS if product.feature == feature)
+    module, products = peak_module(product, find("host").resolve().tvm())
+    function = module["peak"]
+    operands = [tvm.runtime.tensor(array) for array in peak_operands(product)]
 
     def call() -> Sequence[np.ndarray]:
         function(*operands)

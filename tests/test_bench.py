@@ -161,6 +161,59 @@ def test_the_floor_is_reading_plus_the_longer_of_the_two_limits_of_the_product()
     assert floor.combine(needed, 10, 5.0, None)["us_per_step"] is None
 
 
+@pytest.mark.parametrize(
+    ("shown", "feature"),
+    [
+        ({"avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"}, "avx512vnni"),
+        ({"avx2", "avx512f", "avx512bw", "avx512vl"}, "avx2"),
+        ({"avx2"}, "avx2"),
+        (set(), "sse2"),
+    ],
+    ids=["AVX512-VNNI", "AVX512", "AVX2", "any x86-64"],
+)
+def test_the_floor_of_every_processor_is_measured(
+    shown: set[str], feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the operating system shows of this CPU: the whole benchmark, its floor included."""
+    pytest.importorskip("tvm", reason="needs the tvm extra")
+    from deploy_tvm import targets
+
+    lacking = shown - targets.cpu_flags()
+    if lacking:
+        pytest.skip(f"this CPU has no {', '.join(sorted(lacking))}")
+    monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset(shown))
+    assert floor.host_product().feature == feature
+    measured = bench_layer(Layer(9, 16), 3, SHORT)
+    assert measured["mismatches"]["count"] == 0
+    limit = measured["floor"]
+    assert limit["bytes_every_step"] == 4 * 16 * 16
+    assert limit["us_per_step"] >= limit["read_us"] + limit["arithmetic_us"] - 0.01  # each is rounded to 0.01
+    assert limit["arithmetic_us"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("feature", "instruction"),
+    [("avx512vnni", "vpdpbusd"), ("avxvnni", "vpdpbusd"), ("avx2", "vpmaddubsw"), ("sse2", "pmaddwd")],
+)
+def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instruction: str) -> None:
+    """A compiler may move what does not change out of a loop, and a limit that is then measured is none."""
+    tvm = pytest.importorskip("tvm", reason="needs the tvm extra")
+    from deploy_tvm import targets
+
+    host = targets.find("host").resolve()
+    if feature not in host.features() | {"sse2"}:
+        pytest.skip(f"this CPU has no {feature}")
+    (product,) = (p for p in floor.PRODUCTS if p.feature == feature)
+    module, products = floor.peak_module(product, host.tvm())
+    assert products == floor.PEAK_ROUNDS * floor.CHAINS * product.products
+    assert module.mod.inspect_source("asm").count(instruction) >= floor.CHAINS
+    operands = [tvm.runtime.tensor(array) for array in floor.peak_operands(product)]
+    module["peak"](*operands)
+    if product.accumulates:  # each chain adds its own start, and four products of ones in every round
+        expected = sum(range(floor.CHAINS)) + floor.CHAINS * 4 * floor.PEAK_ROUNDS
+        assert operands[2].numpy().tolist() == [expected] * product.accumulator[1]
+
+
 # --- whole benchmarks ---
 
 

@@ -24,22 +24,23 @@ from irnn.program_set import ProgramSet
 from irnn.recognizer import ProgramRecognizer, search
 from tests.random_programs import random_state
 from tests.speech_models import FEATURES, FRAMES, VOCABULARY, quantized_speech, speech_batch, speech_model
-from tests.test_deploy import runnable
+from tests.test_deploy import best, runnable
 
+BEST = best()
 # Whole registers and odd sizes, strides of 1, 2 and 3, sub-sampling by 2 and 3, one layer and two, 8 bits and fewer.
 CASES = {
-    "small": ("avx512vnni", {}),
+    "small": (BEST, {}),
     "small, any x86": ("portable", {}),
-    "small, 4-bit weights": ("avx512vnni", {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
+    "small, 4-bit weights": (BEST, {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
     "whole registers": (
-        "avx512vnni",
+        BEST,
         {"conv_channels": (16, 32), "conv_strides": (2, 1), "encoder_size": 16, "attention_size": 32},
     ),
     "neighbourhoods that nearly fill an operand": (
-        "avx512vnni", {"conv_channels": (6, 5), "conv_strides": (1, 1), "encoder_layers": 1, "downsampling": ()},
+        BEST, {"conv_channels": (6, 5), "conv_strides": (1, 1), "encoder_layers": 1, "downsampling": ()},
     ),
     "two blocks of filters, threefold steps": (
-        "avx512vnni",
+        BEST,
         {"conv_channels": (70,), "conv_strides": (3,), "encoder_size": 5, "downsampling": (3, 2), "decoder_layers": 1},
     ),
 }  # fmt: skip
