@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
 
 def tone(seconds: float, rate: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:
     """A sine, float32 [samples]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 from deploy_tvm import targets
 from deploy_tvm.disassembly import disassemble, float_instructions
@@ -15,6 +15,7 @@ from deploy_tvm.static import bare
 from irnn import fixed_point
 from irnn.errors import IrnnError
 from irnn.namespaces import NUMPY
+from tests.boards import need_bare
 from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
 from tests.test_deploy import SPECS
 from tests.test_kernels import INT32, elementwise, kernel_of, multiply, multiply_joined
@@ -34,11 +35,7 @@ INT16_INPUTS = np.arange(-32768, 32768).astype(np.int16)
 def board(request) -> targets.Target:
     """A target whose code this machine can link and emulate; its parameter names its kernels."""
     target = ARM[request.param]
-    try:
-        bare.emulator(target)
-        bare.driver(target)
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    need_bare(target)
     assert target.kernels().name == request.param
     return target
 
@@ -163,11 +160,9 @@ def test_an_instruction_that_a_cpu_lacks_is_noticed(tmp_path) -> None:
     target = ARM["arm_dotprod"]
     program = random_program(Spec())
     inputs, state = random_inputs(program, 1, 1), random_state(program, 1)
-    try:
-        function, constants = bare.program_function(program, target, tmp_path)
-        function.emulator = emulated.command("cortex-a53")
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    need_bare(target)
+    function, constants = bare.program_function(program, target, tmp_path)
+    function.emulator = emulated.command("cortex-a53")
     with pytest.raises(IrnnError, match="emulated program failed"):
         function(*bare.arguments(program, constants, inputs, state))
 

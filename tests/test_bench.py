@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,18 +20,11 @@ from irnn.errors import IrnnError
 from irnn.export import convert, float_program
 from irnn.models.sequence import random_layer
 from irnn.program import Node, Scan, Tensor
+from tests import needs
 from tests.random_programs import Spec, random_program
 from tests.speech_models import quantized_speech, speech_model
 
-# Another interpreter may hold the runtimes that are compared with.
-PEERS_PYTHON = os.environ.get("IRNN_PEERS_PYTHON", sys.executable)
 SHORT = Settings(rounds=2, seconds=0.02)
-
-
-def has_packages(*names: str) -> bool:
-    """Whether the peers' interpreter has these packages."""
-    script = f"import importlib.util as u, sys; sys.exit(any(u.find_spec(n) is None for n in {names!r}))"
-    return subprocess.run([PEERS_PYTHON, "-c", script], check=False).returncode == 0
 
 
 def python(script: str) -> list[str]:
@@ -175,12 +166,10 @@ def test_the_floor_of_every_processor_is_measured(
     shown: set[str], feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the operating system shows of this CPU: the whole benchmark, its floor included."""
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     from deploy_tvm import targets
 
-    lacking = shown - targets.cpu_flags()
-    if lacking:
-        pytest.skip(f"this CPU has no {', '.join(sorted(lacking))}")
+    needs.features(sorted(shown - targets.cpu_flags()))
     monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset(shown))
     assert floor.host_product().feature == feature
     measured = bench_layer(Layer(9, 16), 3, SHORT)
@@ -197,12 +186,13 @@ def test_the_floor_of_every_processor_is_measured(
 )
 def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instruction: str) -> None:
     """A compiler may move what does not change out of a loop, and a limit that is then measured is none."""
-    tvm = pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
+    import tvm
+
     from deploy_tvm import targets
 
     host = targets.find("host").resolve()
-    if feature not in host.features() | {"sse2"}:
-        pytest.skip(f"this CPU has no {feature}")
+    needs.features(sorted({feature} - host.features() - {"sse2"}))
     (product,) = (p for p in floor.PRODUCTS if p.feature == feature)
     module, products = floor.peak_module(product, host.tvm())
     assert products == floor.PEAK_ROUNDS * floor.CHAINS * product.products
@@ -218,7 +208,7 @@ def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instr
 
 
 def test_a_layer_benchmark_is_json_without_mismatches() -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     layer = Layer(9, 16, layers=2, bidirectional=True, norm="mad", weight_bits=4)
     result = json.loads(json.dumps(bench_layer(layer, 3, SHORT)))
     assert result["mismatches"]["count"] == 0
@@ -232,7 +222,7 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
 
 
 def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     convert(quantized_speech()).save(tmp_path / "program")
     float_program(speech_model()).save(tmp_path / "float_program")
     sizes = ["--frames", "50", "--units", "3", "--rounds", "2", "--seconds", "0.1"]
@@ -249,7 +239,7 @@ def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -
 
 
 def test_a_wrong_recognizer_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     float_program(speech_model()).save(tmp_path / "float")
     for arguments, message in (
         (["--recognizer", "parrot"], "unknown; allowed are speech_"),
@@ -282,10 +272,7 @@ def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) 
     assert peers.absent_reason(key, str(error.value)).startswith("not installed (ModuleNotFoundError: No module named")
 
 
-@pytest.mark.skipif(
-    not has_packages("onnx", "onnxruntime", "numpy"),
-    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
-)
+@needs.peers("onnx", "onnxruntime", "numpy")
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize(
     "layer",
@@ -294,24 +281,21 @@ def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) 
     ids=["lstm", "bidirectional", "mad", "layer-norm"],
 )  # fmt: skip
 def test_the_onnx_model_equals_the_float_build(layer: Layer, steps: int, tmp_path: Path) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     _, program = random_programs(layer)
     x = np.random.default_rng(0).standard_normal((1, steps, 5)).astype(np.float32)
     expected, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(x)
     lstm_stack.save_job(program, np.ascontiguousarray(x.transpose(1, 0, 2)), tmp_path)
-    command = peers.command("onnxruntime_fp32", PEERS_PYTHON, tmp_path, None)
+    command = peers.command("onnxruntime_fp32", needs.PEERS_PYTHON, tmp_path, None)
     with rounds.Worker(command, tmp_path / "log") as worker:
         worker.start()
         assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5
 
 
-@pytest.mark.skipif(
-    not has_packages("onnx", "onnxruntime", "numpy"),
-    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
-)
+@needs.peers("onnx", "onnxruntime", "numpy")
 @pytest.mark.parametrize("frames", [1, 37])
 def test_the_onnx_model_of_a_recognizer_equals_the_float_build(frames: int, tmp_path: Path) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     programs = float_program(speech_model(conv_channels=(4, 6, 5), conv_strides=(1, 2, 1)))
     runners = deploy_tvm.load(deploy_tvm.build(programs, tmp_path / "artefact"))
     x = np.random.default_rng(0).standard_normal((1, frames, 12)).astype(np.float32)
@@ -327,6 +311,8 @@ def test_the_onnx_model_of_a_recognizer_equals_the_float_build(frames: int, tmp_
         folder = tmp_path / name
         folder.mkdir()
         lstm_stack.save_job(programs[name], part, folder)
-        with rounds.Worker(peers.command("onnxruntime_fp32", PEERS_PYTHON, folder, None), folder / "log") as worker:
+        with rounds.Worker(
+            peers.command("onnxruntime_fp32", needs.PEERS_PYTHON, folder, None), folder / "log"
+        ) as worker:
             worker.start()
             assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5

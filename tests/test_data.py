@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from irnn.data import EOS, UNK, TextBatches, TextConfig, Vocabulary, load_corpus
 from irnn.data.quickstart import quickstart_lines
 from irnn.errors import IrnnError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+from tests import needs
 
 
 def write_folder(folder: Path, train: str, valid: str = "a b\n", test: str = "b a\n", prefix: str = "") -> Path:
@@ -187,8 +186,6 @@ def test_parquet_files_of_the_hub_schema(tmp_path: Path) -> None:
     [("ptb", 10_000, (929_589, 73_760, 82_430)), ("wikitext-2", 33_278, (2_088_628, 217_646, 245_569))],
 )
 def test_sizes_of_the_known_corpora(name: str, words: int, tokens: tuple[int, int, int]) -> None:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"{SHARED / name} is not there")
-    corpus = load_corpus(folder_config(SHARED / name))
+    corpus = load_corpus(folder_config(needs.data(name)))
     assert len(corpus.vocabulary) == words
     assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == tokens

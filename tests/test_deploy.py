@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from irnn.errors import IrnnError
+from tests import needs
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 from tvm import relax
 
@@ -50,8 +51,7 @@ def missing(cpu: str) -> list[str]:
 
 def runnable(cpu: str) -> targets.Target:
     """The target, or a skip where this machine cannot run it."""
-    if missing(cpu):
-        pytest.skip(f"this CPU has no {', '.join(missing(cpu))}")
+    needs.features(missing(cpu))
     return CPUS[cpu]
 
 
@@ -166,7 +166,7 @@ def test_float_program_is_close_to_numpy(norm: str | None, tmp_path) -> None:
             np.testing.assert_allclose(actual_state[name], value, rtol=0, atol=2e-5)
 
 
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@needs.objdump
 @pytest.mark.parametrize("norm", [None, "mad", "layer"])
 def test_compiled_code_computes_with_integers_alone(norm: str | None, tmp_path) -> None:
     spec = Spec(hidden=33, norm=norm, wide_tables=True)

@@ -15,6 +15,7 @@ from deploy_tvm.__main__ import main
 from deploy_tvm.peers import parse_against
 from irnn.errors import IrnnError
 from irnn.program import Program
+from tests import needs
 from tests.random_programs import Spec, random_program
 
 needs_tvm = pytest.mark.usefixtures("_tvm")
@@ -22,7 +23,7 @@ needs_tvm = pytest.mark.usefixtures("_tvm")
 
 @pytest.fixture
 def _tvm() -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def model() -> Program:
 @pytest.fixture(scope="module")
 def artefact(model: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact with its float program beside it."""
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     folder = tmp_path_factory.mktemp("run")
     model.save(folder / "program")
     random_program(Spec(kind="float")).save(folder / "float_program")
@@ -168,7 +169,7 @@ def test_bad_words_are_one_line(
 
 
 def test_features_have_no_next_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     random_program(Spec(vocabulary=None, logits=None)).save(tmp_path / "program")
     assert main(["compile", str(tmp_path / "program"), f"out={tmp_path / 'artefact'}"]) == 0
     assert main(["run", str(tmp_path / "artefact"), "1"]) == 1
@@ -190,7 +191,7 @@ def test_an_artefact_benchmark_finds_the_float_program_beside_it(artefact: Path,
 
 
 def test_a_layer_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    pytest.importorskip("tvm", reason="needs the tvm extra")
+    needs.tvm()
     result_file = tmp_path / "out.json"
     short = ["--rounds", "2", "--seconds", "0.02", "--steps", "2", "--json", str(result_file)]
     assert main([*LAYER, *short]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 import tvm
 from tvm import tirx

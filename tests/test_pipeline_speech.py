@@ -30,6 +30,7 @@ from pipelines.recognizers import load_recognizer
 from pipelines.run import problem_of, run
 from pipelines.stages import Stage
 from pipelines.transcribe import main
+from tests import needs
 from tests.speech_files import tone
 from tests.test_pipeline_training import run_and_kill
 from tests.tiny_run import composed
@@ -89,8 +90,8 @@ def test_results_hold_every_figure(finished) -> None:
     assert Transcripts.load(run_folder / "search_test_transcripts.json").ids == kept.ids
 
 
-@pytest.mark.skipif(not deploy.available(), reason="TVM is an extra")
 def test_the_compiled_recognizer_is_compared_on_all_and_timed(finished) -> None:
+    needs.tvm()
     _, results, _ = finished
     counts = results["mismatches"]["tvm_vs_interpreter"]
     assert counts["count"] == 0
@@ -341,11 +342,11 @@ class TestLanguageModel:
         program.save(there)
         assert digest(there) != first
 
-    @pytest.mark.skipif(not deploy.available(), reason="TVM is an extra")
     @pytest.mark.parametrize("beam", [1, 3])
     def test_interpreter_and_compiled_library_find_the_same_units(
         self, finished, language_model: Path, beam: int
     ) -> None:
+        needs.tvm()
         config, _, folders = finished
         corpus = problem_of(config).corpus
         tokens, found = speech_problem._TOKENS, []

@@ -19,6 +19,7 @@ from pipelines.config import QAT_STAGES, RunConfig, read_config
 from pipelines.plan import plan
 from pipelines.run import problem_of, run
 from pipelines.stages import Stage
+from tests import needs
 from tests.tiny_run import ROOT, WORDS, composed, tiny_config, tiny_overrides
 
 
@@ -253,7 +254,7 @@ def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tvm", reason="TVM is not installed")
+    needs.tvm()
     import deploy_tvm
 
     monkeypatch.setattr(text_problem, "_ROUNDS", 2)

@@ -23,7 +23,7 @@ from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.report import report
 from deploy_tvm.remote.server_build import BINARY, server_folder
 from deploy_tvm.remote.session import DeviceError
-from tests import models
+from tests import models, needs
 from tests.boards import need
 
 TIMEOUT = 3.0
@@ -213,8 +213,7 @@ def test_a_busy_device(artefact):
 
 
 def need_tvms_own(*modules):
-    for module in modules:
-        pytest.importorskip(module, reason="TVM's own server and tracker need the packages of  pip install 'irnn[dev]'")
+    needs.packages("dev", *modules)
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.static import bare
-from irnn.errors import IrnnError
 from irnn.program import Program
+from tests.boards import need_bare
 from tests.random_programs import random_state
 from tests.speech_models import quantized_speech
 from tests.test_arm_kernels import ARM
@@ -53,11 +53,7 @@ def compare(programs: dict[str, Program], target: targets.Target, folder) -> Non
 
 def board(name: str) -> targets.Target:
     """A target whose code this machine can link and emulate."""
-    try:
-        bare.emulator(ARM[name])
-        bare.driver(ARM[name])
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    need_bare(ARM[name])
     return ARM[name]
 
 

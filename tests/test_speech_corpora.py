@@ -18,7 +18,8 @@ from irnn.data.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.units import UnitsConfig
 from irnn.errors import IrnnError
 from pipelines.config import read_section
-from tests.speech_files import SHARED, tone, write_fsdd, write_librispeech
+from tests import needs
+from tests.speech_files import tone, write_fsdd, write_librispeech
 
 NARROW = FeatureConfig(sample_rate=8000, num_mel_bins=20)
 TEXTS = {
@@ -383,18 +384,18 @@ def test_shipped_configurations_set_every_field(name: str) -> None:
         speech_config_class("x")
 
 
-@pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason="../shared/data/fsdd is absent")
 def test_real_digits(tmp_path: Path) -> None:
-    config = digits(SHARED / "fsdd", split="speaker", cache_dir=str(tmp_path), train_strings=40, evaluation_strings=2)
+    config = digits(
+        needs.data("fsdd"), split="speaker", cache_dir=str(tmp_path), train_strings=40, evaluation_strings=2
+    )
     corpus = load_speech(config)
     assert {u.speaker for u in corpus.split("test_unseen_speaker").utterances} == {"theo"}
     assert "theo" not in {u.speaker for split in ("train", "dev", "test") for u in corpus.split(split).utterances}
     assert all(20 < frames < 1000 for frames in corpus.split("train").frames)
 
 
-@pytest.mark.skipif(not (SHARED / "LibriSpeech").is_dir(), reason="../shared/data/LibriSpeech is absent")
 def test_real_librispeech() -> None:
-    config = LibriSpeechConfig(source="librispeech", dir=str(SHARED / "LibriSpeech"))
+    config = LibriSpeechConfig(source="librispeech", dir=str(needs.data("LibriSpeech")))
     splits = librispeech_splits(config)
     assert {name: len(found) for name, found in splits.items()} == {"train": 746, "dev": 96, "test": 156}
     speakers = [{u.speaker for u in found} for found in splits.values()]

@@ -11,7 +11,7 @@ import torch
 
 from irnn.errors import IrnnError
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 import deploy_tvm
 import irnn
@@ -22,6 +22,7 @@ from irnn.decoding import SearchConfig, Tokens
 from irnn.program import Program
 from irnn.program_set import ProgramSet
 from irnn.recognizer import ProgramRecognizer, search
+from tests import needs
 from tests.random_programs import random_state
 from tests.speech_models import FEATURES, FRAMES, VOCABULARY, quantized_speech, speech_batch, speech_model
 from tests.test_deploy import best, runnable
@@ -191,7 +192,7 @@ def test_the_float_build_is_the_float_model(tmp_path) -> None:
         np.testing.assert_allclose(our_state[name], expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@needs.objdump
 def test_compiled_code_computes_with_integers_alone(small) -> None:
     _, _, folder = small
     for name in ("encoder", "decoder"):

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="TVM is an extra: pip install 'irnn[tvm]'")
+pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
 
 from deploy_tvm import targets, toolchain
 from deploy_tvm.__main__ import main
 from deploy_tvm.bench import Layer, random_programs
 from deploy_tvm.static import bare, emulated_peers, mca
 from irnn.errors import IrnnError
+from tests import needs
 from tests.boards import need
-from tests.test_bench import PEERS_PYTHON, has_packages
 
 LAYER = ["--layer", "lstm", "--input", "40", "--hidden", "48", "--steps", "5"]
 WEIGHTS = 4 * 48 * (40 + 48)
@@ -48,17 +48,11 @@ outer:
 
 def need_emulator(target: str) -> None:
     need(target)
-    try:
-        bare.emulator(targets.find(target))
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    needs.or_skip("arm", lambda: bare.emulator(targets.find(target)), IrnnError)
 
 
 def need_model() -> None:
-    try:
-        mca.find_tool()
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    needs.or_skip("mca", mca.find_tool, IrnnError)
 
 
 def need_tools(target: str = "cortex_a76") -> None:
@@ -176,28 +170,22 @@ def test_a_runtime_that_is_not_installed_has_a_reason(tmp_path: Path, monkeypatc
     assert all(reason.startswith("not installed (ModuleNotFoundError") for reason in absent.values())
 
 
-@pytest.mark.skipif(
-    not has_packages("onnx", "onnxruntime", "numpy"),
-    reason="onnx and onnxruntime are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
-)
+@needs.peers("onnx", "onnxruntime", "numpy")
 def test_the_models_of_other_runtimes_run_in_the_guests_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, absent, versions = counted_peers(monkeypatch, PEERS_PYTHON)
+    found, absent, versions = counted_peers(monkeypatch, needs.PEERS_PYTHON)
     assert found == {"onnxruntime_fp32": 500.0, "onnxruntime_dynamic_int8": 500.0}
     assert absent == {}
     assert set(versions) == set(found)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not has_packages("onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "tf_keras"),
-    reason="the other runtimes are not installed (pip install 'irnn[peers]', or set IRNN_PEERS_PYTHON)",
-)
+@needs.peers("onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "tf_keras")
 def test_other_runtimes_under_the_emulator(tmp_path: Path) -> None:
     """Fewer instructions than all of them at the size that the documentation quotes."""
     need_tools()
     path = tmp_path / "static.json"
     layer = ["--layer", "lstm", "--input", "650", "--hidden", "650"]
-    against = ["--against", "onnxruntime,litert", "--peers-python", PEERS_PYTHON]
+    against = ["--against", "onnxruntime,litert", "--peers-python", needs.PEERS_PYTHON]
     assert main(["bench", "--static", *layer, *against, "target=cortex_a76", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
     assert result["absent"] == {}

@@ -10,7 +10,7 @@ import irnn
 from deploy_tvm import targets, toolchain
 from deploy_tvm.artefact import read_manifest
 from irnn.errors import IrnnError
-from tests import models
+from tests import models, needs
 
 ARM = [name for name in targets.names() if name not in ("host", "android_arm64")]
 
@@ -27,10 +27,7 @@ def test_there_are_the_boards_that_the_documentation_names():
 @pytest.mark.parametrize("name", ARM)
 def test_a_library_for_each_board(program, tmp_path, name):
     target = targets.find(name)
-    try:
-        toolchain.find(target.mtriple)
-    except IrnnError as absent:
-        pytest.skip(str(absent))
+    needs.or_skip("arm", lambda: toolchain.find(target.mtriple), IrnnError)
     folder = deploy_tvm.build(program, tmp_path / "artefact", target=name)
     manifest = read_manifest(folder, run_here=False)
     toolchain.check_elf(folder / manifest["library"], target.mtriple)
@@ -51,7 +48,7 @@ def test_android_without_an_ndk_leaves_object_files(program, tmp_path, monkeypat
 def test_android_is_linked_by_the_compiler_that_the_variable_names(program, tmp_path, monkeypatch):
     stand_in = shutil.which("aarch64-linux-gnu-gcc")
     if stand_in is None:
-        pytest.skip("no aarch64-linux-gnu-gcc: apt-get install g++-aarch64-linux-gnu")
+        needs.skip("arm", "no aarch64-linux-gnu-gcc")
     monkeypatch.setenv(toolchain.NDK, stand_in)
     folder = deploy_tvm.build(program, tmp_path / "artefact", target="android_arm64")
     toolchain.check_elf(folder / read_manifest(folder, run_here=False)["library"], "aarch64-linux-android")

@@ -11,9 +11,8 @@ import irnn
 from irnn import qat
 from irnn.data import TextConfig, load_corpus
 from irnn.metrics import stream_chunks
-from tests.test_data import SHARED
+from tests import needs
 
-PTB = SHARED / "ptb"
 CHUNK = 256
 EVERYTHING, SOME = None, 600
 
@@ -59,6 +58,4 @@ def test_a_few_hundred_tokens_of_ptb(tmp_path, ptb, norm, bits):
 
 @pytest.fixture(scope="module")
 def ptb():
-    if not PTB.is_dir():
-        pytest.skip(f"{PTB} is absent: put the PTB files there to run this test")
-    return load_corpus(TextConfig("folder", str(PTB)))
+    return load_corpus(TextConfig("folder", str(needs.data("ptb"))))

@@ -1,0 +1,65 @@
+"""Ends a run with one line for each group of tests that was left out, and what brings it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+# Workers side by side: PyTorch and TVM would each take the whole processor, and benchmarks all pin themselves to the
+# first core that they may use.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = os.environ["TVM_NUM_THREADS"] = "1"
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
+
+from tests import needs
+
+
+def skipped_by_need(reports: Iterable[Any]) -> dict[str, list[str]]:
+    """What was absent for each test (or whole module) that was skipped, by need; a reason without one is an error."""
+    found = defaultdict(list)
+    for report in reports:
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = needs.read_reason(text)
+        if reason is None:
+            raise pytest.UsageError(f"{report.nodeid} was skipped for {text!r}; tests/needs.py lists what may lack")
+        found[reason[0]].append(reason[1])
+    return found
+
+
+def required() -> list[str]:
+    """The needs that this run may not skip."""
+    names = [name for name in os.environ.get(needs.REQUIRED, "").split(",") if name]
+    for name in names:
+        if name not in needs.COMMANDS:
+            raise pytest.UsageError(f"{needs.REQUIRED}={name}: allowed are {', '.join(needs.COMMANDS)}")
+    return names
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:  # a worker's session: the controller counts
+        return
+    absent = skipped_by_need(reporter.stats.get("skipped", []))
+    if any(name in absent for name in required()) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    absent = skipped_by_need(terminalreporter.stats.get("skipped", []))
+    for need, texts in sorted(absent.items()):
+        verdict = "FAILED, since required: skipped" if need in required() else "skipped"
+        causes = "; ".join(sorted(set(texts)))
+        terminalreporter.write_line(f"{verdict} {len(texts)} ({causes}). To run them: {needs.COMMANDS[need]}")
+    if "not slow" in (terminalreporter.config.option.markexpr or ""):
+        terminalreporter.write_line("left out: the slow tests. To run them: make test-slow")

@@ -1,0 +1,71 @@
+"""The summary of skips at the end of a run, and the runs that may not skip: what the suite says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import needs
+
+pytest_plugins = ["pytester"]
+
+SKIPPING = """
+    from tests import needs
+
+    def test_a():
+        needs.skip("arm", "no qemu-aarch64")
+
+    def test_b():
+        needs.features(["avx512vnni"])
+
+    def test_c():
+        pass
+"""
+
+
+@pytest.fixture
+def suite(
+    pytester: pytest.Pytester, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """A folder with this suite's conftest."""
+    root = request.config.rootpath
+    pytester.makeconftest((root / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    for name in ("PYTEST_XDIST_WORKER", needs.REQUIRED):
+        monkeypatch.delenv(name, raising=False)
+    return pytester
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_each_group_that_was_skipped_has_one_line(suite: pytest.Pytester, options: tuple[str, ...]) -> None:
+    suite.makepyfile(SKIPPING)
+    result = suite.runpytest_subprocess("-m", "not slow", *options)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            f"skipped 1 (no qemu-aarch64). To run them: {needs.COMMANDS['arm']}",
+            "skipped 1 (this CPU has no avx512vnni). To run them: a processor that has these instructions",
+            "left out: the slow tests. To run them: make test-slow",
+        ]
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_run_fails_where_what_it_requires_was_skipped(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(needs.REQUIRED, "tvm,arm")
+    suite.makepyfile(SKIPPING)
+    result = suite.runpytest_subprocess(*options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["FAILED, since required: skipped 1 (no qemu-aarch64). To run them: apt-get *"])
+    monkeypatch.setenv(needs.REQUIRED, "tvm")
+    assert suite.runpytest_subprocess(*options).ret == 0
+    monkeypatch.setenv(needs.REQUIRED, "arms")
+    assert suite.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_skip_without_a_need_is_an_error(suite: pytest.Pytester) -> None:
+    suite.makepyfile("import pytest\n\ndef test_a():\n    pytest.skip('no time')")
+    result = suite.runpytest_subprocess()
+    assert result.ret != 0
+    result.stderr.fnmatch_lines(["*was skipped for 'Skipped: no time'*"])
