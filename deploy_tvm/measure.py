@@ -117,8 +117,7 @@ class PartCase:
 def quantized(program: Program, features: np.ndarray) -> np.ndarray:
     """Float features -> the integers that the program reads."""
     ((_, value),) = program.inputs.items()
-    integers = np.floor(features / value.scale + value.zero_point + 0.5)
-    return np.clip(integers, value.low, value.high).astype(value.dtype)
+    return value.quantize(features)
 
 
 def measure(case: Case | PartCase, settings: Settings, progress: Progress) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from irnn.errors import IrnnError
@@ -45,6 +47,17 @@ def _float_problems(program: Program) -> list[str]:
     problems += [f"value {n} is {v.dtype}" for n, v in program.values.items() if v.dtype not in INTEGER_DTYPES]
     problems += [f"state {n} is {s.dtype}" for n, s in program.states.items() if s.dtype not in INTEGER_DTYPES]
     problems += [f"operation {n.op} ({n.output}) is not integer" for n in program.walk() if n.op not in INTEGER_OPS]
+    problems += [
+        f"the attribute {key} of {n.op} ({n.output}) is {value!r}"
+        for n in program.walk()
+        for key, value in n.attributes.items()
+        if any(isinstance(part, float) for part in (value if isinstance(value, (list, tuple)) else (value,)))
+    ]
+    problems += [
+        f"the scale of {name} is {value.scale}, not a positive number"
+        for name, value in (program.values | program.inputs).items()
+        if value.scale is not None and not 0 < value.scale < math.inf
+    ]
     if program.kind != "integer":
         problems.append(f"its kind is {program.kind!r}")
     return problems

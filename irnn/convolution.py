@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irnn.errors import IrnnError
 from irnn.layers import Weight
 from irnn.quantizers import QuantSite
 
@@ -73,6 +74,11 @@ class Convolution(Weight):
         result, mean, deviation = torch.native_batch_norm(
             packed, self.gamma, self.beta, None, None, True, 0.0, self.EPSILON
         )
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(deviation).all()):
+            raise IrnnError(
+                f"{self.where}: the statistics of this batch are NaN or infinite; mend its features or the weights "
+                "before it"
+            )
         with torch.no_grad():
             self.mean.lerp_(mean.to(self.mean.dtype), self.MOMENTUM)
             variance = deviation.double().pow(-2) - self.EPSILON  # the norm gives 1 / sqrt(variance + epsilon)

@@ -35,6 +35,7 @@ class Weight(nn.Module):
     def __init__(self, role: str) -> None:
         super().__init__()
         self.role = role
+        self.where = f"a weight of role {role!r}"  # what messages call it
         self.bits = QuantConfig().bits(role)
         self.quantizing = False
 
@@ -108,6 +109,7 @@ class Norm(nn.Module):
         super().__init__()
         if kind not in NORMS:
             raise IrnnError(f"unknown norm {kind!r}; allowed are {', '.join(NORMS)} and null")
+        self.where = f"a {kind} norm"  # what messages call it
         self.target_kind = kind
         self.kind = "layer"
         self.size = size
@@ -173,7 +175,7 @@ class Activation(nn.Module):
     def configure(self, pieces: int | None, method: str, *, quantizing: bool) -> None:
         """``pieces=None`` is the exact function; ``quantizing`` rounds the output to gate steps."""
         if (pieces, method) != (self.pieces, self.method):
-            self._fitted = None
+            self._fitted = self._table = self._real = None
         self.pieces, self.method, self.quantizing = pieces, method, quantizing
 
     @property
@@ -206,7 +208,7 @@ class Activation(nn.Module):
         return self._table
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float simulation; the table is the one of the last :meth:`table` call (an epoch's start)."""
+        """Float simulation; in training the table is the one of the last :meth:`table` call (an epoch's start)."""
         if self.pieces is None:
             return torch.sigmoid(x) if self.function == "sigmoid" else torch.tanh(x)
         if self._real is None:

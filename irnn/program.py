@@ -96,7 +96,13 @@ class Value:
     counts: str | None = None
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Real numbers -> this value's integers, by its scale, zero point and range."""
+        """Real numbers -> this value's integers, by its scale, zero point and range; NaN or infinity is refused."""
+        bad = ~np.isfinite(x)
+        if bad.any():
+            place = [int(i) for i in np.argwhere(bad)[0]]
+            raise IrnnError(
+                f"{int(bad.sum())} of the numbers to quantize are NaN or infinite, the first at {place}; mend the data"
+            )
         steps = np.floor(np.asarray(x, np.float64) / self.scale + self.zero_point + 0.5)
         return np.clip(steps, self.low, self.high).astype(self.dtype)
 

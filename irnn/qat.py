@@ -19,110 +19,34 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from irnn.attention import Exponential
-from irnn.convolution import Convolution
+from irnn.calibration import calibrate, outside
 from irnn.errors import IrnnError
-from irnn.export import readable_name
-from irnn.layers import Activation, Norm, Weight
+from irnn.layers import Weight
 from irnn.models.base import RecurrentModel
-from irnn.pwl import METHODS
+from irnn.names import readable_name
 from irnn.quantizers import QuantConfig, QuantSite, weight_scale
+from irnn.stages import STAGES, PwlConfig, Settings
 
-# iRNN trains in this order; each stage includes the former.
-STAGES = ("float", "pwl", "weights", "activations", "all")
-STAGE_OF_ROLE = {
-    "weight": "weights",
-    "embedding": "weights",
-    "logits_weight": "weights",
-    "activation": "activations",
-    "hidden": "activations",
-    "preactivation": "activations",
-    "norm": "activations",
-    "gate": "activations",
-    "cell": "all",
-}
-
-
-@dataclass(frozen=True)
-class PwlConfig:
-    """``pieces`` of each activation's table and how it is fitted ("greedy" as in iRNN, or "optimal")."""
-
-    pieces: int = 16
-    fit: str = "greedy"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.pieces, int) or self.pieces < 1:
-            raise IrnnError(f"pwl.pieces={self.pieces!r}: must be a whole number, at least 1")
-        if self.fit not in METHODS:
-            raise IrnnError(f"pwl.fit={self.fit!r}: allowed are {', '.join(METHODS)}")
+__all__ = [
+    "STAGES", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "prepare", "simulation_mismatch", "sites",
+]  # fmt: skip
 
 
 def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: str) -> RecurrentModel:
     """Put ``model`` into ``stage``, in place: "float", "pwl", "weights", "activations" or "all".
 
     Going from "float" on turns LayerNorms that are to be MadNorms into such (a forward pass changes, hence "pwl"
-    fine-tunes).  Ranges move in the middle stages and are frozen in "all".
+    fine-tunes).  Ranges move in the middle stages and are frozen in "all".  Weights that were loaded remember what they
+    were trained for: settings that contradict that are an :class:`IrnnError`; stage "float" lets go of it.
     """
-    if stage not in STAGES:
-        raise IrnnError(f"unknown stage {stage!r}; allowed are {', '.join(STAGES)}")
+    settings = Settings(stage, quant, pwl)
     if getattr(getattr(model, "config", None), "tie_weights", False) and quant.embedding != quant.logits_weight:
         raise IrnnError(
             f"quant.embedding={quant.embedding} and quant.logits_weight={quant.logits_weight} differ, but "
             "model.tie_weights makes them one tensor: set both to the same bits"
         )
-    reached = STAGES.index(stage)
-
-    def on(role: str) -> bool:
-        return reached >= STAGES.index(STAGE_OF_ROLE[role])
-
-    for module in model.modules():
-        if isinstance(module, QuantSite):
-            module.configure(quant, observing=0 < reached < len(STAGES) - 1, quantizing=on(module.role))
-        elif isinstance(module, Weight):
-            module.configure(quant, quantizing=on(module.role))
-            if isinstance(module, Convolution):
-                module.batch_statistics = not reached
-        elif isinstance(module, Activation):
-            module.configure(pwl.pieces if reached else None, pwl.fit, quantizing=on("gate"))
-        elif isinstance(module, Exponential):
-            module.configure(pwl.pieces if reached else None, pwl.fit)
-        elif isinstance(module, Norm) and reached and module.target_kind == "mad":
-            module.become_mad()
-    model.stage = stage
-    model.thaw()
+    model.adopt(settings)
     return model
-
-
-@torch.no_grad()
-def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
-    """Give every site its range: run the float network (exact activations, no dropout) over input batches.
-
-    Each batch is what ``model.simulate`` takes (token ids ``[batch, time]`` or features ``[batch, time, size]``); the
-    state is carried from one to the next while the batch size stays the same.
-    """
-    training = model.training
-    sites = [m for m in model.modules() if isinstance(m, QuantSite)]
-    activations = [m for m in model.modules() if isinstance(m, Activation)]
-    weights = [m for m in model.modules() if isinstance(m, Weight)]
-    saved = [(m, "observing", m.observing) for m in sites]
-    saved += [(m, "quantizing", m.quantizing) for m in (*sites, *weights, *activations)]
-    tables = [m for m in model.modules() if isinstance(m, (Activation, Exponential))]
-    saved += [(m, "pieces", m.pieces) for m in tables]
-    try:
-        model.eval()
-        for module, name, _ in saved:
-            setattr(module, name, {"observing": True, "quantizing": False, "pieces": None}[name])
-        state, size, count = None, None, 0
-        for batch in batches:
-            _, simulation = model.simulate(batch, state if len(batch) == size else None, observing=True)
-            state, size, count = simulation.state, len(batch), count + 1
-    finally:
-        for module, name, value in saved:
-            setattr(module, name, value)
-        model.train(training)
-    if not count:
-        raise IrnnError("calibration got no batch; give at least one")
-    model.refresh()
 
 
 @dataclass(frozen=True)
@@ -194,14 +118,11 @@ def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[Qu
     for batch in batches:
         _, simulation = model.simulate(batch, None, observing=True)
         for site, x in simulation.recorded():
-            low_q, high_q = site.range()
-            scale, zero_point = site.simulation_parameters(x)
-            outside = ((x < (low_q - zero_point - 0.5) * scale) | (x >= (high_q - zero_point + 0.5) * scale)).sum()
             total = counts.setdefault(site, [0, 0])
-            total[0] += int(outside)
+            total[0] += int(outside(site, x).sum())
             total[1] += x.numel()
     model.train(training)
-    return {site: outside / total for site, (outside, total) in counts.items()}
+    return {site: clipped / total for site, (clipped, total) in counts.items()}
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ class QuantConfig:
     """Bits per role (DESIGN: roles), and how ranges are observed.
 
     observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
-    "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers.
+    "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
+    two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
     """
 
     weight: int = 8
@@ -95,15 +96,18 @@ def integer_range(role: str, bits: int) -> tuple[int, int]:
     return (-high if role in ("weight", "embedding", "logits_weight") else -high - 1), high
 
 
-def choose_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+def choose_multiplier(real: np.ndarray | float, where: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Real factors -> (multiplier, shift) with ``real ~ multiplier * 2**-shift``, both int32, elementwise.
 
     multiplier is in [2**30, 2**31), so the relative error is at most 2**-31; shift is in [1, 62], which allows factors
-    from 2**-32 up to 2**30.  A factor outside is an :class:`IrnnError`: its scales do not belong together.
+    from 2**-32 up to 2**30.  A factor outside is an :class:`IrnnError`: its scales do not belong together.  where: what
+    is rescaled, for the message.
     """
     real = np.atleast_1d(np.asarray(real, dtype=np.float64))
+    where = f"{where}: " if where else ""
     if not np.all(np.isfinite(real)) or np.any(real <= 0):
-        raise IrnnError(f"cannot rescale by {real.min()}: a factor must be positive and finite; check the scales")
+        bad = real[~np.isfinite(real) | (real <= 0)][0]
+        raise IrnnError(f"{where}cannot rescale by {bad}: a factor must be positive and finite; check the scales")
     mantissa, exponent = np.frexp(real)  # real = mantissa * 2**exponent, mantissa in [0.5, 1)
     multiplier = np.floor(mantissa * 2.0**31 + 0.5).astype(np.int64)
     carried = multiplier > MULTIPLIER_MAX  # mantissa rounded up to 1
@@ -112,7 +116,8 @@ def choose_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]
     if shift.min() < SHIFT_MIN or shift.max() > SHIFT_MAX:
         worst = real.max() if shift.min() < SHIFT_MIN else real.min()
         raise IrnnError(
-            f"cannot rescale by {worst:.3g}: factors from 2**-32 to 2**30 fit; two scales are too far apart"
+            f"{where}cannot rescale by {worst:.3g}: factors from 2**-32 to 2**30 fit; the scales on both sides are too "
+            "far apart: calibrate with data that reach the usual size there"
         )
     return multiplier.astype(np.int32), shift.astype(np.int32)
 
@@ -166,7 +171,8 @@ class QuantSite(nn.Module):
     """One quantized tensor of the network: its role, bits, observed range and whether it is on.
 
     ``groups`` equal parts of the last axis (the four gates) have a scale each.  The range is a buffer, so it travels
-    with checkpoints.  ``observing`` and ``quantizing`` are set by ``irnn.qat.prepare`` according to the stage.
+    with checkpoints; NaN stands for none yet.  ``observing`` and ``quantizing`` are set by ``irnn.qat.prepare``
+    according to the stage, and ``where``, what messages call the site.
     """
 
     def __init__(self, role: str, size: int, groups: int = 1) -> None:
@@ -180,6 +186,7 @@ class QuantSite(nn.Module):
         self.config = QuantConfig()
         self.observing = False
         self.quantizing = False
+        self.where = f"a site of role {role!r}"
         self.register_buffer("observed_min", torch.full((groups,), float("nan")))
         self.register_buffer("observed_max", torch.full((groups,), float("nan")))
 
@@ -192,20 +199,29 @@ class QuantSite(nn.Module):
 
     @property
     def calibrated(self) -> bool:
-        """Whether a range has been observed."""
-        return not bool(torch.isnan(self.observed_min).any())
+        """Whether a range has been observed; half a range, or one that is none, is an :class:`IrnnError`."""
+        low, high = self.observed_min, self.observed_max
+        if bool(torch.isnan(low).all() and torch.isnan(high).all()):
+            return False
+        if not bool((torch.isfinite(low) & torch.isfinite(high) & (low <= high)).all()):
+            raise IrnnError(
+                f"{self.where}: its observed range is {low.tolist()} to {high.tolist()}, which is none; calibrate again"
+            )
+        return True
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Let ``x [..., size]`` move the range: exponential moving average of minimum and maximum (or percentiles)."""
         rows = x.detach().float().reshape(-1, self.groups, self.size // self.groups)
+        low, high = rows.amin(dim=(0, 2)), rows.amax(dim=(0, 2))
+        if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+            raise IrnnError(
+                f"{self.where}: {int((~torch.isfinite(rows)).sum())} of {rows.numel()} values that it observes are NaN "
+                "or infinite; mend the data or the weights before it"
+            )
         if self.config.observer == "percentile":
             flat = rows.transpose(0, 1).reshape(self.groups, -1)
-            keep = max(1, round(flat.shape[1] * self.config.percentile / 100))
-            high = flat.kthvalue(keep, dim=1).values
-            low = flat.kthvalue(flat.shape[1] - keep + 1, dim=1).values
-        else:
-            low, high = rows.amin(dim=(0, 2)), rows.amax(dim=(0, 2))
+            high, low = (sign * _percentile(sign * flat, self.config.percentile) for sign in (1, -1))
         if not self.calibrated:
             self.observed_min.copy_(low)
             self.observed_max.copy_(high)
@@ -220,7 +236,7 @@ class QuantSite(nn.Module):
     def qparams(self) -> tuple[np.ndarray, np.ndarray]:
         """(scale float64 ``[groups]``, zero point int64 ``[groups]``), from the observed range, on the CPU."""
         if not self.calibrated:
-            raise IrnnError(f"a site of role {self.role!r} has seen no data; call irnn.qat.calibrate first")
+            raise IrnnError(f"{self.where} has seen no data; call irnn.qat.calibrate first")
         low_q, high_q = self.range()
         # The range always holds zero, so that zero (padding, the first state) is exact.
         low = np.minimum(self.observed_min.double().cpu().numpy(), 0.0)
@@ -241,3 +257,20 @@ class QuantSite(nn.Module):
         if self.groups > 1:
             scale, zero_point = (v.repeat_interleave(self.size // self.groups) for v in (scale, zero_point))
         return scale, zero_point
+
+
+def _percentile(rows: Tensor, percent: float) -> Tensor:
+    """The percentile of each row ``[groups, count]``, between the two sorted values beside it."""
+    place = (rows.shape[1] - 1) * percent / 100
+    below = int(place)
+    values = [rows.kthvalue(min(k, rows.shape[1] - 1) + 1, dim=1).values for k in (below, below + 1)]
+    return torch.lerp(*values, place - below)
+
+
+def not_finite(name: str, x: Tensor) -> str | None:
+    """What is wrong with a tensor that holds NaN or infinity, in words; None where nothing is."""
+    bad = ~torch.isfinite(x.detach())
+    if not bool(bad.any()):
+        return None
+    place = [int(i) for i in bad.nonzero()[0]]
+    return f"{name} holds {int(bad.sum())} numbers that are NaN or infinite, the first at {place}"

@@ -6,7 +6,7 @@ import dataclasses
 import platform
 from typing import Any
 
-from irnn.qat import STAGE_OF_ROLE
+from irnn.stages import STAGE_OF_ROLE
 from pipelines import deploy
 from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.evaluate import Evaluation

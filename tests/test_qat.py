@@ -120,6 +120,7 @@ def test_ranges_move_in_training_and_are_frozen_in_the_last_stage():
 
 
 def test_every_stage_trains():
+    """Adam at a small rate: a normalized network with random weights is chaotic, and plain descent may climb."""
     model = language_model(norm="mad", layers=2, dropout=0.0)
     tokens = ids(4, 20)
     for stage in qat.STAGES:
@@ -127,16 +128,17 @@ def test_every_stage_trains():
         if stage == "pwl":
             qat.calibrate(model, [tokens])
         model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
         losses = []
-        for _ in range(8):
+        for _ in range(20):
             loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
             optimizer.zero_grad()
             loss.backward()
             assert all(p.grad is not None for p in model.parameters())
             optimizer.step()
             losses.append(float(loss.detach()))
-        assert min(losses) < losses[0] - 0.02, stage  # at this rate a single step may also climb
+        # Seeds and float kernels tried: 0.26 to 0.76.
+        assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1, stage
 
 
 def test_training_thaws_the_integers():

@@ -13,11 +13,11 @@ from torch import nn
 
 from irnn.export.float_recorder import FloatRecorder
 from irnn.export.integer_recorder import IntegerRecorder
-from irnn.export.recorder import Recorder, readable_name
+from irnn.export.recorder import Recorder
 from irnn.program import Program
 from irnn.program_set import ProgramSet
 
-__all__ = ["convert", "convert_part", "float_program", "readable_name"]
+__all__ = ["convert", "convert_part", "float_program"]
 
 
 def convert(model: nn.Module) -> Program | ProgramSet:

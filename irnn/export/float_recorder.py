@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from irnn.attention import Exponential
+from irnn.errors import IrnnError
 from irnn.export.recorder import Recorder, Symbol
 from irnn.layers import Activation, Embedding, Norm, Weight
 from irnn.program import Tensor
-from irnn.quantizers import QuantSite
+from irnn.quantizers import QuantSite, not_finite
 
 
 class FloatRecorder(Recorder):
@@ -27,16 +28,19 @@ class FloatRecorder(Recorder):
         return symbol
 
     def embedding(self, module: Embedding, ids: Symbol) -> Symbol:
-        table = _float_tensor(module.weight)
+        table = _float_tensor(module.where, module.weight)
         return self._float("embedding", (ids,), self._name(module), (table.data.shape[1],), {"table": table})
 
     def linear(self, module: Weight, x: Symbol) -> Symbol:
         rows = module.weight.shape[0]
         bias = module.bias if module.bias is not None else torch.zeros(rows)
-        weight = _float_tensor(module.weight)
+        weight = _float_tensor(module.where, module.weight)
         # A tied weight is the embedding's table, under its name.
         shared = [name for name, tensor in self.tensors.items() if np.shares_memory(tensor.data, weight.data)]
-        tensors = {"weight": shared[0] if shared else weight, "bias": _float_tensor(bias)}
+        tensors = {
+            "weight": shared[0] if shared else weight,
+            "bias": _float_tensor(f"the bias of {module.where}", bias),
+        }
         return self._float("linear", (x,), self._name(module), (*x.shape[:-1], rows), tensors)
 
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
@@ -66,7 +70,7 @@ class FloatRecorder(Recorder):
     def attention_weights(
         self, v: Weight, tanh: Activation, exponential: Exponential, query: Symbol, keys: Symbol, lengths: Symbol
     ) -> Symbol:
-        tensors = {"weight": _float_tensor(v.weight)}
+        tensors = {"weight": _float_tensor(v.where, v.weight)}
         axes = (*query.axes, *keys.axes)
         return self._float("attention_weights", (query, keys, lengths), f"{self._scope}weights", (), tensors, axes=axes)
 
@@ -75,7 +79,10 @@ class FloatRecorder(Recorder):
         return self._float("attention_context", (weights, values), self._name(site), values.shape, axes=axes)
 
     def norm(self, module: Norm, site: QuantSite, x: Symbol) -> Symbol:
-        tensors = {"gamma": _float_tensor(module.weight), "beta": _float_tensor(module.bias)}
+        tensors = {
+            "gamma": _float_tensor(module.where, module.weight),
+            "beta": _float_tensor(f"the bias of {module.where}", module.bias),
+        }
         attributes = {"groups": module.groups, "epsilon": module.EPSILON}
         return self._float(f"{module.kind}_norm", (x,), self._name(module), x.shape, tensors, attributes)
 
@@ -98,5 +105,7 @@ class FloatRecorder(Recorder):
         return self._emit(op, inputs, name, "float32", shape, self.ONE, 0, attributes, tensors, axes)
 
 
-def _float_tensor(parameter: torch.Tensor) -> Tensor:
+def _float_tensor(name: str, parameter: torch.Tensor) -> Tensor:
+    if problem := not_finite(name, parameter):
+        raise IrnnError(f"{problem}; the float baseline needs numbers: train again from intact weights")
     return Tensor(parameter.detach().cpu().numpy(), 32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import nn
 
 from irnn import fixed_point
@@ -12,7 +13,7 @@ from irnn.export.recorder import Recorder, Symbol, shorten
 from irnn.layers import Activation, Embedding, Norm, Weight
 from irnn.program import Tensor, Value
 from irnn.pwl import PwlTable
-from irnn.quantizers import BIAS_LIMIT, QuantSite, choose_multiplier, weight_scale
+from irnn.quantizers import BIAS_LIMIT, QuantSite, choose_multiplier, not_finite, weight_scale
 
 
 class IntegerRecorder(Recorder):
@@ -46,7 +47,7 @@ class IntegerRecorder(Recorder):
             )
         bias = np.zeros(module.weight.shape[0])
         if module.bias is not None:
-            bias = module.bias.detach().double().cpu().numpy()
+            bias = _numbers(f"the bias of {module.where}", module.bias)
         # A row's scale is never so small that its bias would leave +-2**30.
         floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.per_row else None
         weight, scale, tensor = self._weight(module, "weight", floor)
@@ -70,7 +71,7 @@ class IntegerRecorder(Recorder):
     def _requantize(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
         dtype, scale, zero_point = self._format(site)
         high = site.range()[1]
-        tensors = _factors([term.scale / scale for term in terms])
+        tensors = _factors([term.scale / scale for term in terms], site.where)
         return self._emit(
             "requantize", terms, self._name(site), dtype, terms[0].shape, scale, zero_point,
             {"zero_point": zero_point, "low": low, "high": high}, tensors,
@@ -80,8 +81,8 @@ class IntegerRecorder(Recorder):
         """Sum of accumulators as int32 at the coarsest of their scales, which loses nothing worth a bit."""
         scale = np.array([max(term.scale.max() for term in terms)])
         attributes = {"zero_point": 0, "low": fixed_point.INT32_MIN, "high": fixed_point.INT32_MAX}
-        tensors = _factors([term.scale / scale for term in terms])
         name = f"{self._scope}accumulated"
+        tensors = _factors([term.scale / scale for term in terms], name)
         return self._emit("requantize", terms, name, "int32", terms[0].shape, scale, 0, attributes, tensors)
 
     def residual(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
@@ -90,7 +91,7 @@ class IntegerRecorder(Recorder):
         attributes = {
             "zero_points": [a.zero_point, b.zero_point], "zero_point": zero_point, "low": low, "high": high,
         }  # fmt: skip
-        tensors = _factors([a.scale / scale, b.scale / scale])
+        tensors = _factors([a.scale / scale, b.scale / scale], site.where)
         return self._emit("residual", (a, b), self._name(site), dtype, a.shape, scale, zero_point, attributes, tensors)
 
     def attention_weights(
@@ -99,7 +100,7 @@ class IntegerRecorder(Recorder):
         table = self._table(tanh, query)
         low, high = tanh.site.range()
         _, scale, tensor = self._weight(v, "weight")
-        multiplier, shift = choose_multiplier(scale * table.output_scale / EXP_STEP)
+        multiplier, shift = choose_multiplier(scale * table.output_scale / EXP_STEP, v.where)
         tensors = {
             "weight": tensor,
             **_pwl_tensors(table),
@@ -119,7 +120,8 @@ class IntegerRecorder(Recorder):
     def attention_context(self, site: QuantSite, weights: Symbol, values: Symbol) -> Symbol:
         dtype, scale, zero_point = self._format(site)
         low, high = site.range()
-        multiplier, shift = choose_multiplier(values.scale / scale * 2.0**-fixed_point.ATTENTION_FRACTION_BITS)
+        factor = values.scale / scale * 2.0**-fixed_point.ATTENTION_FRACTION_BITS
+        multiplier, shift = choose_multiplier(factor, site.where)
         attributes = {
             "zero_point_values": values.zero_point, "zero_point": zero_point, "low": low, "high": high,
         }  # fmt: skip
@@ -146,14 +148,17 @@ class IntegerRecorder(Recorder):
         dtype, scale, zero_point = self._format(site)
         low, high = site.range()
         groups = module.groups
-        gamma, beta = (p.detach().double().cpu().numpy().reshape(groups, -1) for p in (module.weight, module.bias))
+        gamma, beta = (
+            _numbers(f"the {part} of {module.where}", getattr(module, part)).reshape(groups, -1)
+            for part in ("weight", "bias")
+        )
         if gamma.shape[1] > fixed_point.NORM_LENGTH_MAX:
             raise IrnnError(f"{self._name(module)}: norms of up to {fixed_point.NORM_LENGTH_MAX} elements fit int64")
         fraction = 2.0**fixed_point.NORM_FRACTION_BITS
         step = np.maximum(np.abs(gamma).max(1) / 32767, np.abs(beta).max(1) * fraction / BIAS_LIMIT)
         step = np.where(step > 0, step, 1.0)[:, None]
         site_scale = scale.reshape(-1)[:: len(scale) // groups if len(scale) > 1 else 1]
-        multiplier, shift = choose_multiplier(step[:, 0] / fraction / site_scale)
+        multiplier, shift = choose_multiplier(step[:, 0] / fraction / site_scale, module.where)
         tensors = {
             "gamma": Tensor(_floor_half(gamma / step).astype(np.int16).reshape(-1), 16),
             "beta": Tensor(_floor_half(beta * fraction / step).astype(np.int32).reshape(-1), 32),
@@ -194,7 +199,7 @@ class IntegerRecorder(Recorder):
         key = (module.key, module.bits)
         if key in self._weights:
             return self._weights[key]
-        weight = module.weight.detach().double().cpu()
+        weight = torch.from_numpy(_numbers(module.where, module.weight))
         scale = weight_scale(weight, module.bits, module.per_row).numpy()
         if floor is not None:
             scale = np.maximum(scale, floor[:, None])
@@ -208,11 +213,18 @@ def _floor_half(x: np.ndarray) -> np.ndarray:
     return np.floor(x + 0.5).astype(np.int64)
 
 
-def _factors(real: list[np.ndarray]) -> dict[str, Tensor]:
-    """Multiplier and shift of each term of a sum."""
+def _numbers(name: str, x: torch.Tensor) -> np.ndarray:
+    """A parameter in float64 on the CPU; NaN or infinity is an :class:`IrnnError` that names it."""
+    if problem := not_finite(name, x):
+        raise IrnnError(f"{problem}; a program needs numbers: train again from intact weights")
+    return x.detach().double().cpu().numpy()
+
+
+def _factors(real: list[np.ndarray], where: str) -> dict[str, Tensor]:
+    """Multiplier and shift of each term of a sum at ``where``."""
     tensors = {}
     for k, factor in enumerate(real):
-        multiplier, shift = choose_multiplier(shorten(factor))
+        multiplier, shift = choose_multiplier(shorten(factor), where)
         tensors[f"multiplier_{k}"] = Tensor(multiplier, 32)
         tensors[f"shift_{k}"] = Tensor(shift.astype(np.int8), 8)
     return tensors

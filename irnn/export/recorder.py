@@ -13,6 +13,7 @@ from torch import nn
 from irnn.convolution import Convolution
 from irnn.errors import IrnnError
 from irnn.layers import Weight
+from irnn.names import readable_name
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from irnn.quantizers import QuantSite
 
@@ -257,9 +258,3 @@ def shorten(scale: np.ndarray) -> np.ndarray:
     """One entry where all are the same."""
     scale = np.atleast_1d(scale)
     return scale[:1] if np.all(scale == scale[0]) else scale
-
-
-def readable_name(name: str) -> str:
-    """Module path -> name in the program: ``lstm.layers.0.cells.forward_cell.w_x`` -> ``lstm.0.w_x``."""
-    name = name.replace(".cells.forward_cell", "").replace(".cells.backward_cell", "_reverse")
-    return name.replace("layers.", "").replace("gates.", "gate_")

@@ -1,29 +1,51 @@
-"""What every network shares: the stage it is in, and integer evaluation in the last one."""
+"""What every network shares: the stage it is in, integer evaluation in the last one, and what its weights remember."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from irnn.attention import Exponential
+from irnn.convolution import Convolution
+from irnn.errors import IrnnError
 from irnn.interpreter import Interpreter
-from irnn.layers import Activation
+from irnn.layers import Activation, Norm, Weight
+from irnn.models.loading import check_state_dict, record_in
+from irnn.names import readable_name
 from irnn.namespaces import TORCH
+from irnn.quantizers import QuantSite, not_finite
+from irnn.simulation import Simulation
+from irnn.stages import Record, Settings, write_record
+
+EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` gives
 
 
 class RecurrentModel(nn.Module):
-    """Base of the networks.  ``stage`` is set by :func:`irnn.qat.prepare`.
+    """Base of the networks.  ``settings`` is set by :func:`irnn.qat.prepare`.
 
-    In stage "all", ``eval()`` computes with the integers of the program that :func:`irnn.convert` gives: weights,
-    tables and multipliers are frozen when the mode is entered, and thawed by ``train()`` or by loading weights.
+    In stage "all", ``eval()`` computes with the integers of the program that :func:`irnn.convert` gives; they are made
+    anew where weights, ranges or settings have changed since.
+
+    A ``state_dict`` brings along what its weights were trained for (:class:`irnn.stages.Record`).  A model that has not
+    been prepared takes these settings over; one that has been, or is later, prepared otherwise refuses.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = "float"
+        self.settings = Settings()
+        self._prepared = False
+        self._loaded = Settings()  # what the present weights were trained for, where they were loaded
         self._frozen: dict[str, Interpreter] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module.thaw())
+        self._frozen_state: dict[str, Tensor] = {}
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    @property
+    def stage(self) -> str:
+        """The stage of quantization-aware training that the model is in, one of ``irnn.stages.STAGES``."""
+        return self.settings.stage
 
     @property
     def integer(self) -> bool:
@@ -35,17 +57,72 @@ class RecurrentModel(nn.Module):
         """Observers move in training, in the stages between the first and the last."""
         return self.training and self.stage not in ("float", "all")
 
+    def adopt(self, settings: Settings) -> None:
+        """Put every part into a stage; what contradicts the loaded weights is an :class:`IrnnError`."""
+        if not settings.reaches("pwl"):
+            self._loaded = Settings()
+        difference = self._loaded.difference(settings)
+        if difference is not None:
+            raise IrnnError(
+                f"the loaded weights were trained for {difference}: prepare the model so, or go through "
+                'prepare(..., stage="float") to quantize them anew'
+            )
+        self.settings, self._prepared = settings, True
+        observing = settings.reaches("pwl") and not settings.reaches("all")
+        pieces = settings.pwl.pieces if settings.reaches("pwl") else None
+        for name, module in self.named_modules():
+            if isinstance(module, (QuantSite, Weight, Norm)):
+                module.where = f"{readable_name(name)} (stage {settings.stage!r})"
+            if isinstance(module, QuantSite):
+                module.configure(settings.quant, observing=observing, quantizing=settings.on(module.role))
+            elif isinstance(module, Weight):
+                module.configure(settings.quant, quantizing=settings.on(module.role))
+                if isinstance(module, Convolution):
+                    module.batch_statistics = not settings.reaches("pwl")
+            elif isinstance(module, Activation):
+                module.configure(pieces, settings.pwl.fit, quantizing=settings.on("gate"))
+            elif isinstance(module, Exponential):
+                module.configure(pieces, settings.pwl.fit)
+        self._turn_norms()
+        self.refresh()
+
+    def norms(self) -> dict[str, Norm]:
+        """The norms by their names."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, Norm)}
+
+    def _turn_norms(self) -> None:
+        """From stage "pwl" on a norm that is to be a MadNorm is one."""
+        for norm in self.norms().values():
+            if self.settings.reaches("pwl") and norm.target_kind == "mad":
+                norm.become_mad()
+
     def frozen(self, part: str = "") -> Interpreter:
         """The program (of a model in parts: the named one) of this moment, bound to PyTorch's integers."""
+        if not self._is_frozen():
+            self._frozen = {}
+            self._frozen_state = {name: tensor.detach().clone() for name, tensor in self._tensors()}
         if part not in self._frozen:
             from irnn.export import convert_part
 
             self._frozen[part] = Interpreter(convert_part(self, part), TORCH, next(self.parameters()).device)
         return self._frozen[part]
 
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [*self.named_parameters(), *self.named_buffers()]
+
+    def _is_frozen(self) -> bool:
+        """Whether the frozen programs are those of the present parameters and ranges, bit for bit.
+
+        Their contents are compared: PyTorch's version counters do not see what is written through ``.data``.
+        """
+        now = self._tensors()
+        return len(now) == len(self._frozen_state) and all(
+            name in self._frozen_state and _same_bits(self._frozen_state[name], tensor) for name, tensor in now
+        )
+
     def thaw(self) -> None:
-        """Forget the frozen programs: parameters or ranges are about to change."""
-        self._frozen = {}
+        """Forget the frozen programs: the settings are about to change, or memory is wanted back."""
+        self._frozen, self._frozen_state = {}, {}
 
     def train(self, mode: bool = True) -> RecurrentModel:
         """As ``nn.Module.train``; either way the integers are frozen anew."""
@@ -53,10 +130,42 @@ class RecurrentModel(nn.Module):
         return super().train(mode)
 
     def refresh(self) -> None:
-        """Fit the PWL tables to the ranges of this moment (an epoch's start; they stay until the next call)."""
+        """Fit the PWL tables to the ranges of this moment, as far as there are ranges.
+
+        In training they stay until the next call (an epoch's start); ``eval()`` fits them where a range has changed.
+        """
+        self.thaw()
+        self._fit_tables()
+
+    def _fit_tables(self) -> None:
         for module in self.modules():
-            if isinstance(module, Activation) and module.pieces is not None:
+            if isinstance(module, Activation) and module.pieces is not None and module.site.calibrated:
                 module.table()
+
+    def _simulation(self, state: dict[str, Tensor], observing: bool) -> Simulation:
+        """The executor of one forward pass; but in training it reads tables that fit the ranges of this moment."""
+        if not self.training:
+            self._fit_tables()
+        return Simulation(state, training=self.training, observing=observing)
+
+    def get_extra_state(self) -> Tensor:
+        """What the ``state_dict`` says of its weights, beside them."""
+        return write_record(Record(self.settings, {name: norm.kind for name, norm in self.norms().items()}))
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing to do: it was read before the weights, see ``_load_from_state_dict``."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Read the record and check all tensors before any of them is changed."""
+        record = record_in(state_dict, prefix + EXTRA_STATE, self, prepared=self._prepared, prefix=prefix)
+        check_state_dict(self, state_dict, prefix, record, self.settings if self._prepared else None)
+        state_dict[prefix + EXTRA_STATE] = write_record(record)
+        self._incoming = record
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: the frozen programs are made again where they are needed."""
+        return self.__dict__ | {"_frozen": {}, "_frozen_state": {}}
 
     def program_wires(self) -> dict[str, Callable[[Any], None]]:
         """What an executor that records has to record: the name of each program and its network.
@@ -68,3 +177,31 @@ class RecurrentModel(nn.Module):
     def program_wire(self, a: Any) -> None:
         """The whole network for an executor that records a program."""
         raise NotImplementedError
+
+
+def _after_loading(model: RecurrentModel, incompatible: Any) -> None:
+    """The weights have been loaded: take over what they were trained for."""
+    record = model.__dict__.pop("_incoming", None)
+    if record is None:  # an error before the weights
+        return
+    for name, norm in model.norms().items():
+        norm.kind = record.norms[name]
+    model._loaded = record.settings
+    if not model._prepared:
+        model.adopt(record.settings)
+        model._prepared = False  # what the user prepares next has the last word, within what the weights allow
+    model._turn_norms()
+    model.refresh()
+    for name, module in model.named_modules():
+        if isinstance(module, Weight) and (problem := not_finite(f"{readable_name(name)}.weight", module.weight)):
+            raise IrnnError(f"{problem} after loading (stage {model.stage!r}); load intact weights")
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same bits: unlike numbers, NaN (a range that is not there yet) equals itself."""
+    if a.dtype != b.dtype or a.shape != b.shape or a.device != b.device:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return torch.equal(a.detach().contiguous().view(bits), b.detach().contiguous().view(bits))

@@ -87,7 +87,7 @@ class LanguageModel(RecurrentModel):
     def simulate(self, ids: Tensor, state: State | None, *, observing: bool) -> tuple[Tensor, Simulation]:
         """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""
         state = self.initial_state(len(ids)) if state is None else state
-        simulation = Simulation(state, training=self.training, observing=observing)
+        simulation = self._simulation(state, observing)
         # Quantized values need more than bfloat16's 8 significant bits; the output layer's loss may keep them.
         autocast = torch.is_autocast_enabled(ids.device.type) and self.stage == "float"
         with torch.autocast(ids.device.type, enabled=autocast):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from irnn.cells import LSTM
+from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.quantizers import QuantSite
+from irnn.quantizers import QuantSite, not_finite
 from irnn.simulation import Simulation
 
 
@@ -33,13 +34,15 @@ class SequenceModel(RecurrentModel):
         """Float hidden states ``[time, batch, ...]``, and the executor with the new state."""
         if state is None:
             state = {name: x.new_zeros(len(x), size) for name, size, _ in self.lstm.state_specs()}
-        simulation = Simulation(state, training=self.training, observing=observing)
+        simulation = self._simulation(state, observing)
         h = self.wire(simulation, simulation.requantize(self.input_site, x.transpose(0, 1)))
         simulation.finish()
         return h, simulation
 
     def integer_input(self, x: Tensor) -> Tensor:
         """What the program reads for features ``x``: their integers."""
+        if problem := not_finite("the features", x):
+            raise IrnnError(f"{problem}; mend the data")
         scale, zero_point = self.input_site.simulation_parameters(x)
         return torch.floor(x / scale + zero_point + 0.5).clamp(*self.input_site.range()).to(torch.int8)
 

@@ -235,7 +235,7 @@ class SpeechModel(RecurrentModel):
 
     def simulate(self, batch: Batch, state: State | None, *, observing: bool) -> tuple[Tensor, Simulation]:
         """Float logits ``[units, batch, vocabulary]`` with teacher forcing; utterances carry no ``state`` along."""
-        simulation = self._simulation(batch.features, observing)
+        simulation = self._start(batch.features, observing)
         memory = self._encode(simulation, batch.features, batch.frames)
         logits, _ = self._decode(simulation, batch.decoder_inputs, memory, batch.unit_counts + 1)
         simulation.finish()
@@ -248,7 +248,7 @@ class SpeechModel(RecurrentModel):
             x = encoder.program.inputs["features"].quantize(features.cpu().numpy())
             inputs = {"features": x, "lengths": frames.to(torch.int32)}
             return Memory(*encoder.run_all(inputs)[0])
-        memory = self._encode(self._simulation(features, False), features, frames)
+        memory = self._encode(self._start(features, False), features, frames)
         return Memory(memory.values.transpose(0, 1), memory.keys.transpose(0, 1), memory.lengths)
 
     def decode(self, tokens: Tensor, memory: Memory, state: State | None = None) -> tuple[Tensor, Tensor, State]:
@@ -261,7 +261,7 @@ class SpeechModel(RecurrentModel):
             inputs = {"tokens": tokens, "memory": memory.values, "keys": memory.keys, "lengths": memory.lengths}
             (logits_i32, weights), state = decoder.run_all(inputs, state)
             return logits_i32 * decoder.program.logits_scale, weights, state
-        simulation = self._simulation(memory.values, False)
+        simulation = self._start(memory.values, False)
         simulation.state |= state or {}
         turned = Memory(memory.values.transpose(0, 1), memory.keys.transpose(0, 1), memory.lengths)
         logits, weights = self._decode(simulation, tokens, turned, None)
@@ -270,7 +270,7 @@ class SpeechModel(RecurrentModel):
 
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: mean cross-entropy of the units with label smoothing, mixed with CTC's if there is any."""
-        simulation = self._simulation(batch.features, self._observing)
+        simulation = self._start(batch.features, self._observing)
         memory = self._encode(simulation, batch.features, batch.frames)
         logits, _ = self._decode(simulation, batch.decoder_inputs, memory, batch.unit_counts + 1)
         simulation.finish()
@@ -288,10 +288,10 @@ class SpeechModel(RecurrentModel):
         )
         return (1 - self.config.ctc_weight) * loss + self.config.ctc_weight * ctc
 
-    def _simulation(self, like: Tensor, observing: bool) -> Simulation:
+    def _start(self, like: Tensor, observing: bool) -> Simulation:
         specs = [*self.encoder.state_specs(), *self.decoder.state_specs()]
         state = {name: like.new_zeros(len(like), size, dtype=torch.float32) for name, size, _ in specs}
-        return Simulation(state, training=self.training, observing=observing)
+        return self._simulation(state, observing)
 
     def _encode(self, simulation: Simulation, features: Tensor, frames: Tensor) -> Memory:
         with self._autocast(features):
