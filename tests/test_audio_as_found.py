@@ -179,6 +179,11 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     assert file_fingerprint(tmp_path / ("x" * 300)) == "unreadable"
 
 
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.flac")
+    assert file_fingerprint(tmp_path / "a.flac") == "unreadable"
+
+
 def test_raw_samples_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(20000))
     assert "cannot be read as audio" in refused(tmp_path / "a.raw")

@@ -289,6 +289,16 @@ def test_a_row_of_two_splits_is_used_in_neither(folder: Path) -> None:
     }
 
 
+def test_one_id_of_two_recordings_is_told(folder: Path) -> None:
+    row = "1-1-0001\ttrain\t2\ttrain/2/5/2-5-0000.flac\tONE TWO\n"
+    (folder / "splits.tsv").write_text(TABLE + row + ROWS[1])
+    message = "line 6 lists 1-1-0001 in train: one id, two recordings; keep the right one"
+    assert message in refused(libri(folder))
+    ids, unused = found(libri(folder, leave_out=True))
+    assert ids["train"] == ["1-1-0000"]
+    assert {name for name, _ in unused["train"]} == {"1-1-0001"}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

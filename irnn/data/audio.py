@@ -129,6 +129,8 @@ def _resample(samples: np.ndarray, ratio: Fraction) -> np.ndarray:
 
 def file_fingerprint(path: Path) -> str:
     """Hash of a recording's size and header: equal recordings give equal values, without reading all of them."""
+    if not os.path.isfile(path):  # a pipe would keep who opens it waiting
+        return "unreadable"
     try:
         with path.open("rb") as file:
             head = file.read(_FINGERPRINT_BYTES)
