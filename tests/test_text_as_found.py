@@ -251,6 +251,16 @@ def test_damaged_tables_are_one_clear_line(tmp_path: Path, damage: Callable[[Pat
     assert one_line(caught)
 
 
+def test_a_hub_that_cannot_be_reached_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise ConnectionError("Couldn't reach the hub\n(timed out).")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(IrnnError, match=r"hf://.*train/\*\.parquet .*the hub \(timed out\)\); mend") as caught:
+        load_corpus(TextConfig("parquet", dir="hf://datasets/a/b@main"))
+    assert one_line(caught)
+
+
 @pytest.mark.parametrize(
     ("name", "fingerprint"),
     [

@@ -20,17 +20,17 @@ def open_parquet(files: str) -> Any:
     from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
-    if "://" not in files and not glob.glob(files):
+    local = "://" not in files
+    if local and not glob.glob(files):
         raise IrnnError(f"no parquet files at {files}; mend data.dir, or add the folder that is missing")
     disable_progress_bars()
     try:
         return load_dataset("parquet", data_files={"rows": files}, split="rows")
     except (OSError, ValueError, DatasetsError) as error:
         # What `datasets` says about a file that it cannot turn into rows stands in the cause alone.
-        raise IrnnError(
-            f"{files} cannot be read as parquet ({_line(error.__cause__ or error)}); replace the file, which is "
-            "damaged, or holds no rows, or other columns than the files beside it"
-        ) from None
+        damaged = "replace the file, which is damaged, or holds no rows, or other columns than the files beside it"
+        mend = damaged if local else "mend data.dir, or see whether the hub can be reached"
+        raise IrnnError(f"{files} cannot be read as parquet ({_line(error.__cause__ or error)}); {mend}") from None
 
 
 def text_column(table: Any, column: str, files: str) -> list[str | None]:
