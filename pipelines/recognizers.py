@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import irnn
 from irnn.data.audio import read_audio
 from irnn.data.features import FeatureConfig, Normalization, filterbank
+from irnn.data.text_files import read_json
 from irnn.data.units import BLANK, BOS, EOS, Units
 from irnn.decoding import SearchConfig, Step, Tokens
 from irnn.errors import IrnnError
@@ -95,8 +95,8 @@ def _interpreter(folder: Path, programs: ProgramSet) -> dict[str, Any]:
 
 
 def _float(folder: Path) -> SavedRecognizer:
+    content = read_json(folder / FLOAT_MODEL)
     try:
-        content = json.loads((folder / FLOAT_MODEL).read_text(encoding="utf-8"))
         config, metadata = SpeechModelConfig(**content["model"]), content["metadata"]
     except (ValueError, KeyError, TypeError) as error:
         raise IrnnError(f"{folder / FLOAT_MODEL} cannot be read ({error!r}); run the stage again") from None

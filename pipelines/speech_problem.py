@@ -58,7 +58,7 @@ class SpeechProblem:
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
         self.corpus = load_speech(config.data)
-        show_left_out({name: split.left_out for name, split in self.corpus.splits.items()})
+        show_left_out(self.corpus.left_out)
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
@@ -167,7 +167,7 @@ class SpeechProblem:
             counted = self._mismatch(program, runner, interpreter, names, None)
             mismatches["tvm_vs_interpreter"] = _added(counted, _different_tokens(found, expected))
         metrics = {"mismatches": mismatches, "bootstrap": _bootstrap(baseline, folder, names), **score.metrics}
-        left_out = {name: len(split.left_out) for name, split in self.corpus.splits.items() if split.left_out}
+        left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
         files = [*score.files, self._plot(recognizer, folder)]
         if left_out:
             metrics["left_out"] = left_out

@@ -104,7 +104,11 @@ class TextProblem:
         if runner is not None:
             run = runner.run
             mismatches["tvm_vs_interpreter"] = mismatch(run, program.run, parts, eos)
-        return Score({"mismatches": mismatches, **self._perplexities(run, program.logits_scale)})
+        metrics = {"mismatches": mismatches, **self._perplexities(run, program.logits_scale)}
+        left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
+        if left_out:
+            metrics["left_out"] = left_out
+        return Score(metrics)
 
     def _perplexities(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]], scale: float) -> dict[str, float]:
         metrics = {}

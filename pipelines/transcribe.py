@@ -9,6 +9,7 @@ The search is the one that the model was saved with, but for the keys of `evalua
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m pipelines.transcribe MODEL FILE ... [search.KEY=VALUE ...]", file=sys.stderr)
         return 2
     model, *files = places
+    # A name that is no UTF-8, or a transcript that the screen's encoding lacks, is shown with escapes.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         recognizer = load_recognizer(Path(model))
         recognizer = recognizer.searching(_settings(recognizer.search, overrides))

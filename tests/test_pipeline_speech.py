@@ -1,5 +1,6 @@
 """A recognizer through all stages; what is left on disk is a recognizer again, and bad input is one line."""
 
+import io
 import json
 import math
 import shutil
@@ -174,6 +175,13 @@ def test_what_follows_from_the_data_is_no_setting(tmp_path: Path) -> None:
             problem_of(tiny_speech(tmp_path, f"+model.{key}=13"))
 
 
+def _recording(rate: int = 8000) -> bytes:
+    """A WAV file of 8000 samples."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(1.0, 8000), rate, format="WAV")
+    return file.getvalue()
+
+
 class TestTranscribe:
     def test_back_ends_agree(self, finished, recording: Path, capsys: pytest.CaptureFixture) -> None:
         _, _, folders = finished
@@ -225,6 +233,8 @@ class TestTranscribe:
                 "samples are NaN or infinite",
             ),
             (lambda path: None, "is no file"),
+            (lambda path: path.write_bytes(_recording()[:9000]), "is truncated: its header states 7044 bytes more"),
+            (lambda path: path.write_bytes(_recording(rate=1)), "has a sample rate of 1 Hz; allowed: 1000 to 1000000"),
         ],
     )
     def test_bad_audio_is_one_line(self, finished, tmp_path: Path, capsys, make, message: str) -> None:

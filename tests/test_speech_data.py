@@ -433,7 +433,7 @@ def test_damaged_units_are_named(tmp_path: Path) -> None:
     with pytest.raises(IrnnError, match=r"belongs to another units\.model"):
         Units.load(tmp_path / "a")
     (tmp_path / "a" / "units.json").write_text("{")
-    with pytest.raises(IrnnError, match=r"does not hold units of the format"):
+    with pytest.raises(IrnnError, match=r"units\.json is damaged JSON"):
         Units.load(tmp_path / "a")
 
 

@@ -1,6 +1,7 @@
 """Text in a recognizer's units, and the language models that are trained on it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from irnn.errors import IrnnError
 from irnn.interpreter import Interpreter
 from irnn.namespaces import TORCH
 from irnn.recognizer import program_step
+from pipelines import text_problem
 from pipelines.config import read_config
 from pipelines.language_models import load_language_model
 from pipelines.run import problem_of
@@ -115,7 +117,9 @@ def test_the_fingerprint_follows_the_units(tmp_path: Path) -> None:
     assert first.fingerprint != second.fingerprint
 
 
-def test_transcripts_that_cannot_be_used_are_named_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_transcripts_that_cannot_be_used_are_named_or_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = librispeech(tmp_path, ["HE LAUGHED", "", "A FLEAM"])
     with pytest.raises(IrnnError, match=r"1-2-0001\.flac: the transcript is empty"):
         load_corpus(TextConfig("transcripts", speech=config))
@@ -129,6 +133,10 @@ def test_transcripts_that_cannot_be_used_are_named_or_counted(tmp_path: Path, ca
     problem = problem_of(read_config(composed(*overrides)))
     assert "train: 1 utterances are left out; the first: " in capsys.readouterr().out
     assert problem.metadata() == {"units": corpus.units.describe()}
+    monkeypatch.setattr(text_problem, "mismatch", lambda *executors: {})
+    monkeypatch.setattr(text_problem, "stream_cross_entropy", lambda *stream, scale: (1.0, 1))
+    program = SimpleNamespace(run=None, logits_scale=1.0)
+    assert problem.evaluate(program, None, None, tmp_path, tmp_path).metrics["left_out"] == {"train": 1}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from irnn.data.audio import change_speed, file_fingerprint, read_audio
+from irnn.data.folders import entries_under, recordings_of, shown
 from irnn.data.speech_config import SpeechConfig, at_least
-from irnn.data.utterances import Utterance
+from irnn.data.utterances import NO_SPLIT, Utterance, unusable
 from irnn.errors import IrnnError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -132,12 +134,13 @@ def quiet_stretches(recordings: Sequence[np.ndarray], sample_rate: int) -> list[
 
 
 def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
-    """The strings of every split: train, dev, test and, split by speaker, test_unseen_speaker.
+    """The strings of every split: train, dev, test and, split by speaker, test_unseen_speaker; under `NO_SPLIT`
+    recordings that cannot be used, where there are any.
 
     String k of a split depends on the seed, the split and k alone. Recordings and silences of one split are never part
     of another one of the same corpus.
     """
-    found = _find_recordings(Path(config.dir or ""))
+    found, faulty = _find_recordings(Path(config.dir or ""))
     held_out = {"test_unseen_speaker": UNSEEN_SPEAKER} if config.split == "speaker" else {}
     if config.dev_speaker is not None:
         held_out["dev"] = config.dev_speaker
@@ -155,7 +158,7 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
         "test": (known, lambda index: index in TEST_INDICES),
     }
     parts |= {split: ([speaker], lambda index: True) for split, speaker in held_out.items()}
-    splits = {}
+    splits = {NO_SPLIT: faulty} if faulty else {}
     for split, (names, wanted) in parts.items():
         voices = [_voice(name, found[name], wanted, split, config) for name in names]
         training = split == "train"
@@ -166,21 +169,44 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
     return splits
 
 
-def _find_recordings(folder: Path) -> dict[str, dict[int, dict[int, Path]]]:
-    """speaker -> digit -> index -> file."""
+def _find_recordings(folder: Path) -> tuple[dict[str, dict[int, dict[int, Path]]], list[Utterance]]:
+    """(speaker -> digit -> index -> file, recordings that cannot be used)."""
     recordings = folder / "recordings"
     if not recordings.is_dir():
         raise IrnnError(f"data.dir={folder} holds no folder `recordings`; give the Free Spoken Digit Dataset's folder")
+    paths = recordings_of(entries_under(recordings))
+    faults = _faults(recordings, paths)
     found: dict[str, dict[int, dict[int, Path]]] = defaultdict(lambda: defaultdict(dict))
-    for path in sorted(recordings.iterdir()):
-        if match := _NAME.fullmatch(path.name):
+    for path in paths:
+        if path not in faults and (match := _NAME.fullmatch(path.name)):
             found[match[2]][int(match[1])][int(match[3])] = path
     if len(found) < 3:
         raise IrnnError(
             f"{recordings} holds recordings of {len(found)} speakers, at least 3 are needed; "
             "names are {digit}_{speaker}_{index}.wav"
         )
-    return found
+    return found, [unusable(shown(path.name), shown(path), fault) for path, fault in faults.items()]
+
+
+def _faults(recordings: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """Why a recording cannot be used, as far as the folder shows it: its name, or that it is there a second time."""
+    faults: dict[Path, str] = {}
+    same: dict[Hashable, list[Path]] = defaultdict(list)
+    for path in paths:
+        match = _NAME.fullmatch(path.name)
+        if match is None or path.parent != recordings:
+            faults[path] = (
+                f"{shown(path)} does not say who speaks what: names are {{digit}}_{{speaker}}_{{index}}.wav, "
+                f"in {shown(recordings)} itself; rename or remove it"
+            )
+        else:
+            same[match[2], int(match[1]), int(match[3])].append(path)
+            same[os.path.realpath(path)].append(path)
+    for first, *others in same.values():
+        for other in others:
+            fault = f"{shown(first)} and {shown(other)} are one recording by their names or by a link; keep one of them"
+            faults[first] = faults[other] = fault
+    return faults
 
 
 def _voice(

@@ -73,7 +73,7 @@ def filterbank(samples: np.ndarray, config: FeatureConfig, where: str = "the aud
     """Log mel energies float32 [frames, num_mel_bins] of `samples` float32 [samples] in -1 to 1.
 
     Only whole windows count: frames = 1 + (samples - frame_length) // shift. Audio shorter than one window is an
-    `IrnnError` that names `where`.
+    `IrnnError` that names `where`, and so are samples so large that their energy is infinite.
     """
     if len(samples) < config.frame_length:
         raise IrnnError(
@@ -87,6 +87,10 @@ def filterbank(samples: np.ndarray, config: FeatureConfig, where: str = "the aud
         frame_length=config.frame_length_ms,
         frame_shift=config.frame_shift_ms,
     )
+    if not torch.isfinite(features).all():
+        raise IrnnError(
+            f"{where} has samples up to {np.abs(samples).max():.3g}, too large for features; scale it to -1 to 1"
+        )
     return features.clamp_(min=LOG_FLOOR).numpy()
 
 

@@ -18,7 +18,7 @@ from irnn.data.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech_config import SpeechConfig
 from irnn.data.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.units import Units
-from irnn.data.utterances import LeftOut, Utterance
+from irnn.data.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.errors import IrnnError
 
 # data.source -> (its configuration, what reads its splits)
@@ -59,6 +59,7 @@ class SpeechCorpus:
 
     normalization: mean and deviation over the training split's frames.
     fingerprint: sha256 over everything that decides what a model sees: audio, transcripts, features, units.
+    without_split: what was left out and belongs to no split that could be told.
     """
 
     config: SpeechConfig
@@ -66,6 +67,12 @@ class SpeechCorpus:
     units: Units
     normalization: Normalization
     fingerprint: str
+    without_split: list[LeftOut]
+
+    @property
+    def left_out(self) -> dict[str, list[LeftOut]]:
+        """What was left out, by split, and under `no_split` what belongs to none."""
+        return {name: split.left_out for name, split in self.splits.items()} | {NO_SPLIT: self.without_split}
 
     def split(self, name: str) -> SpeechSplit:
         """The split of that name; a missing one is an `IrnnError`."""
@@ -87,23 +94,44 @@ def load_speech(config: SpeechConfig) -> SpeechCorpus:
     Utterances that cannot be used are an `IrnnError` (the first of them) or, with `config.leave_out`, listed in the
     split's `left_out` with the same line.
     """
-    found = speech_splits(config)
+    found, faulty = speech_splits(config)
     tables = {name: _features(utterances, config, name) for name, utterances in found.items()}
     units = training_units(found, config)
-    splits = {name: _usable(name, found[name], tables[name], units, config) for name in found}
-    return SpeechCorpus(config, splits, units, tables["train"].normalization, _fingerprint(splits, tables, units))
+    splits = {name: _usable(name, found[name], tables[name], units, config, faulty[name]) for name in found}
+    fingerprint = _fingerprint(splits, tables, units)
+    return SpeechCorpus(config, splits, units, tables["train"].normalization, fingerprint, faulty[NO_SPLIT])
 
 
-def speech_splits(config: SpeechConfig) -> dict[str, list[Utterance]]:
-    """The utterances of every split, whether they can be used or not; a split without any is an `IrnnError`."""
+def speech_splits(config: SpeechConfig) -> tuple[dict[str, list[Utterance]], dict[str, list[LeftOut]]]:
+    """(the utterances of every split, what the corpus' folder or lists show to be unusable, by split and `NO_SPLIT`).
+
+    Whether their audio can be read is not known yet. A split without any is an `IrnnError`, and without
+    `config.leave_out` the first unusable one.
+    """
     wanted, read_splits = SOURCES.get(config.source, (None, None))
     if wanted is None or read_splits is None or not isinstance(config, wanted):
         raise IrnnError(f"data.source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
     found = read_splits(config)
-    for name, utterances in found.items():
+    faults = [utterance.fault for utterances in found.values() for utterance in utterances if utterance.fault]
+    if faults and not config.leave_out:
+        raise IrnnError(faults[0])
+    left_out = {name: _faults(utterances) for name, utterances in ({NO_SPLIT: []} | found).items()}
+    sound = {name: [u for u in found[name] if not u.fault] for name in found if name != NO_SPLIT}
+    for name, utterances in sound.items():
+        if not utterances and left_out[name]:
+            raise IrnnError(_none_usable(name, left_out[name]))
         if not utterances:
             raise IrnnError(f"the {name} split of data.source={config.source} is empty; mend data.dir or the splits")
-    return found
+    return sound, left_out
+
+
+def _faults(utterances: list[Utterance]) -> list[LeftOut]:
+    # Two lines that contradict each other have one fault: one utterance is left out.
+    return list(dict.fromkeys(LeftOut(u.id, u.fault) for u in utterances if u.fault))
+
+
+def _none_usable(split: str, left_out: list[LeftOut]) -> str:
+    return f"no utterance of the {split} split can be used; the first: {left_out[0].reason}"
 
 
 def training_units(splits: Mapping[str, list[Utterance]], config: SpeechConfig) -> Units:
@@ -129,11 +157,17 @@ def _features(utterances: list[Utterance], config: SpeechConfig, split: str) -> 
 
 
 def _usable(
-    name: str, utterances: list[Utterance], table: FeatureTable, units: Units, config: SpeechConfig
+    name: str,
+    utterances: list[Utterance],
+    table: FeatureTable,
+    units: Units,
+    config: SpeechConfig,
+    faulty: list[LeftOut],
 ) -> SpeechSplit:
     kept: list[int] = []
     ids: list[np.ndarray] = []
-    left_out: list[LeftOut] = []
+    # What fails for one reason at every speed is one recording.
+    left_out: dict[tuple[str, str], LeftOut] = {}
     for row, utterance in enumerate(utterances):
         try:
             if row in table.left_out:
@@ -142,13 +176,14 @@ def _usable(
         except IrnnError as error:
             if not config.leave_out:
                 raise
-            left_out.append(LeftOut(utterance.id, str(error)))
+            left_out.setdefault((utterance.where, str(error)), LeftOut(utterance.id, str(error)))
             continue
         kept.append(row)
         ids.append(encoded)
+    unused = [*faulty, *left_out.values()]
     if not kept:
-        raise IrnnError(f"no utterance of the {name} split can be used; the first: {left_out[0].reason}")
-    return SpeechSplit(name, [utterances[row] for row in kept], ids, table.frames[kept], left_out, table, kept)
+        raise IrnnError(_none_usable(name, unused))
+    return SpeechSplit(name, [utterances[row] for row in kept], ids, table.frames[kept], unused, table, kept)
 
 
 def _checked_units(utterance: Utterance, frames: int, units: Units, config: SpeechConfig) -> np.ndarray:

@@ -32,7 +32,7 @@ class BatchConfig:
 class SpeechConfig:
     """source: name of the corpus, see `irnn.data.speech.SOURCES`.
     max_seconds: longer utterances are bad input; None allows any length.
-    leave_out: go on without utterances that cannot be used (unreadable, zero length, NaN, no transcript, too long,
+    leave_out: go on without utterances that cannot be used (unreadable, cut short, NaN, no transcript, twice, too long,
         units unknown) and count them; else the first one is an error.
     cache_dir: where features are kept."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from irnn.data.parquet import open_parquet, text_column
 from irnn.data.quickstart import quickstart_lines
 from irnn.data.speech_config import SpeechConfig
+from irnn.data.text_files import read_lines
 from irnn.data.transcripts import line_stream, transcript_streams
 from irnn.data.units import Units
 from irnn.data.utterances import LeftOut
@@ -137,45 +139,35 @@ def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
 def _find_split(folder: Path, split: str) -> Path:
     if not folder.is_dir():
         raise IrnnError(f"data.dir={folder} is not a folder; give the folder that holds train.txt, valid.txt, test.txt")
-    for name in (f"{split}.txt", f"ptb.{split}.txt"):
-        if (folder / name).is_file():
-            return folder / name
-    raise IrnnError(f"data.dir={folder} holds neither {split}.txt nor ptb.{split}.txt; add the file or mend data.dir")
+    names = (f"{split}.txt", f"ptb.{split}.txt")
+    found = [folder / name for name in names if os.path.lexists(folder / name)]
+    if not found:
+        raise IrnnError(f"data.dir={folder} holds neither {names[0]} nor {names[1]}; add the file or mend data.dir")
+    if len(found) > 1:
+        raise IrnnError(f"data.dir={folder} holds both {names[0]} and {names[1]}; keep the one that is meant")
+    return found[0]
 
 
 def _read_text_file(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise IrnnError(
-            f"{path} is not UTF-8 (byte {error.object[error.start]:#04x} at position {error.start}); "
-            "convert it, for example with iconv -t UTF-8"
-        ) from None
-    if not text.strip():
+    lines = [_words(line) for line in read_lines(path)]
+    if not any(lines):
         raise IrnnError(f"{path} is empty; it must hold one sentence a line, words separated by blanks")
-    # Only "\n" ends a line: str.splitlines would also cut at separators that are part of some corpora's words.
-    return [line.split() for line in text.removesuffix("\n").split("\n")]
+    return lines
+
+
+def _words(line: str) -> list[str]:
+    """Words of a line: between blanks of any kind that Unicode knows, tabs and no-break spaces among them."""
+    return line.split()
 
 
 def _read_parquet(folder: str, column: str) -> dict[str, list[list[str]]]:
-    # Imported here: it takes a second, and text files do not need it.
-    from datasets import disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetsError
-
-    disable_progress_bars()
     names = {"train": "train", "valid": "validation", "test": "test"}
-    files = {split: f"{folder.rstrip('/')}/{name}/*.parquet" for split, name in names.items()}
-    try:
-        table = load_dataset("parquet", data_files=files)
-    except (OSError, ValueError, DatasetsError) as error:
-        reason = str(error).splitlines()[0]
-        raise IrnnError(f"data.dir={folder}: no parquet files under train/, validation/, test/ ({reason})") from None
     lines: dict[str, list[list[str]]] = {}
-    for split in SPLITS:
-        if column not in table[split].column_names:
-            raise IrnnError(
-                f"data.column={column!r} is not in {folder}; columns: {', '.join(table[split].column_names)}"
-            )
-        sentences: Sequence[str] = table[split][column]
-        lines[split] = [sentence.split() for sentence in sentences]
+    for split, name in names.items():
+        files = f"{folder.rstrip('/')}/{name}/*.parquet"
+        sentences = text_column(open_parquet(files), column, files)
+        for number, sentence in enumerate(sentences, start=1):
+            if sentence is None:
+                raise IrnnError(f"{files}: row {number} of the column {column!r} is null; add its text or remove it")
+        lines[split] = [_words(sentence) for sentence in sentences if sentence is not None]
     return lines

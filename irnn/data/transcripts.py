@@ -11,7 +11,7 @@ import numpy as np
 from irnn.data.speech import encoded_transcript, speech_splits, training_units
 from irnn.data.speech_config import SpeechConfig
 from irnn.data.units import EOS, Units
-from irnn.data.utterances import LeftOut, Utterance
+from irnn.data.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.errors import IrnnError
 
 # Splits of a text corpus <- splits of a speech corpus.
@@ -27,11 +27,13 @@ def transcript_streams(config: SpeechConfig, units: Units | None) -> tuple[Units
     units: those of a recognizer, or None for those that a recognizer trained on this corpus has.
     """
     with keys_of_speech():
-        found = speech_splits(config)
+        found, faulty = speech_splits(config)
         units = training_units(found, config) if units is None else units
         streams, left_out = {}, {}
         for split, name in _SPLITS.items():
-            streams[split], left_out[split] = _split_stream(found[name], units, config.leave_out)
+            streams[split], unused = _split_stream(found[name], units, config.leave_out)
+            left_out[split] = [*faulty[name], *unused]
+        left_out[NO_SPLIT] = faulty[NO_SPLIT]
     return units, streams, left_out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from irnn.data.text_files import read_json
 from irnn.errors import IrnnError
 
 BLANK, BOS, EOS = 0, 1, 2
@@ -137,15 +139,17 @@ class Units:
     def load(cls, folder: Path) -> Units:
         """Read what `save` wrote; anything else is an `IrnnError`."""
         path = folder / _FILE
+        if not os.path.lexists(path):
+            raise IrnnError(f"no units at {path}; they are written next to the model")
+        content = read_json(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT or content["kind"] not in KINDS:
                 raise KeyError("format")
             model = (folder / _MODEL_FILE).read_bytes() if content["kind"] == "sentencepiece" else None
             units = cls(content["kind"], content["names"][len(SPECIALS) :], model)
             intact = units.fingerprint == content["fingerprint"]
-        except FileNotFoundError as error:
-            raise IrnnError(f"no units at {error.filename}; they are written next to the model") from None
+        except OSError as error:
+            raise IrnnError(f"no units at {error.filename} ({error.strerror}); export the model again") from None
         except (ValueError, KeyError, TypeError):
             raise IrnnError(f"{path} does not hold units of the format {_FORMAT!r}; export the model again") from None
         if not intact:

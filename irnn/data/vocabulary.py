@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from irnn.data.text_files import read_json
 from irnn.errors import IrnnError
 
 EOS = "<eos>"
@@ -96,15 +98,15 @@ class Vocabulary:
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Read what `save` wrote; anything else is an `IrnnError`."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise IrnnError(f"no vocabulary at {path}; it is written next to the program") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise IrnnError(f"{path} is not a vocabulary (damaged JSON: {error}); export the program again") from None
+        if not os.path.lexists(path):
+            raise IrnnError(f"no vocabulary at {path}; it is written next to the program")
+        content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise IrnnError(f"{path} is not a vocabulary of the format {_FORMAT!r}; export the program again")
-        return cls(content["words"])
+        words = content.get("words")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise IrnnError(f"{path} has no list of words under 'words'; export the program again")
+        return cls(words)
 
 
 def _ranked(counts: Counter[str]) -> list[str]:
