@@ -26,6 +26,7 @@ COMMANDS = {
     "dev": "pip install 'irnn[dev]'",
     "peers": "python -m venv peers && peers/bin/pip install 'irnn[peers]', then IRNN_PEERS_PYTHON=peers/bin/python",
     "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech)",
+    "python": "CPython 3.11.7",
     "cpu": "a processor that has these instructions",
 }
 REQUIRED = "IRNN_TESTS_REQUIRE"

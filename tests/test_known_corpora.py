@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from irnn.data.digits import DigitsConfig, digit_splits
 from irnn.data.feature_cache import cached_features
@@ -13,7 +12,7 @@ from irnn.data.features import FeatureConfig
 from irnn.data.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.utterances import Utterance
-from tests.speech_files import SHARED
+from tests import needs
 
 
 def identities(
@@ -41,10 +40,9 @@ def test_the_synthetic_corpus_keeps_its_identity(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason="../shared/data/fsdd is absent")
 def test_the_digits_keep_their_identities(tmp_path: Path) -> None:
     """What was trained on them, and the features in the cache, stay valid."""
-    config = DigitsConfig(source="digits", dir=str(SHARED / "fsdd"), split="speaker", features=WIDE)
+    config = DigitsConfig(source="digits", dir=str(needs.data("fsdd")), split="speaker", features=WIDE)
     assert identities(digit_splits(config), WIDE, tmp_path) == {
         "train": ("bfdd8cb7ea5fc42b", "be092b6e217ca467"),
         "dev": ("29c43dc415cc1432", "8a7df417261feefa"),
@@ -53,9 +51,8 @@ def test_the_digits_keep_their_identities(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.skipif(not (SHARED / "LibriSpeech").is_dir(), reason="../shared/data/LibriSpeech is absent")
 def test_librispeech_keeps_its_identities(tmp_path: Path) -> None:
-    config = LibriSpeechConfig(source="librispeech", dir=str(SHARED / "LibriSpeech"), speeds=(0.9, 1.0, 1.1))
+    config = LibriSpeechConfig(source="librispeech", dir=str(needs.data("LibriSpeech")), speeds=(0.9, 1.0, 1.1))
     assert identities(librispeech_splits(config), config.features, tmp_path) == {
         "train": ("20f64d576c4c4fbd", "99d1096aa896ce00"),
         "dev": ("888d009beab75471", "24de007c2d10cd9b"),

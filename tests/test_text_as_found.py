@@ -15,7 +15,7 @@ from irnn.data.quickstart import quickstart_lines
 from irnn.data.text_files import read_lines, read_table
 from irnn.data.units import Units, UnitsConfig
 from irnn.errors import IrnnError
-from tests.speech_files import SHARED
+from tests import needs
 
 
 def corpus_of(folder: Path, train: bytes) -> list[str]:
@@ -270,14 +270,12 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_line(monkeypatch: pytest.Monk
 )
 def test_known_corpora_keep_their_fingerprints(name: str, fingerprint: str) -> None:
     """What was trained on them stays valid."""
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"{SHARED / name} is not there")
-    assert load_corpus(TextConfig("folder", dir=str(SHARED / name))).fingerprint == fingerprint
+    assert load_corpus(TextConfig("folder", dir=str(needs.data(name)))).fingerprint == fingerprint
 
 
 def test_the_quickstart_corpus_keeps_its_fingerprint() -> None:
     words = json.dumps(quickstart_lines(), sort_keys=True).encode()
     if hashlib.sha256(words).hexdigest()[:16] != "ff95232f2317b2b1":
-        pytest.skip("the documentation of this Python version has other words than that of 3.11.7")
+        needs.skip("python", "the documentation of this version has other words")
     fingerprint = load_corpus(TextConfig("quickstart", max_vocabulary=2000)).fingerprint
     assert fingerprint == "5118026a5457a75b8afead4d447c0f51b03d5e7dce53e56a9e717c0856f3b535"
