@@ -27,12 +27,17 @@ def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
     """Give every site its range: run the float network (exact activations, no dropout) over input batches.
 
     Each batch is what ``model.simulate`` takes (token ids ``[batch, time]`` or features ``[batch, time, size]``); the
-    state is carried from one to the next while the batch size stays the same.  A value that is NaN or infinite is an
-    :class:`IrnnError` that names the site and the batch.  Sites that clip or lose most of their signal, as the model is
-    configured, are named in one warning.
+    state is carried from one to the next while the batch size stays the same.  Ranges of before are forgotten.  A value
+    that is NaN or infinite is an :class:`IrnnError` that names the site and the batch, and the ranges of before stay.
+    Sites that clip or lose most of their signal, as the model is configured, are named in one warning.
     """
     state, size, count = None, None, 0
-    with torch.no_grad(), _evaluating(model), _switched(model, observing=True, quantizing=set(), exact=True):
+    with (
+        torch.no_grad(),
+        _evaluating(model),
+        _switched(model, observing=True, quantizing=set(), exact=True),
+        _forgotten_ranges(model),
+    ):
         for batch in batches:
             start = state if len(batch) == size else None
             try:
@@ -40,8 +45,8 @@ def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
             except IrnnError as error:
                 raise IrnnError(f"calibration, batch {count + 1}: {error}") from None
             state, size, count = simulation.state, len(batch), count + 1
-    if not count:
-        raise IrnnError("calibration got no batch; give at least one")
+        if not count:
+            raise IrnnError("calibration got no batch; give at least one")
     model.refresh()
     found = poor_sites(model, batch, start)
     if found:
@@ -104,6 +109,21 @@ def outside(site: QuantSite, x: Tensor) -> Tensor:
     low_q, high_q = site.range()
     scale, zero_point = site.simulation_parameters(x)
     return (x < (low_q - zero_point - 0.5) * scale) | (x >= (high_q - zero_point + 0.5) * scale)
+
+
+@contextmanager
+def _forgotten_ranges(model: RecurrentModel) -> Iterator[None]:
+    """No site has a range; where what follows fails, they all have those of before again."""
+    ranges = [r for m in model.modules() if isinstance(m, QuantSite) for r in (m.observed_min, m.observed_max)]
+    before = [r.clone() for r in ranges]
+    for r in ranges:
+        r.fill_(math.nan)
+    try:
+        yield
+    except BaseException:
+        for r, values in zip(ranges, before, strict=True):
+            r.copy_(values)
+        raise
 
 
 @contextmanager
