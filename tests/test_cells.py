@@ -10,6 +10,7 @@ from irnn.errors import IrnnError
 from irnn.layers import MAD_OF_GAUSSIAN, Norm
 from irnn.losses import linear_cross_entropy
 from irnn.simulation import Simulation
+from tests.models import wired
 
 CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))
 
@@ -20,6 +21,7 @@ def test_equals_torch_lstm(layers, bidirectional, bias, batch_first):
     arguments = dict(num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=batch_first)
     theirs, ours = torch.nn.LSTM(5, 7, **arguments), LSTM(5, 7, **arguments)
     ours.load_state_dict(theirs.state_dict())
+    ours = wired(ours)
     x = torch.randn(3, 4, 5)
     batch = 3 if batch_first else 4
     directions = layers * (1 + bidirectional)
@@ -36,6 +38,7 @@ def test_gradients_equal_torch_lstm(steps):
     torch.manual_seed(0)
     theirs, ours = (cls(5, 7, num_layers=2, bidirectional=True) for cls in (torch.nn.LSTM, LSTM))
     ours.load_state_dict(theirs.state_dict())
+    ours = wired(ours)
     x = torch.randn(steps, 4, 5)
     loss = ours(x)[0].square().sum()
     theirs(x)[0].square().sum().backward()
