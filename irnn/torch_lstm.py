@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.layers import MAD_OF_GAUSSIAN, Norm
+from irnn.quantizers import QuantSite
 from irnn.state_dicts import check_fit, unwrapped
 
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")
@@ -100,7 +101,10 @@ class TorchLSTM(nn.Module):
         return [flat[k : k + size] for k in range(0, len(flat), size)]
 
     def reset_parameters(self) -> None:
-        """Draw torch's parameters anew, as torch does and in its order; norms start where they started."""
+        """Draw torch's parameters anew, as torch does and in its order; norms start where they started.
+
+        Observed ranges are forgotten: they were those of the former weights (or memory from ``to_empty``).
+        """
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self._flat_weights:
             nn.init.uniform_(parameter, -bound, bound)
@@ -108,6 +112,9 @@ class TorchLSTM(nn.Module):
             if isinstance(module, Norm):
                 nn.init.constant_(module.weight, MAD_OF_GAUSSIAN if module.kind == "mad" else 1.0)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, QuantSite):
+                nn.init.constant_(module.observed_min, math.nan)
+                nn.init.constant_(module.observed_max, math.nan)
 
     def flatten_parameters(self) -> None:
         """On CUDA, lay the parameters into one piece of memory, which cuDNN is faster with; elsewhere do nothing."""
@@ -150,7 +157,8 @@ class TorchLSTM(nn.Module):
         Without ``strict`` entries may be missing or unknown; their shapes always count.
         """
         entries = unwrapped(state_dict)
-        shapes = {own: value.shape for own, value in (*self.named_parameters(), *self.named_buffers())}
+        every = (*self.named_parameters(remove_duplicate=False), *self.named_buffers())
+        shapes = {own: value.shape for own, value in every}
         names = {own: own for own in shapes}
         if any(TORCH_NAME.fullmatch(name) for name in entries):
             names |= {own: name for name, own in self.torch_names().items()}

@@ -100,6 +100,28 @@ def ancestors(tensor):
     return names
 
 
+@pytest.mark.parametrize("norm", ["layer", "mad"])
+@pytest.mark.parametrize("form", ["unbatched", "packed"])
+def test_a_normalized_layer_takes_the_same_forms(norm: str, form: str) -> None:
+    """There is no such LSTM in torch: each sequence alone is what a packed one is compared with."""
+    torch.manual_seed(0)
+    lstm, x = LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2, norm=norm), torch.randn(5, 3, 3)
+    ends = [2, 5, 1]
+    alone = [lstm(x[:n, k : k + 1]) for k, n in enumerate(ends)]
+    if form == "unbatched":
+        for k, n in enumerate(ends):
+            y, (h, c) = lstm(x[:n, k])
+            for part, whole in zip((y, h, c), (alone[k][0], *alone[k][1]), strict=True):
+                torch.testing.assert_close(part, whole[:, 0], rtol=0, atol=0)
+        return
+    packed, (h, c) = lstm(torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(ends), enforce_sorted=False))
+    y, lengths = torch.nn.utils.rnn.pad_packed_sequence(packed)
+    assert lengths.tolist() == ends
+    for k, n in enumerate(ends):
+        for part, whole in zip((y[:n], h, c), (alone[k][0], *alone[k][1]), strict=True):
+            torch.testing.assert_close(part[:, k], whole[:, 0], rtol=0, atol=1e-6)
+
+
 def test_layer_norm_becomes_its_mad_twin_on_gaussian_data():
     torch.manual_seed(0)
     norm = Norm("mad", 2 * 4096, groups=2)

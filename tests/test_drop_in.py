@@ -262,28 +262,6 @@ def pair(**arguments: Any) -> tuple[torch.nn.LSTM, irnn.LSTM]:
 ALL = dict(num_layers=2, bidirectional=True, proj_size=2)
 
 
-@pytest.mark.parametrize("norm", ["layer", "mad"])
-@pytest.mark.parametrize("form", ["unbatched", "packed"])
-def test_a_normalized_layer_takes_the_same_forms(norm: str, form: str) -> None:
-    """There is no such LSTM in torch: each sequence alone is what a packed one is compared with."""
-    torch.manual_seed(0)
-    lstm, x = irnn.LSTM(3, 4, **ALL, norm=norm), torch.randn(5, 3, 3)
-    ends = [2, 5, 1]
-    alone = [lstm(x[:n, k : k + 1]) for k, n in enumerate(ends)]
-    if form == "unbatched":
-        for k, n in enumerate(ends):
-            y, (h, c) = lstm(x[:n, k])
-            for part, whole in zip((y, h, c), (alone[k][0], *alone[k][1]), strict=True):
-                torch.testing.assert_close(part, whole[:, 0], rtol=0, atol=0)
-        return
-    packed, (h, c) = lstm(pack_padded_sequence(x, torch.tensor(ends), enforce_sorted=False))
-    y, lengths = torch.nn.utils.rnn.pad_packed_sequence(packed)
-    assert lengths.tolist() == ends
-    for k, n in enumerate(ends):
-        for part, whole in zip((y[:n], h, c), (alone[k][0], *alone[k][1]), strict=True):
-            torch.testing.assert_close(part[:, k], whole[:, 0], rtol=0, atol=1e-6)
-
-
 def test_parameters_have_torchs_names() -> None:
     theirs, ours = pair(**ALL)
     assert set(theirs.state_dict()) <= set(dir(ours))
@@ -330,6 +308,15 @@ def test_parameters_are_drawn_as_torch_draws_them() -> None:
     torch.nn.init.zeros_(normalized.layers[0].cells.forward_cell.norm_x.weight)
     normalized.reset_parameters()
     assert bool((normalized.layers[0].cells.forward_cell.norm_x.weight == 1).all())
+
+
+def test_a_module_without_memory_is_filled() -> None:
+    with torch.device("meta"):
+        lstm = irnn.LSTM(3, 4, **ALL)
+    assert lstm.weight_hr_l0.is_meta
+    lstm.to_empty(device="cpu").reset_parameters()
+    assert all(0 < float(weight.detach().abs().max()) <= 0.5 for weight in lstm.parameters())
+    assert all(bool(value.isnan().all()) for value in lstm.buffers())  # nothing observed
 
 
 def saved(module: torch.nn.Module) -> torch.nn.Module:
@@ -401,68 +388,3 @@ def test_a_dropout_that_does_nothing_is_said() -> None:
     for kind in (torch.nn.LSTM, irnn.LSTM):
         with pytest.warns(UserWarning, match="num_layers"):
             kind(3, 4, dropout=0.5)
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-@pytest.mark.parametrize("own_names", [False, True])
-def test_state_dicts_of_wrapped_modules(prefix: str, own_names: bool) -> None:
-    theirs, source = pair(**ALL)
-    entries = (source if own_names else theirs).state_dict()
-    entries = {prefix + name: value for name, value in entries.items()}
-    names = list(entries)
-    for target, inside in ((irnn.LSTM(3, 4, **ALL), ""), (torch.nn.ModuleDict({"a": irnn.LSTM(3, 4, **ALL)}), "a.")):
-        target.load_state_dict({inside + name: value for name, value in entries.items()})
-        assert all(torch.equal(a, b) for a, b in zip(target.parameters(), source.parameters(), strict=True))
-    assert list(entries) == names
-    assert isinstance(torch.nn.DataParallel(target), torch.nn.Module)
-
-
-def without(name: str) -> Any:
-    return lambda entries: {k: v for k, v in entries.items() if k != name}
-
-
-@pytest.mark.parametrize("own_names", [False, True])
-@pytest.mark.parametrize(
-    ("arguments", "change", "message"),
-    [
-        (dict(num_layers=3), None, r"unexpected: .*l2|unexpected: layers\.2"),
-        (dict(num_layers=1), None, r"missing: .*(l1|layers\.1).* and \d more"),
-        (dict(bidirectional=True), None, r"unexpected: .*and \d+ more"),
-        (dict(bias=False), None, r"missing: (bias_ih_l0|layers\.0.*bias_0)"),
-        (dict(proj_size=2), None, r"unexpected: (weight_hr_l0|layers\.0.*w_r)"),
-        (dict(input_size=5), None, r"of another shape: (weight_ih_l0|layers.*w_x\.weight) is \[16, 5\], not \[16, 3\]"),
-        (dict(hidden_size=6), None, r"of another shape: .*is \[24, 3\], not \[16, 3\]"),
-        ({}, lambda entries: {"state_dict": entries, "epoch": 3}, r"missing: .*unexpected: state_dict, epoch"),
-        ({}, lambda entries: entries | {"decoder.weight": torch.zeros(2)}, r"unexpected: decoder\.weight"),
-        ({}, lambda entries: entries | {next(iter(entries)): [1, 2]}, "is list, not"),
-        ({}, lambda entries: {}, "missing: "),
-        ({}, lambda entries: entries | {f"module.{k}": v for k, v in entries.items()}, "twice, with and without"),
-    ],
-)  # fmt: skip
-def test_a_state_dict_that_does_not_fit_is_one_line(
-    arguments: dict, change: Any, message: str, own_names: bool
-) -> None:
-    kind = irnn.LSTM if own_names else torch.nn.LSTM
-    entries = dict(kind(**dict(input_size=3, hidden_size=4, num_layers=2) | arguments).state_dict())
-    entries = change(entries) if change else entries
-    target = irnn.LSTM(3, 4, num_layers=2)
-    before = [parameter.clone() for parameter in target.parameters()]
-    with pytest.raises(IrnnError, match=message) as error:
-        target.load_state_dict(entries)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 600
-    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), before, strict=True))
-
-
-def test_a_part_of_a_state_dict_needs_leave() -> None:
-    theirs, ours = pair(num_layers=2)
-    part = {"weight_hh_l1": theirs.weight_hh_l1 + 1}
-    with pytest.raises(IrnnError, match="missing: weight_ih_l0, bias_ih_l0, bias_hh_l0 and 4 more"):
-        ours.load_state_dict(part)
-    missing, unexpected = ours.load_state_dict(part | {"weight_hh_l9": theirs.weight_hh_l1}, strict=False)
-    assert "layers.1.cells.forward_cell.w_h.weight" not in missing
-    assert unexpected == ["weight_hh_l9"]
-    assert torch.equal(ours.weight_hh_l1, theirs.weight_hh_l1 + 1)
-    both = {**theirs.state_dict(), "layers.0.cells.forward_cell.w_h.weight": theirs.weight_hh_l0}
-    with pytest.raises(IrnnError, match=r"unexpected: layers\.0\.cells\.forward_cell\.w_h\.weight"):
-        ours.load_state_dict(both)
