@@ -118,6 +118,18 @@ def standardized(x: Row) -> Row:
 
 
 @dataclass(frozen=True)
+class Rescaling:
+    """Accumulators to narrow integers around a zero point."""
+
+    factors: Factors
+    zero_point: int
+    limits: tuple[int, int]
+
+    def __call__(self, x: Row) -> Row:
+        return [clamp(self.factors.times(k, v) + self.zero_point, self.limits) for k, v in enumerate(x)]
+
+
+@dataclass(frozen=True)
 class Cell:
     """One direction of an LSTM layer.  ``rows`` says where the rows of each gate i, f, j, o start."""
 
@@ -137,9 +149,8 @@ class Cell:
     kept: Factors
     new: Factors
     cell_limits: tuple[int, int]
-    out: Factors
-    zero_point: int
-    hidden_limits: tuple[int, int]
+    out: Rescaling
+    projection: tuple[Affine, Rescaling] | None
     reverse: bool
     state_h: str
     state_c: str
@@ -158,11 +169,19 @@ class Cell:
         new = [self.new.times(k, value["i"][k] * value["j"][k]) for k in range(self.hidden)]
         c = [clamp(a + b, self.cell_limits) for a, b in zip(kept, new, strict=True)]
         read = [self.tanh_c(v) for v in (self.norm_c(c) if self.norm_c else c)]
-        h = [
-            clamp(self.out.times(k, value["o"][k] * read[k]) + self.zero_point, self.hidden_limits)
-            for k in range(self.hidden)
-        ]
+        h = self.out([o * t for o, t in zip(value["o"], read, strict=True)])
+        if self.projection:
+            matrix, out = self.projection
+            h = out(matrix(h))
         return h, c
+
+    @property
+    def initial_h(self) -> Row:
+        """The zero point of h, projected or not."""
+        if self.projection:
+            matrix, out = self.projection
+            return [out.zero_point] * len(matrix.weight)
+        return [self.out.zero_point] * self.hidden
 
 
 @dataclass(frozen=True)
@@ -177,7 +196,7 @@ class Network:
         """h at its zero point, c at 0, of one sequence."""
         state = {}
         for cell in (cell for layer in self.layers for cell in layer):
-            state[cell.state_h] = [cell.zero_point] * cell.hidden
+            state[cell.state_h] = cell.initial_h
             state[cell.state_c] = [0] * cell.hidden
         return state
 
@@ -250,8 +269,13 @@ class _Reader:
         (cell_state,) = set(scan.states) - {hidden_state}
         h_before, (c_before, c_after) = scan.states[hidden_state][0], scan.states[cell_state]
 
-        o, tanh_c = self.product(h_node.inputs[0])
-        assert len(h_node.inputs) == 1
+        product_node, projection = h_node, None
+        if self.is_op(h_node.inputs[0], "linear"):
+            matrix = self.node(h_node.inputs[0], "linear")
+            projection = self.affine(matrix), self.rescaling(h_node)
+            product_node = self.node(matrix.inputs[0], "requantize")
+        o, tanh_c = self.product(product_node.inputs[0])
+        assert len(product_node.inputs) == len(h_node.inputs) == 1
         tanh_node = self.node(tanh_c, "pwl")
         norm_c, read = self.norm(tanh_node.inputs[0])
         assert read == c_after, "tanh does not read the new cell state"
@@ -267,7 +291,7 @@ class _Reader:
         assert [n.attributes["function"] for n in pwl_nodes.values()] == ["sigmoid", "sigmoid", "tanh", "sigmoid"]
         slices = {gate: self.node(node.inputs[0], "slice") for gate, node in pwl_nodes.items()}
         (sum_name,) = {node.inputs[0] for node in slices.values()}
-        hidden = self.program.states[hidden_state].shape[0]
+        hidden = self.program.states[cell_state].shape[0]
         assert all(n.attributes["stop"] - n.attributes["start"] == hidden for n in slices.values())
         sum_node = self.node(sum_name, "add")
         from_x, from_h = sum_node.inputs
@@ -295,9 +319,8 @@ class _Reader:
             kept=self.factors(c_node, 0),
             new=self.factors(c_node, 1),
             cell_limits=_limits(c_node),
-            out=self.factors(h_node, 0),
-            zero_point=h_node.attributes["zero_point"],
-            hidden_limits=_limits(h_node),
+            out=self.rescaling(product_node),
+            projection=projection,
             reverse=scan.reverse,
             state_h=hidden_state,
             state_c=cell_state,
@@ -337,6 +360,9 @@ class _Reader:
 
     def factors(self, node: Node, k: int) -> Factors:
         return Factors(self.integers(node, f"multiplier_{k}"), self.integers(node, f"shift_{k}"))
+
+    def rescaling(self, node: Node) -> Rescaling:
+        return Rescaling(self.factors(node, 0), node.attributes["zero_point"], _limits(node))
 
     def integers(self, node: Node, role: str) -> list:
         return self.program.tensors[node.tensors[role]].data.tolist()

@@ -10,6 +10,7 @@ from irnn.errors import IrnnError
 from irnn.layers import MAD_OF_GAUSSIAN, Norm
 from irnn.losses import linear_cross_entropy
 from irnn.simulation import Simulation
+from tests.models import wired
 
 CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))
 
@@ -20,6 +21,7 @@ def test_equals_torch_lstm(layers, bidirectional, bias, batch_first):
     arguments = dict(num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=batch_first)
     theirs, ours = torch.nn.LSTM(5, 7, **arguments), LSTM(5, 7, **arguments)
     ours.load_state_dict(theirs.state_dict())
+    ours = wired(ours)
     x = torch.randn(3, 4, 5)
     batch = 3 if batch_first else 4
     directions = layers * (1 + bidirectional)
@@ -36,6 +38,7 @@ def test_gradients_equal_torch_lstm(steps):
     torch.manual_seed(0)
     theirs, ours = (cls(5, 7, num_layers=2, bidirectional=True) for cls in (torch.nn.LSTM, LSTM))
     ours.load_state_dict(theirs.state_dict())
+    ours = wired(ours)
     x = torch.randn(steps, 4, 5)
     loss = ours(x)[0].square().sum()
     theirs(x)[0].square().sum().backward()
@@ -95,6 +98,28 @@ def ancestors(tensor):
             names.add(type(node).__name__)
             waiting += [parent for parent, _ in node.next_functions]
     return names
+
+
+@pytest.mark.parametrize("norm", ["layer", "mad"])
+@pytest.mark.parametrize("form", ["unbatched", "packed"])
+def test_a_normalized_layer_takes_the_same_forms(norm: str, form: str) -> None:
+    """There is no such LSTM in torch: each sequence alone is what a packed one is compared with."""
+    torch.manual_seed(0)
+    lstm, x = LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2, norm=norm), torch.randn(5, 3, 3)
+    ends = [2, 5, 1]
+    alone = [lstm(x[:n, k : k + 1]) for k, n in enumerate(ends)]
+    if form == "unbatched":
+        for k, n in enumerate(ends):
+            y, (h, c) = lstm(x[:n, k])
+            for part, whole in zip((y, h, c), (alone[k][0], *alone[k][1]), strict=True):
+                torch.testing.assert_close(part, whole[:, 0], rtol=0, atol=0)
+        return
+    packed, (h, c) = lstm(torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(ends), enforce_sorted=False))
+    y, lengths = torch.nn.utils.rnn.pad_packed_sequence(packed)
+    assert lengths.tolist() == ends
+    for k, n in enumerate(ends):
+        for part, whole in zip((y[:n], h, c), (alone[k][0], *alone[k][1]), strict=True):
+            torch.testing.assert_close(part[:, k], whole[:, 0], rtol=0, atol=1e-6)
 
 
 def test_layer_norm_becomes_its_mad_twin_on_gaussian_data():

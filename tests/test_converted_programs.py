@@ -40,6 +40,12 @@ def test_bidirectional_stacks(norm: str | None, quant: irnn.QuantConfig) -> None
     assert_all_equal(irnn.convert(quantized_layer(quant, bidirectional=True, num_layers=2, norm=norm)))
 
 
+@configs
+@pytest.mark.parametrize("norm", [None, "mad"])
+def test_projected_stacks(norm: str | None, quant: irnn.QuantConfig) -> None:
+    assert_all_equal(irnn.convert(quantized_layer(quant, bidirectional=True, num_layers=2, proj_size=5, norm=norm)))
+
+
 @pytest.mark.parametrize("norm", [None, "layer"])
 def test_evaluation_in_training_equals_the_oracle(norm: str | None) -> None:
     model = quantized(language_model(norm=norm, layers=2))

@@ -22,6 +22,7 @@ import deploy_tvm
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.disassembly import disassemble, float_instructions
+from irnn.models.sequence import random_layer
 from tests.float_reference import run_float
 from tests.models import ids, language_model, quantized, quantized_layer
 
@@ -204,6 +205,25 @@ def test_converted_bidirectional_stack(tmp_path) -> None:
     program = irnn.convert(quantized_layer(bidirectional=True, num_layers=2, norm="mad"))
     runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact"))
     compare(program, runner, 2, 9)
+
+
+@pytest.mark.parametrize("cpu", ["avx512vnni", "portable"])
+@pytest.mark.parametrize(("bits", "arguments"), [(8, dict(bidirectional=True)), (4, dict(norm="mad")), (2, {})])
+def test_converted_projected_stack(bits: int, arguments: dict, cpu: str, tmp_path) -> None:
+    quant = irnn.QuantConfig(weight=bits)
+    program = irnn.convert(quantized_layer(quant, num_layers=2, proj_size=5, **arguments))
+    runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact", runnable(cpu)))
+    for batch, steps in ((1, 1), (2, 9)):
+        compare(program, runner, batch, steps)
+
+
+def test_float_program_of_a_projected_stack(tmp_path) -> None:
+    model = random_layer(9, 16, num_layers=2, bidirectional=True, proj_size=5).eval()
+    runner = deploy_tvm.load(deploy_tvm.build(irnn.float_program(model), tmp_path / "artefact"))
+    x = torch.randn(2, 7, 9)
+    with torch.no_grad():
+        h, _ = model(x)
+    np.testing.assert_allclose(runner.run(x.numpy())[0], h.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [None, "mad", "layer"])

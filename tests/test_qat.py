@@ -6,6 +6,7 @@ import torch
 
 import irnn
 from irnn import qat
+from irnn.models.sequence import random_layer
 from irnn.quantizers import QuantSite
 from tests.models import ids, language_model, quantized, quantized_layer
 
@@ -195,6 +196,44 @@ def test_bidirectional_layers_share_the_scale_of_h():
     evaluated, _ = model(x)
     assert np.array_equal(h, evaluated.numpy())
     assert h.shape == (2, 11, 32)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_projected_layers_are_the_programs_integers(bits):
+    model = quantized_layer(irnn.QuantConfig(weight=bits), num_layers=2, bidirectional=True, proj_size=5)
+    program = irnn.convert(model)
+    x = model.integer_input(torch.randn(2, 11, 9))
+    h, state = program.run(x.numpy())
+    evaluated, evaluated_state = model(x)
+    assert np.array_equal(h, evaluated.numpy())
+    assert h.shape == (2, 11, 10)
+    assert (state["lstm.1_reverse.h"].shape, state["lstm.1_reverse.c"].shape) == ((2, 5), (2, 16))
+    assert all(np.array_equal(value, evaluated_state[name].numpy()) for name, value in state.items())
+    rows = {row.name: row for row in qat.sites(model)}
+    assert (rows["lstm.0_reverse.unprojected"].role, rows["lstm.0_reverse.unprojected"].bits) == ("activation", 8)
+    assert rows["lstm.1.w_r"].bits == bits
+
+
+def test_a_projected_layer_is_close_to_its_float_self_and_trains():
+    model = random_layer(9, 16, num_layers=2, bidirectional=True, proj_size=5)
+    x = torch.randn(4, 30, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact, _ = model.eval()(x)
+    for stage in qat.STAGES:
+        qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(pieces=32, fit="optimal"), stage)
+        if stage == "pwl":
+            qat.calibrate(model, [x])
+        model.train()
+        h, _ = model(x)
+        h.square().sum().backward()
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    with torch.no_grad():
+        h, _ = model.eval()(model.integer_input(x))
+    # One step of the 8-bit h; the observers saw five passes over the same x, so its range is that of x.
+    step = model.lstm.layers[-1].hidden.qparams()[0]
+    h = (h - model.lstm.layers[-1].hidden.qparams()[1]) * step
+    error = float((h - exact).square().mean().sqrt() / exact.std())
+    assert error < 0.05, f"integer h is {error:.1%} of its spread away from the float one"
 
 
 @pytest.mark.parametrize("stage", qat.STAGES)

@@ -61,7 +61,7 @@ class LanguageModel(RecurrentModel):
             config.embedding_size,
             config.hidden_size,
             config.num_layers,
-            dropout=config.dropout,
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
             norm=config.norm,
         )
         weight = table

@@ -15,7 +15,10 @@ from irnn.simulation import Simulation
 
 
 class SequenceModel(RecurrentModel):
-    """``features [batch, time, input_size] -> h [batch, time, hidden_size (x 2)]``; int8 features in the program."""
+    """``features [batch, time, input_size] -> h [batch, time, size (x 2)]``; int8 features in the program.
+
+    The size of h is the LSTM's hidden_size, or its proj_size where it has one.
+    """
 
     def __init__(self, lstm: LSTM, input_size: int) -> None:
         super().__init__()
@@ -56,11 +59,12 @@ class SequenceModel(RecurrentModel):
 
 def random_layer(
     input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False, norm: str | None = None,
-    seed: int = 0,
+    proj_size: int = 0, seed: int = 0,
 ) -> SequenceModel:  # fmt: skip
     """A stack with random weights of a trained network's size, for benchmarks."""
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    model = SequenceModel(LSTM(input_size, hidden_size, num_layers, bidirectional=bidirectional, norm=norm), input_size)
+    lstm = LSTM(input_size, hidden_size, num_layers, bidirectional=bidirectional, proj_size=proj_size, norm=norm)
+    model = SequenceModel(lstm, input_size)
     torch.set_rng_state(generator_state)
     return model
