@@ -222,7 +222,7 @@ def growing(cell_bits: int, steps: int) -> None:
 @pytest.mark.parametrize(("steps", "fault"), [(200, "clips"), (400, "keeps")])
 def test_a_growing_cell_of_8_bits_is_named_once(steps: int, fault: str) -> None:
     """What it adds is 0.6 or 0.3 of a step: rounded up it leaves the range, rounded down it stands still."""
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="served badly") as caught:
         growing(8, steps)
     texts = [str(w.message) for w in caught if "served badly" in str(w.message)]
     assert len(texts) == 1

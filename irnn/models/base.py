@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,14 +13,12 @@ from irnn.convolution import Convolution
 from irnn.errors import IrnnError
 from irnn.interpreter import Interpreter
 from irnn.layers import Activation, Norm, Weight
-from irnn.models.loading import check_state_dict, record_in
+from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names
 from irnn.names import readable_name
 from irnn.namespaces import TORCH
 from irnn.quantizers import QuantSite, not_finite
 from irnn.simulation import Simulation
 from irnn.stages import Record, Settings, write_record
-
-EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` gives
 
 
 class RecurrentModel(nn.Module):
@@ -147,6 +145,20 @@ class RecurrentModel(nn.Module):
         if not self.training:
             self._fit_tables()
         return Simulation(state, training=self.training, observing=observing)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As ``nn.Module.load_state_dict``: wrapped or not, an ``irnn.LSTM`` inside under torch's names or its own.
+
+        Entries that do not fit, that are no numbers or that contradict the settings are one line of
+        :class:`IrnnError`, and nothing is changed.  Tied weights stay tied, with ``assign`` too.
+        """
+        tied = tied_names(self)
+        result = super().load_state_dict(fitting_entries(self, state_dict, strict=strict), strict, assign)
+        for first, *others in tied:
+            for name in others:
+                path, _, attribute = name.rpartition(".")
+                setattr(self.get_submodule(path), attribute, self.get_parameter(first))
+        return result
 
     def get_extra_state(self) -> Tensor:
         """What the ``state_dict`` says of its weights, beside them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,8 +14,39 @@ from irnn.layers import Norm
 from irnn.names import readable_name
 from irnn.quantizers import QuantSite, not_finite
 from irnn.stages import Record, Settings, read_record
+from irnn.state_dicts import check_fit, unwrapped
+from irnn.torch_lstm import TorchLSTM
 
 RANGES = ("observed_min", "observed_max")
+EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` gives
+
+
+def fitting_entries(model: nn.Module, state_dict: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    """The entries under the model's own names; raises one line for those of another network."""
+    entries = unwrapped(state_dict)
+    for path, lstm in model.named_modules():
+        if isinstance(lstm, TorchLSTM):
+            inside = {name: value for name, value in entries.items() if name.startswith(f"{path}.")}
+            own_names = lstm.own_entries({n.removeprefix(f"{path}."): v for n, v in inside.items()}, strict=False)
+            entries = {n: v for n, v in entries.items() if n not in inside}
+            entries |= {f"{path}.{name}": value for name, value in own_names.items()}
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    check_fit(
+        type(model).__name__,
+        {name: value.shape for name, value in every},
+        {name: value for name, value in entries.items() if name != EXTRA_STATE},
+        strict=strict,
+        mend="build the model with the sizes and options of the one that was saved",
+    )
+    return entries
+
+
+def tied_names(model: nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
 
 
 def record_in(state_dict: Mapping[str, Any], key: str, model: nn.Module, *, prepared: bool, prefix: str) -> Record:
@@ -84,14 +116,14 @@ def _check_range(where: str, low: Tensor, high: Tensor) -> None:
 
 def _check_tied(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Entries of one shared parameter are equal; otherwise the last of them would win."""
-    first: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        other = first.setdefault(id(parameter), name)
-        if other != name and name in tensors and other in tensors and not torch.equal(tensors[name], tensors[other]):
-            raise IrnnError(
-                f"the state_dict has different values for {other} and {name}, which this model ties to one tensor; "
-                "build the model without tied weights, or load weights that were tied"
-            )
+    for names in tied_names(model):
+        present = [name for name in names if name in tensors]
+        for first, name in pairwise(present):
+            if not torch.equal(tensors[name], tensors[first]):
+                raise IrnnError(
+                    f"the state_dict has different values for {first} and {name}, which this model ties to one tensor; "
+                    "build the model without tied weights, or load weights that were tied"
+                )
 
 
 def _check_norms(model: nn.Module, record: Record) -> None:
