@@ -257,6 +257,8 @@ class Program:
 
 def main(arguments: list[str]) -> int:
     """``python -m irnn.program describe|check FOLDER``."""
+    # Run as a script this module is `__main__`: its Program is not the class that `load` makes instances of.
+    from irnn.program_set import ProgramSet
     from irnn.storage import load
 
     if len(arguments) != 2 or arguments[0] not in ("describe", "check"):
@@ -266,7 +268,7 @@ def main(arguments: list[str]) -> int:
         program = load(arguments[1])
         if arguments[0] == "check":
             program.check()
-            parts = [program] if isinstance(program, Program) else program.values()
+            parts = list(program.values()) if isinstance(program, ProgramSet) else [program]
             operations = sum(1 for part in parts for _ in part.walk())
             print(f"integer-only: {operations} operations, {sum(len(part.tensors) for part in parts)} tensors")
         else:
