@@ -17,6 +17,7 @@ from irnn.data.audio import change_speed, file_fingerprint, read_audio
 from irnn.data.speech_config import SpeechConfig
 from irnn.data.utterances import Utterance
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
 _SPLITS_FILE = "splits.tsv"
 _COLUMNS = ("utt", "split", "speaker", "path", "transcript")
@@ -129,8 +130,9 @@ def _folder_utterances(folder: Path, subsets: Sequence[str], rate: int) -> list[
 
 def _hub_utterances(config: LibriSpeechConfig, subsets: Sequence[str]) -> list[Utterance]:
     # Imported here: it takes a second, and a local folder does not need it.
-    from datasets import Audio, disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetsError
+    with extra("train"):
+        from datasets import Audio, disable_progress_bars, load_dataset
+        from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
     utterances = []

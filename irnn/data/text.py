@@ -17,6 +17,7 @@ from irnn.data.units import Units
 from irnn.data.utterances import LeftOut
 from irnn.data.vocabulary import Vocabulary
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
 SOURCES = ("folder", "parquet", "quickstart", "transcripts")
 SPLITS = ("train", "valid", "test")
@@ -159,8 +160,9 @@ def _read_text_file(path: Path) -> list[list[str]]:
 
 def _read_parquet(folder: str, column: str) -> dict[str, list[list[str]]]:
     # Imported here: it takes a second, and text files do not need it.
-    from datasets import disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetsError
+    with extra("train"):
+        from datasets import disable_progress_bars, load_dataset
+        from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
     names = {"train": "train", "valid": "validation", "test": "test"}

@@ -18,7 +18,8 @@ BLANK, BOS, EOS = 0, 1, 2
 SPECIALS = ("<blank>", "<bos>", "<eos>")
 KINDS = ("words", "characters", "sentencepiece")
 _FORMAT = "irnn-units-1"
-_FILE, _MODEL_FILE = "units.json", "units.model"
+# Where an export puts the units, beside the program.
+UNITS_FILE, _MODEL_FILE = "units.json", "units.model"
 
 
 @dataclass(frozen=True)
@@ -123,20 +124,20 @@ class Units:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that `save` writes."""
-        return (_FILE,) if self._model is None else (_FILE, _MODEL_FILE)
+        return (UNITS_FILE,) if self._model is None else (UNITS_FILE, _MODEL_FILE)
 
     def save(self, folder: Path) -> None:
         """Write `units.json` (kind and names in the order of their ids) and, for SentencePiece, `units.model`."""
         folder.mkdir(parents=True, exist_ok=True)
         content = {"format": _FORMAT, "kind": self.kind, "names": self.names, "fingerprint": self.fingerprint}
-        (folder / _FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        (folder / UNITS_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         if self._model is not None:
             (folder / _MODEL_FILE).write_bytes(self._model)
 
     @classmethod
     def load(cls, folder: Path) -> Units:
         """Read what `save` wrote; anything else is an `IrnnError`."""
-        path = folder / _FILE
+        path = folder / UNITS_FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT or content["kind"] not in KINDS:
