@@ -17,7 +17,7 @@ from deploy_tvm.__main__ import main
 from deploy_tvm.bench import Layer, random_programs
 from deploy_tvm.static import bare, emulated_peers, mca
 from irnn.errors import IrnnError
-from tests.boards import need
+from tests.boards import need_counter, need_emulator, need_model
 from tests.test_bench import PEERS_PYTHON, has_packages
 
 LAYER = ["--layer", "lstm", "--input", "40", "--hidden", "48", "--steps", "5"]
@@ -44,26 +44,6 @@ outer:
 \tb\t.LBB0_1
 \tret
 """
-
-
-def need_emulator(target: str) -> None:
-    need(target)
-    try:
-        bare.emulator(targets.find(target))
-    except IrnnError as absent:
-        pytest.skip(str(absent))
-
-
-def need_model() -> None:
-    try:
-        mca.find_tool()
-    except IrnnError as absent:
-        pytest.skip(str(absent))
-
-
-def need_tools(target: str = "cortex_a76") -> None:
-    need_emulator(target)
-    need_model()
 
 
 @pytest.mark.parametrize("target", ASSEMBLY)
@@ -101,7 +81,7 @@ def test_an_old_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("target", "bits", "products_an_instruction"), [("cortex_a76", 8, 16), ("armv7a", 4, 8)])
 def test_the_static_command(target: str, bits: int, products_an_instruction: int, tmp_path: Path, capsys) -> None:
-    need_tools(target)
+    need_counter(target)
     path = tmp_path / "static.json"
     arguments = ["bench", "--static", *LAYER, "--weight-bits", str(bits), f"target={target}", "--json", str(path)]
     assert main(arguments) == 0
@@ -135,7 +115,7 @@ def test_the_static_command(target: str, bits: int, products_an_instruction: int
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, capsys) -> None:
-    need_tools()
+    need_counter()
     assert main(["bench", "--static", *LAYER, *arguments]) == 1
     error = capsys.readouterr().err.strip()
     assert message in error
@@ -194,7 +174,7 @@ def test_the_models_of_other_runtimes_run_in_the_guests_script(monkeypatch: pyte
 )
 def test_other_runtimes_under_the_emulator(tmp_path: Path) -> None:
     """Fewer instructions than all of them at the size that the documentation quotes."""
-    need_tools()
+    need_counter()
     path = tmp_path / "static.json"
     layer = ["--layer", "lstm", "--input", "650", "--hidden", "650"]
     against = ["--against", "onnxruntime,litert", "--peers-python", PEERS_PYTHON]
