@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> int:
 
 def _settings(saved: SearchConfig, overrides: Sequence[str]) -> SearchSettings:
     """The saved search with the given keys changed."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    with extra("train"):
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import OverrideParseException
 
     from pipelines.config import SearchSettings, read_section
 

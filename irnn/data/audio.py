@@ -21,17 +21,31 @@ _MAX_RATIO_TERM = 1000
 _FINGERPRINT_BYTES = 4096
 
 
+def need_audio(*, files: bool) -> None:
+    """An `IrnnError` unless the packages are there that make features, and that read files where there are `files`.
+
+    Asked before the recordings are read: their absence is the fault of none of them.
+    """
+    torchaudio()
+    if files:
+        _soundfile()
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ModuleNotFoundError:
+        raise IrnnError("speech needs the package soundfile; install it with: pip install 'irnn[speech]'") from None
+    return soundfile
+
+
 def read_audio(source: Path | bytes, sample_rate: int, where: str | None = None) -> np.ndarray:
     """Samples as float32 [samples] in -1 to 1, channels averaged, at `sample_rate` Hz.
 
     `source` is a file or the content of one; `where` is what messages call it. Anything but a readable file with at
     least one finite sample is an `IrnnError` that names it.
     """
-    try:
-        import soundfile
-    except ModuleNotFoundError:
-        raise IrnnError("speech needs the package soundfile; install it with: pip install 'irnn[speech]'") from None
-
+    soundfile = _soundfile()
     where = where or str(source)
     if isinstance(source, Path) and not source.is_file():
         raise IrnnError(f"{where} is no file; mend the path of the recording")
