@@ -49,6 +49,7 @@ A float program has no ``requantize`` and no ``residual`` (a sum is ``add``) and
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -272,10 +273,12 @@ def main(arguments: list[str]) -> int:
             operations = sum(1 for part in parts for _ in part.walk())
             print(f"integer-only: {operations} operations, {sum(len(part.tensors) for part in parts)} tensors")
         else:
-            print(program.describe())
+            print(program.describe(), flush=True)
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

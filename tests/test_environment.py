@@ -155,6 +155,15 @@ class TestRun:
         assert "TVM is installed but cannot be imported (libtvm_runtime.so: cannot open shared object file)" in line
         assert "pip install --force-reinstall 'irnn[tvm]'" in line
 
+    def test_wandb_without_a_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        line = self.line(monkeypatch, *tiny_overrides(tmp_path), "until=float", "logger=wandb", "logger.wandb=online")
+        assert line.startswith("error: logger.wandb=online cannot begin (")
+        assert "`wandb login`" in line
+        assert line.endswith("or set logger.wandb=offline")
+
     @pytest.mark.parametrize(
         ("number", "why"),
         [(errno.ENOSPC, "no space left on the disk"), (errno.EROFS, "the file system has become read-only")],

@@ -180,6 +180,15 @@ def test_the_module_as_a_script_checks_a_program_and_a_set(tmp_path, program, se
     assert done.stdout.startswith(f"integer-only: {count} operations, ")
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path, program):
+    program.save(tmp_path / "p")
+    command = [sys.executable, "-m", "irnn.program", "describe", str(tmp_path / "p")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == b""
+
+
 def test_inputs_are_checked():
     program = irnn.convert(quantized(language_model()))
     with pytest.raises(irnn.IrnnError, match="holds 60; allowed are 0 to 59"):
