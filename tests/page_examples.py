@@ -17,7 +17,7 @@ class Example:
 
     places: what stands for a placeholder of the page; `{w.NAME}` is a place of the workspace.  more: arguments that
     are added, the small setting.  code, says: how it ends, and part of what it prints.  needs: a target whose
-    compiler and emulator it takes, or "counter".  serves: it runs until it is ended.
+    compiler and emulator it takes ("host": a compiler alone), or "counter".  serves: it runs until it is ended.
     """
 
     places: dict[str, str] = field(default_factory=dict)
@@ -203,7 +203,9 @@ BOARDS = {
     "python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel": Example(
         {"device.host=host": TRACKED}, needs="aarch64", slow=True
     ),
-    "python -m deploy_tvm serve": Example(more="--port 0", says="listening on 127.0.0.1:", serves=True, slow=True),
+    "python -m deploy_tvm serve": Example(
+        more="--port 0", says="listening on 127.0.0.1:", needs="host", serves=True, slow=True
+    ),
     "python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190": Example(
         {"0.0.0.0": "127.0.0.1", "host:9190": "127.0.0.1:{w.tracker}"},
         "--port 0",

@@ -127,7 +127,11 @@ class Workspace:
 
     @cached_property
     def unit_model(self) -> Path:
-        """The run's folder of a language model of that recognizer's units."""
+        """The run's folder of a language model of that recognizer's units.
+
+        The recognizer comes first, as on the page: what it is exported with is the search of its first run.
+        """
+        assert self.recognizer.is_dir()
         return self._run_folder(f"experiment=synthetic_speech_lm {UNIT_MODEL}")
 
     @cached_property

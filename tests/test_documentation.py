@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy_tvm.remote import emulated
 from pipelines import deploy
 from tests import boards, pages
 from tests.page_examples import EXAMPLES, FLOAT, Example, NotRun
@@ -56,8 +57,10 @@ def need(what: str | None) -> None:
     if what == "counter":
         boards.need_counter("cortex_a53")
         boards.need_counter("cortex_a76")
+    elif what in ("host", "armv7a"):  # whose server is built, and whose bundle is written but not run
+        boards.need(what, cxx=True)
     elif what is not None:
-        boards.need(what, "cortex-a7" if what == "armv7a" else "cortex-a76")
+        boards.need(what, emulated.QEMU, cxx=True)
 
 
 def slow(example: Example) -> tuple[pytest.MarkDecorator, ...]:
