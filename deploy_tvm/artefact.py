@@ -47,6 +47,7 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
     if not _objects_only(chosen):
         toolchain.find(chosen.mtriple)
     executable = compile_program(program, chosen)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         program.save(scratch / PROGRAM)

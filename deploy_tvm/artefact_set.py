@@ -37,6 +37,7 @@ def build(programs: ProgramSet, folder: Any, target: str | Target = "host", unit
     folder = Path(folder).absolute()
     chosen = (find(target) if isinstance(target, str) else target).resolve()
     artefact.need_place(folder, INDEX)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, program in programs.items():

@@ -10,13 +10,14 @@ from irnn.errors import IrnnError
 
 
 def need_folder(folder: Path, name: str) -> None:
-    """Make ``folder`` and those above it, and try a file in it; where that fails, an ``IrnnError`` says why.
+    """An ``IrnnError`` unless ``folder`` can be made and written to; nothing is made yet.
 
-    name: what the user calls the folder, for example ``output_dir=outputs``.
+    A file is tried in it, or in the nearest folder above it that exists.  name: what the user calls the folder, for
+    example ``output_dir=outputs``.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise _unwritable(folder, name, error) from None

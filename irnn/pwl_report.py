@@ -153,6 +153,7 @@ def main(arguments: list[str]) -> int:
     folder = parser.parse_args(arguments).output
     try:
         need_folder(folder, f"--output {folder}")
+        folder.mkdir(parents=True, exist_ok=True)
         plot(folder / "pwl.png")
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -64,6 +64,7 @@ def save(program: Program, folder: Any) -> None:
     document["tensors_sha256"] = hashlib.sha256(blob).hexdigest()
     document["sha256"] = hashlib.sha256(_canonical(document)).hexdigest()
     need_folder(folder.absolute().parent, f"the program {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (temporary / PROGRAM_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -91,7 +91,7 @@ def export_server(mtriple: str, folder: Path) -> Path:
     import shutil
 
     need_folder(folder, f"out={folder}")
-    if any(folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()):
         raise IrnnError(f"{folder} is not empty: choose another folder")
     return Path(shutil.copytree(server_folder(mtriple), folder, dirs_exist_ok=True))
 
