@@ -240,6 +240,8 @@ BOARDS = {
 INSTALLATION = {
     "make run": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
     "make test": NotRun("runs all tests, this one among them"),
+    "pip install .": INSTALLS_EXTRA,
+    "pip install '.[train,tvm,speech]'": INSTALLS_EXTRA,
     "pip install ziglang": INSTALLS_EXTRA,
     "pip install 'irnn[speech]'": INSTALLS_EXTRA,
     "pip install 'irnn[tvm]'": INSTALLS_EXTRA,

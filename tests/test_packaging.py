@@ -114,7 +114,7 @@ def test_make_installs_what_the_targets_need() -> None:
                                   *sources("pipelines"), *sources("deploy_tvm"), ROOT / "run.py"], ids=str)  # fmt: skip
 def test_extras_that_texts_and_messages_name_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    named = {name.strip() for group in re.findall(r"'irnn\[([\w,]+)\]'", text) for name in group.split(",")}
+    named = {name.strip() for group in re.findall(r"'(?:irnn|\.)\[([\w,]+)\]'", text) for name in group.split(",")}
     assert named | set(re.findall(r'\bextra\("(\w+)"\)', text)) <= set(EXTRAS)
 
 
