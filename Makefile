@@ -7,11 +7,18 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.installed
 
+# What a machine may lack is asked first, so that it is one line instead of pip's or venv's many.
 $(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: there is no $(PYTHON): install Python 3.11 or later, or name one: make PYTHON=PROGRAM" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) --version), 3.11 or later is needed; name one: make PYTHON=PROGRAM" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[tvm,speech,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,tvm,speech,dev]'
 	touch $@
 
 run: install

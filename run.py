@@ -5,31 +5,47 @@ from __future__ import annotations
 import errno
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
 from irnn.errors import IrnnError
+from irnn.extras import extra
+
+try:
+    with extra("train"):
+        import hydra
+        from omegaconf import DictConfig
+except IrnnError as missing:
+    sys.exit(f"error: {missing}")
+
+# What a user can mend about a file or a disk that fails in the middle of a run; other errors are bugs.
+DISK_ERRORS = {
+    errno.ENOSPC: "no space left on the disk; free some",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EROFS: "the file system has become read-only; mend that",
+    errno.EACCES: "it may not be written to; change its permissions",
+    errno.EPERM: "it may not be written to; change its permissions",
+    errno.EIO: "the disk does not work; mend that",
+}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run one configuration; whatever the user can mend is one line on stderr and exit code 1."""
-    # Imported here: Hydra's --help and a wrong override need no PyTorch.
-    from pipelines.config import read_config
-    from pipelines.run import run
-
     try:
+        # Imported here: Hydra's --help and a wrong override need no PyTorch.
+        with extra("train"):
+            from pipelines.config import read_config
+            from pipelines.run import run
+
         run(read_config(composed))
     except IrnnError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last finished epoch")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_ERRORS:
             raise
-        sys.exit(
-            "error: no space left on the disk; free some, and the same command goes on from the last finished epoch"
-        )
+        where = f"{error.filename}: " if error.filename else ""
+        advice = DISK_ERRORS[error.errno]
+        sys.exit(f"error: {where}{advice}, and the same command goes on from the last finished epoch")
 
 
 if __name__ == "__main__":

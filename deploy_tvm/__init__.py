@@ -9,28 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
-__all__ = ["build", "load"]
+__all__ = ["build", "load", "need_tvm"]
 
 
-def _need_tvm() -> None:
+def need_tvm() -> None:
+    """An ``IrnnError`` unless TVM can be imported: it is not installed, or it is and does not load."""
     try:
-        import tvm  # noqa: F401
-    except ImportError as error:
-        raise IrnnError(f"TVM cannot be imported ({error}): install it with  pip install 'irnn[tvm]'") from None
+        with extra("tvm"):
+            import tvm  # noqa: F401
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:  # what a half-installed or mixed one raises
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise IrnnError(
+            f"TVM is installed but cannot be imported ({reason}): pip install --force-reinstall 'irnn[tvm]'"
+        ) from None
 
 
-def build(program: Any, folder: Any, target: Any = "host") -> Any:
+def build(program: Any, folder: Any, target: Any = "host", units: Any = None) -> Any:
     """Compile ``program`` for ``target`` (a name in ``conf/target`` or a ``targets.Target``) into ``folder``.
 
-    A ``ProgramSet`` becomes a folder with an artefact for each of its programs.  Returns the folder's path; see
+    A ``ProgramSet`` becomes a folder with an artefact for each of its programs, and the recognizer's ``units``
+    (``irnn.data.units.Units``) where they are given.  Returns the folder's path; see
     :func:`deploy_tvm.artefact.build` and :func:`deploy_tvm.artefact_set.build`.
     """
-    _need_tvm()
+    need_tvm()
     from deploy_tvm import artefact, artefact_set
     from irnn.program_set import ProgramSet
 
-    return (artefact_set if isinstance(program, ProgramSet) else artefact).build(program, folder, target)
+    if isinstance(program, ProgramSet):
+        return artefact_set.build(program, folder, target, units)
+    return artefact.build(program, folder, target)
 
 
 def load(folder: Any) -> Any:
@@ -38,7 +47,7 @@ def load(folder: Any) -> Any:
 
     Of a folder that holds a set, a mapping from names to runners; see :class:`deploy_tvm.artefact_set.RunnerSet`.
     """
-    _need_tvm()
+    need_tvm()
     from deploy_tvm import artefact_set, runner
 
     return artefact_set.load(folder) if artefact_set.is_set(Path(folder)) else runner.load(folder)

@@ -25,8 +25,10 @@ from typing import Any
 
 from rich.console import Console
 
+import deploy_tvm
 from deploy_tvm import device_commands, options
 from irnn.errors import IrnnError
+from irnn.places import need_file
 
 PROGRAM = "python -m deploy_tvm"
 STEPS = 35
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
     parsed = parse(arguments)
     try:
+        deploy_tvm.need_tvm()
         free, overrides = options.split(parsed.arguments, words=parsed.command == "run")
         function, _ = COMMANDS[parsed.command]
         function(parsed, free, options.compose(overrides))
@@ -102,17 +105,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Build the library of a program: `compile PROGRAM target=host out=FOLDER`."""
-    import deploy_tvm
+    from deploy_tvm import exported
     from deploy_tvm.targets import from_config
     from irnn.program import Program
-    from irnn.storage import load
 
     (folder,) = _exactly(free, "compile takes one program folder", "compile PROGRAM target=host out=FOLDER")
     if chosen.out is None:
         raise IrnnError("out=FOLDER is missing: name the folder for the compiled library")
-    program = load(folder)
     target = from_config(chosen.target)
-    deploy_tvm.build(program, chosen.out, target=target)
+    program = exported.build(Path(folder), chosen.out, target)
     size = sum(path.stat().st_size for path in chosen.out.rglob("*") if path.is_file())
     what = f"{program.kind} program" if isinstance(program, Program) else f"programs {', '.join(program)}"
     print(f"{chosen.out}: {what} for {target.name}, {size / 1e6:.2f} MB")
@@ -122,8 +123,8 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
 
 def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Print the likeliest next tokens after words or ids, given as arguments or on standard input."""
-    import deploy_tvm
-    from deploy_tvm.prompt import candidates, find_vocabulary, token_count, token_ids
+    from deploy_tvm.exported import token_count
+    from deploy_tvm.prompt import candidates, find_vocabulary, token_ids
 
     if not free:
         raise IrnnError("run needs an artefact: python -m deploy_tvm run ARTEFACT WORD_OR_ID ...")
@@ -132,8 +133,8 @@ def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Op
     runner = deploy_tvm.load(free[0])
     if isinstance(runner, Mapping):
         raise IrnnError(f"{free[0]} holds {' and '.join(runner)}: only a language model has next tokens to show")
-    vocabulary = find_vocabulary(Path(free[0]), runner.program.metadata, parsed.vocabulary)
-    ids = token_ids(free[1:] or sys.stdin.read().split(), token_count(runner.program), vocabulary)
+    vocabulary = find_vocabulary(runner.program.metadata, parsed.vocabulary)
+    ids = token_ids(free[1:] or [sys.stdin.read()], token_count(runner.program), vocabulary)
     for token, probability in candidates(runner, ids, parsed.top):
         print(f"{probability:8.4f}  {token if vocabulary is None else vocabulary.words[token]}")
 
@@ -146,8 +147,8 @@ def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) 
     from deploy_tvm.report import report
 
     target = Path(parsed.json) if parsed.json else None
-    if target is not None and not target.parent.is_dir():
-        raise IrnnError(f"--json {target}: the folder {target.parent} does not exist")
+    if target is not None:
+        need_file(target, f"--json {target}")
     if parsed.static:
         _finish(*_bench_static(parsed, free, chosen), target)
         return

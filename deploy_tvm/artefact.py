@@ -25,6 +25,7 @@ from deploy_tvm import toolchain
 from deploy_tvm.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find
 from irnn.errors import IrnnError
+from irnn.places import need_folder
 from irnn.program import Program
 from irnn.program_set import SET_FILE
 from irnn.storage import PROGRAM_FILE, load, program_hash
@@ -42,8 +43,9 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
     """
     folder = Path(folder).absolute()
     chosen = (find(target) if isinstance(target, str) else target).resolve()
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise IrnnError(f"{folder} is not empty and holds no {MANIFEST}: choose another folder, it would be replaced")
+    need_place(folder, MANIFEST)
+    if not _objects_only(chosen):
+        toolchain.find(chosen.mtriple)
     executable = compile_program(program, chosen)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -69,6 +71,15 @@ def build(program: Program, folder: Any, target: str | Target = "host") -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def need_place(folder: Path, index: str) -> None:
+    """An ``IrnnError`` unless ``folder`` can be made, or replaced: it has an ``index``, or is empty."""
+    if folder.exists() and not folder.is_dir():
+        raise IrnnError(f"{folder} is a file: name a folder for the artefact")
+    if folder.exists() and not (folder / index).is_file() and any(folder.iterdir()):
+        raise IrnnError(f"{folder} is not empty and holds no {index}: choose another folder, it would be replaced")
+    need_folder(folder.parent, f"the artefact {folder}")
 
 
 def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _check_machine(folder: Path, made_for: str, features: list[str]) -> None:
 def _link(executable: tvm.relax.VMExecutable, folder: Path, target: Target) -> str | None:
     """Write the library and return its name; None where there are only object files."""
     path = folder / "library.so"
-    if toolchain.is_android(target.mtriple) and not os.environ.get(toolchain.NDK):
+    if _objects_only(target):
         objects = folder / OBJECTS
         objects.mkdir()
         _export(executable, path, toolchain.collect_objects(objects))
@@ -151,6 +162,10 @@ def _link(executable: tvm.relax.VMExecutable, folder: Path, target: Target) -> s
     name = f"library-{sha256(path)[:12]}.so"
     path.rename(folder / name)
     return name
+
+
+def _objects_only(target: Target) -> bool:
+    return toolchain.is_android(target.mtriple) and not os.environ.get(toolchain.NDK)
 
 
 def _export(executable: tvm.relax.VMExecutable, path: Path, link: Callable[..., None]) -> None:

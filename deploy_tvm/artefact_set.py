@@ -17,6 +17,7 @@ from deploy_tvm.artefact import FORMAT_VERSION, INDEX, MANIFEST
 from deploy_tvm.runner import Runner
 from deploy_tvm.targets import Target, find
 from irnn import storage
+from irnn.data.units import Units
 from irnn.errors import IrnnError
 from irnn.program_set import ProgramSet
 from irnn.storage import program_hash
@@ -27,15 +28,15 @@ def is_set(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-def build(programs: ProgramSet, folder: Any, target: str | Target = "host") -> Path:
+def build(programs: ProgramSet, folder: Any, target: str | Target = "host", units: Units | None = None) -> Path:
     """Compile each program for ``target`` into ``folder/<name>``; the folder appears whole or not at all.
 
-    A set that stands there already is replaced; a folder that is none is left alone.
+    units: a recognizer's, saved beside the index.  A set that stands there already is replaced; a folder that is none
+    is left alone.
     """
     folder = Path(folder).absolute()
     chosen = (find(target) if isinstance(target, str) else target).resolve()
-    if folder.exists() and not is_set(folder) and any(folder.iterdir()):
-        raise IrnnError(f"{folder} is not empty and holds no {INDEX}: choose another folder, it would be replaced")
+    artefact.need_place(folder, INDEX)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -47,6 +48,8 @@ def build(programs: ProgramSet, folder: Any, target: str | Target = "host") -> P
             "metadata": programs.metadata,
         }
         (scratch / INDEX).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        if units is not None:
+            units.save(scratch)
         scratch.chmod(0o755)
         artefact.replace(scratch, folder)
     except OSError as error:

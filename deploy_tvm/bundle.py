@@ -26,6 +26,7 @@ from deploy_tvm.lower import KERNEL
 from deploy_tvm.targets import Target
 from irnn import storage
 from irnn.errors import IrnnError
+from irnn.places import need_file
 from irnn.program import Program
 
 ALIGNMENT = 64
@@ -63,8 +64,7 @@ def bundle(folder: Path, target: Target, archive: Path, tokens: int) -> None:
         raise IrnnError(f"--tokens {tokens}: must lie in 1 to {MAX_TOKENS}")
     if not archive.name.endswith(".tar.gz"):
         raise IrnnError(f"out={archive}: must end in .tar.gz")
-    if not archive.absolute().parent.is_dir():
-        raise IrnnError(f"out={archive}: the folder {archive.parent} does not exist")
+    need_file(archive, f"out={archive}")
     program = open_program(folder, "integer")
     target = target.resolve()
     with tempfile.TemporaryDirectory(prefix="irnn-bundle-") as scratch:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy_tvm.remote.device import KINDS, Device, default_target, from_config
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
 GROUPS = ("target", "device")
 LOCAL = "local"
@@ -63,11 +64,12 @@ def compose(overrides: Sequence[str]) -> Options:
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    with extra("tvm"):
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_module
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
 
     try:
         with initialize_config_module(config_module="conf", version_base="1.3"):

@@ -8,28 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.exported import WORDS
 from irnn.data.vocabulary import UNK, Vocabulary
 from irnn.errors import IrnnError
-from irnn.program import Program
 
 
-def find_vocabulary(artefact: Path, metadata: dict[str, Any], given: str | None) -> Vocabulary | None:
-    """The words of a model: a named file, else the program's metadata, else the file that an export leaves.
-
-    An export writes ``program/vocabulary.json``; the artefact stands beside ``program``.
-    """
-    exported = artefact.resolve().parent / "program" / "vocabulary.json"
+def find_vocabulary(metadata: dict[str, Any], given: str | None) -> Vocabulary | None:
+    """The words of a model: a named file, else those that the artefact was built with (`exported.build`)."""
     if given is not None:
         return Vocabulary.load(Path(given))
-    if "vocabulary" in metadata:
-        return Vocabulary(metadata["vocabulary"])
-    return Vocabulary.load(exported) if exported.exists() else None
+    return Vocabulary(metadata[WORDS]) if WORDS in metadata else None
 
 
-def token_ids(tokens: Iterable[str], count: int, vocabulary: Vocabulary | None) -> list[int]:
-    """Words (where there is a vocabulary) or ids as text -> ids below ``count``; anything else is an ``IrnnError``."""
+def token_ids(texts: Iterable[str], count: int, vocabulary: Vocabulary | None) -> list[int]:
+    """Words (where there is a vocabulary) or ids as text -> ids below ``count``; anything else is an ``IrnnError``.
+
+    A text may hold several: words have no blanks in them, so `"the value" of` and `the value of` are the same.
+    """
     ids = []
-    for token in tokens:
+    for token in (token for text in texts for token in text.split()):
         if vocabulary is not None and token in vocabulary:
             ids.append(int(vocabulary.encode([[token]])[0]))
         elif token.isascii() and token.isdigit():
@@ -37,21 +34,16 @@ def token_ids(tokens: Iterable[str], count: int, vocabulary: Vocabulary | None) 
                 raise IrnnError(f"token id {token} is out of range; this program has ids 0 to {count - 1}")
             ids.append(int(token))
         elif vocabulary is None:
-            raise IrnnError(f"{token!r} is no token id, and this program has no vocabulary: give ids 0 to {count - 1}")
+            raise IrnnError(
+                f"{token!r} is no token id, and this program has no vocabulary: give ids 0 to {count - 1}, or words "
+                "and --vocabulary FILE"
+            )
         else:
             hint = f"; write {UNK} for a word that it does not know" if UNK in vocabulary else ""
             raise IrnnError(f"the word {token!r} is not in the program's vocabulary of {len(vocabulary)} words{hint}")
     if not ids:
         raise IrnnError("no token to start from: give words or ids as arguments or on standard input")
     return ids
-
-
-def token_count(program: Program) -> int:
-    """How many token ids a language model's program knows; a program of another kind is an ``IrnnError``."""
-    ((_, value),) = program.inputs.items()
-    if value.shape:
-        raise IrnnError("this program reads features, not token ids: there are no next tokens to show")
-    return value.high + 1
 
 
 def candidates(runner: Any, ids: Sequence[int], top: int) -> list[tuple[int, float]]:

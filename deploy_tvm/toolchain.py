@@ -40,6 +40,16 @@ PLATFORMS = {
     "armv7a-linux-gnueabihf": Platform("arm-linux-gnueabihf", "armv7l", f"arm-linux-gnueabihf.{ZIG_GLIBC}"),
 }
 
+# Package managers: what installs a C and a C++ compiler with the C library's headers.
+NATIVE_PACKAGES = {
+    "apt-get": ("install gcc libc6-dev", "install g++"),
+    "dnf": ("install gcc", "install gcc-c++"),
+    "yum": ("install gcc", "install gcc-c++"),
+    "zypper": ("install gcc", "install gcc-c++"),
+    "apk": ("add gcc musl-dev", "add g++"),
+    "pacman": ("-S gcc", "-S gcc"),
+}
+
 
 @dataclass(frozen=True)
 class Compiler:
@@ -89,10 +99,20 @@ def find(mtriple: str, *, cxx: bool = False) -> Compiler:
             return Compiler((candidate,))
     if importlib.util.find_spec("ziglang"):
         return Compiler((sys.executable, "-m", "ziglang", "c++" if cxx else "cc", "-target", wanted.zig))
-    package = f"g++-{wanted.prefix.replace('_', '-')}"
-    raise IrnnError(
-        f"no compiler for {mtriple}: install one with  apt-get install {package}  or (no root) pip install ziglang"
-    )
+    package = _package(wanted, native, cxx)
+    advice = f"{package}  or (no root)  pip install ziglang" if package else "pip install ziglang"
+    raise IrnnError(f"no {'C++' if cxx else 'C'} compiler for {mtriple}: install one with  {advice}")
+
+
+def _package(wanted: Platform, native: bool, cxx: bool) -> str | None:
+    """The command that installs the compiler by this machine's own package manager; None where it has no such package.
+
+    Only Debian's cross compilers bring a C library of the target along.
+    """
+    if native:
+        found = next((manager for manager in NATIVE_PACKAGES if shutil.which(manager)), None)
+        return found and f"{found} {NATIVE_PACKAGES[found][cxx]}"
+    return f"apt-get install g++-{wanted.prefix.replace('_', '-')}" if shutil.which("apt-get") else None
 
 
 def _ndk(mtriple: str) -> Compiler:

@@ -49,6 +49,7 @@ A float program has no ``requantize`` and no ``residual`` (a sum is ``add``) and
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -263,6 +264,8 @@ class Program:
 
 def main(arguments: list[str]) -> int:
     """``python -m irnn.program describe|check FOLDER``."""
+    # Run as a script this module is `__main__`: its Program is not the class that `load` makes instances of.
+    from irnn.program_set import ProgramSet
     from irnn.storage import load
 
     if len(arguments) != 2 or arguments[0] not in ("describe", "check"):
@@ -272,14 +275,16 @@ def main(arguments: list[str]) -> int:
         program = load(arguments[1])
         if arguments[0] == "check":
             program.check()
-            parts = [program] if isinstance(program, Program) else program.values()
+            parts = list(program.values()) if isinstance(program, ProgramSet) else [program]
             operations = sum(1 for part in parts for _ in part.walk())
             print(f"integer-only: {operations} operations, {sum(len(part.tensors) for part in parts)} tensors")
         else:
-            print(program.describe())
+            print(program.describe(), flush=True)
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -8,6 +8,7 @@ Every number on the page is measured by the run that writes it.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from irnn.errors import IrnnError
+from irnn.extras import extra
+from irnn.places import need_folder
 from irnn.pwl import METHODS, PwlTable, fit, output_steps
 
 PIECES = (4, 8, 16, 32, 96)
@@ -108,7 +112,8 @@ def page() -> str:
 
 def plot(path: Path) -> None:
     """The figure of the page, as PNG."""
-    import matplotlib.figure  # only this figure needs it, and it takes a second to load
+    with extra("train"):
+        import matplotlib.figure  # only this figure needs it, and it takes a second to load
 
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     by_pieces, by_input = figure.subplots(1, 2)
@@ -141,15 +146,22 @@ def plot(path: Path) -> None:
     figure.savefig(path, dpi=80, metadata={"Software": None})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="python -m irnn.pwl_report", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("docs"), help="folder for pwl.md and pwl.png")
-    folder = parser.parse_args().output
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = parser.parse_args(arguments).output
+    try:
+        need_folder(folder, f"--output {folder}")
+        folder.mkdir(parents=True, exist_ok=True)
+        plot(folder / "pwl.png")
+    except IrnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     (folder / "pwl.md").write_text(page(), encoding="utf-8")
-    plot(folder / "pwl.png")
     print(f"wrote {folder / 'pwl.md'} and {folder / 'pwl.png'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from irnn.errors import IrnnError
+from irnn.places import need_folder
 from irnn.program import FORMAT_VERSION, Node, Program, Scan, State, Tensor, Value
 from irnn.program_set import SET_FILE, ProgramSet, load_set
 
@@ -62,6 +63,7 @@ def save(program: Program, folder: Any) -> None:
     document, blob = _serialize(program)
     document["tensors_sha256"] = hashlib.sha256(blob).hexdigest()
     document["sha256"] = hashlib.sha256(_canonical(document)).hexdigest()
+    need_folder(folder.absolute().parent, f"the program {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -256,7 +256,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and types.NoneType in options:
         return None
-    if Path in options and isinstance(value, str):
+    if Path in options:
+        if not isinstance(value, str):
+            raise IrnnError(f"{where}={value!r} has the wrong type; wanted: the name of a folder")
         return Path(value)
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import deploy_tvm
 import irnn
-from irnn.data import Vocabulary
-from irnn.data.units import Units
-from irnn.program_set import ProgramSet
+from irnn.errors import IrnnError
 from pipelines.export import FLOAT_PROGRAM, PROGRAM
-from pipelines.manifest import files_below
+from pipelines.manifest import FILE as MANIFEST
+from pipelines.manifest import files_below, versions
 from pipelines.problem import Problem
 from pipelines.stages import Result, Stage
-from pipelines.text_problem import VOCABULARY
 
 ARTEFACT = "artefact"
 FLOAT_ARTEFACT = "float_artefact"
@@ -27,10 +27,29 @@ def available() -> bool:
     return importlib.util.find_spec("tvm") is not None
 
 
+def version() -> str:
+    """The version of TVM; an installation that does not say it is an `IrnnError`."""
+    found = versions().get("apache-tvm")
+    if found is None:
+        raise IrnnError("TVM is there, but not as the package apache-tvm: pip install 'irnn[tvm]'")
+    return found
+
+
+def check_ready(stages: Sequence[Stage]) -> None:
+    """Before anything is trained: an `IrnnError` where the program could not be compiled in the end.
+
+    stages: those that are going to run.
+    """
+    if not any(stage.name == ARTEFACT and not (stage.folder / MANIFEST).is_file() for stage in stages):
+        return
+    deploy_tvm.need_tvm()
+    from deploy_tvm import targets, toolchain
+
+    toolchain.find(targets.find(TARGET).mtriple)
+
+
 def runner_of(stage: Stage) -> Any:
     """The compiled integer program of a finished stage `artefact`: `.run(ids, state)` and `.step(ids, state)`."""
-    import deploy_tvm
-
     return deploy_tvm.load(stage.folder / ARTEFACT)
 
 
@@ -41,19 +60,11 @@ class Compilation:
     program: Stage
 
     def __call__(self, stage: Stage) -> Result:
-        import deploy_tvm
+        from deploy_tvm import exported
 
         for source, name in ((PROGRAM, ARTEFACT), (FLOAT_PROGRAM, FLOAT_ARTEFACT)):
             shutil.rmtree(stage.folder / name, ignore_errors=True)
-            folder = self.program.folder / source
-            program = irnn.load(folder)
-            if isinstance(program, ProgramSet):
-                deploy_tvm.build(program, stage.folder / name, target=TARGET)
-                Units.load(folder).save(stage.folder / name)
-                continue
-            if source == PROGRAM:
-                program.metadata["vocabulary"] = Vocabulary.load(folder / VOCABULARY).words
-            deploy_tvm.build(program, stage.folder / name, target=TARGET)
+            exported.build(self.program.folder / source, stage.folder / name, TARGET)
         return Result({}, files_below(stage.folder, ARTEFACT, FLOAT_ARTEFACT))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from irnn.errors import IrnnError
 from pipelines.config import LoggerConfig
 
 
@@ -20,8 +21,23 @@ def open_loggers(config: LoggerConfig, folder: Path, run: str) -> list[Logger]:
     if config.wandb is not None:
         os.environ.setdefault("WANDB_SILENT", "true")
         offline = config.wandb == "offline"
-        loggers.append(WandbLogger(project="irnn", group=run, name=folder.name, save_dir=folder, offline=offline))
+        logger = WandbLogger(project="irnn", group=run, name=folder.name, save_dir=folder, offline=offline)
+        _begin(logger, config.wandb)
+        loggers.append(logger)
     return loggers
+
+
+def _begin(logger: WandbLogger, mode: str) -> None:
+    """Begin the Weights & Biases run, which asks who it is for; where that fails, an `IrnnError` before training."""
+    import wandb
+
+    try:
+        _ = logger.experiment
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise IrnnError(
+            f"logger.wandb={mode} cannot begin ({reason}); log in with `wandb login`, or set logger.wandb=offline"
+        ) from None
 
 
 def close_loggers(config: LoggerConfig) -> None:

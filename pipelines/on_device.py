@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import deploy_tvm
 from irnn.errors import IrnnError
 from pipelines import deploy
 from pipelines.console import console
@@ -49,6 +50,7 @@ def board_of(target: dict[str, Any], device: dict[str, Any]) -> Board | None:
         return None
     if not deploy.available():
         raise IrnnError(f"device.kind={device['kind']} needs TVM: pip install 'irnn[tvm]'")
+    deploy_tvm.need_tvm()
     from deploy_tvm import toolchain
     from deploy_tvm.options import available
     from deploy_tvm.remote.device import default_target, from_config

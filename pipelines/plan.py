@@ -11,7 +11,6 @@ from pipelines import deploy
 from pipelines.config import QAT_STAGES, RunConfig
 from pipelines.evaluate import Evaluation
 from pipelines.export import Export
-from pipelines.manifest import versions
 from pipelines.problem import Problem
 from pipelines.stages import Stage
 from pipelines.training import Training
@@ -40,7 +39,7 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
     program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
     artefact = None
     if deploy.available():
-        inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": versions()["apache-tvm"]}
+        inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": deploy.version()}
         artefact = Stage("artefact", inputs, program, deploy.Compilation(program), root)
     evaluation = Evaluation(train, qat, matched, program, artefact)
     evaluate = Stage("evaluate", train.problem.evaluation, artefact or program, evaluation, root)

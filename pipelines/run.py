@@ -17,12 +17,14 @@ from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import write_json
 from pipelines.memory import keep_freed_memory
 from pipelines.on_device import board_of
+from pipelines.output import need_output
 from pipelines.plan import plan
 from pipelines.problem import Problem
 from pipelines.report import RESULTS, Manifests, results_of, table_of
 from pipelines.speech_problem import SpeechProblem
-from pipelines.stages import Stage, run_stages
+from pipelines.stages import Stage, run_stages, stages_until
 from pipelines.text_problem import TextProblem
+from pipelines.training import need_accelerator
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -33,10 +35,14 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)
+    need_accelerator(config.trainer.accelerator)
     board = board_of(config.target, config.device)
+    need_output(config.output_dir)
     problem = problem_of(config)
     stages = plan(config, problem)
-    manifests = run_stages(stages, config.until)
+    wanted = stages_until(stages, config.until)
+    deploy.check_ready(wanted)
+    manifests = run_stages(wanted)
     results = results_of(config.name, config.seed, stages, manifests)
     console.print(table_of(results))
     if not deploy.available():

@@ -84,17 +84,19 @@ def run_stage(stage: Stage) -> dict[str, Any]:
         return manifest
 
 
-def run_stages(stages: Sequence[Stage], until: str | None) -> dict[str, dict[str, Any]]:
-    """Run the stages in order, up to and including `until`; manifests by stage name."""
+def stages_until(stages: Sequence[Stage], until: str | None) -> list[Stage]:
+    """The stages up to and including `until`; all of them for None."""
     names = [stage.name for stage in stages]
-    if until is not None and until not in names:
+    if until is None:
+        return list(stages)
+    if until not in names:
         raise IrnnError(f"until={until} is no stage; allowed: {', '.join(names)}, or null for all")
-    manifests: dict[str, dict[str, Any]] = {}
-    for stage in stages:
-        manifests[stage.name] = run_stage(stage)
-        if stage.name == until:
-            break
-    return manifests
+    return list(stages[: names.index(until) + 1])
+
+
+def run_stages(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+    """Run the stages in order; manifests by stage name."""
+    return {stage.name: run_stage(stage) for stage in stages}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from irnn.data import TextBatches, load_corpus
+from irnn.data.vocabulary import VOCABULARY_FILE
 from irnn.errors import IrnnError
 from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
@@ -21,8 +22,6 @@ from pipelines.config import RunConfig, architecture_inputs, read_section
 from pipelines.console import show_left_out
 from pipelines.language_model_task import LanguageModelTask
 from pipelines.problem import Score, TaskSettings
-
-VOCABULARY = "vocabulary.json"
 
 # Batches of the training stream that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 20
@@ -79,7 +78,7 @@ class TextProblem:
 
     def save_vocabulary(self, folder: Path) -> None:
         """See `Problem`."""
-        self.corpus.vocabulary.save(folder / VOCABULARY)
+        self.corpus.vocabulary.save(folder / VOCABULARY_FILE)
 
     def bench(self, program: Program, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from irnn import qat
+from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from pipelines.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.config import QAT_STAGES, RunConfig
@@ -19,6 +21,18 @@ from pipelines.loggers import close_loggers, open_loggers
 from pipelines.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.progress import StageProgressBar
 from pipelines.stages import Result, Stage
+
+
+def need_accelerator(name: str) -> None:
+    """An `IrnnError` where `trainer.accelerator=name` asks for a GPU and PyTorch has none."""
+    if name != "gpu" or CUDAAccelerator.is_available() or MPSAccelerator.is_available():
+        return
+    built_for_gpus = torch.version.cuda or torch.version.hip
+    reason = "finds no GPU on this machine" if built_for_gpus else "is built for CPUs alone"
+    raise IrnnError(
+        f"trainer.accelerator=gpu: PyTorch {torch.__version__} {reason}; set trainer.accelerator=cpu (or auto), or "
+        + ("mend the GPU's driver (nvidia-smi)" if built_for_gpus else "install its CUDA build (pytorch.org)")
+    )
 
 
 @dataclass(frozen=True)

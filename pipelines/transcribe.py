@@ -14,14 +14,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from typing import TYPE_CHECKING
 
 from irnn.decoding import SearchConfig
 from irnn.errors import IrnnError
-from pipelines.config import SearchSettings, read_section
-from pipelines.recognizers import load_recognizer
+from irnn.extras import extra
+
+if TYPE_CHECKING:
+    from pipelines.config import SearchSettings
 
 _OVERRIDE = re.compile(r"search\.\w*=")
 
@@ -38,6 +38,9 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        with extra("train"):
+            from pipelines.recognizers import load_recognizer
+
         recognizer = load_recognizer(Path(model))
         recognizer = recognizer.searching(_settings(recognizer.search, overrides))
         for name in files:
@@ -50,6 +53,12 @@ def main(arguments: list[str]) -> int:
 
 def _settings(saved: SearchConfig, overrides: Sequence[str]) -> SearchSettings:
     """The saved search with the given keys changed."""
+    with extra("train"):
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import OverrideParseException
+
+    from pipelines.config import SearchSettings, read_section
+
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:

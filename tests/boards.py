@@ -2,7 +2,7 @@
 
 from deploy_tvm import targets, toolchain
 from deploy_tvm.remote import emulated
-from deploy_tvm.static import bare
+from deploy_tvm.static import bare, mca
 from irnn.errors import IrnnError
 from tests import needs
 
@@ -17,3 +17,20 @@ def need(target: str, emulator: str | None = None, *, cxx: bool = False) -> None
 def need_bare(target: targets.Target) -> None:
     """Skip where this machine cannot link the target's code, or not emulate it."""
     needs.or_skip("arm", lambda: (bare.emulator(target), bare.driver(target)), IrnnError)
+
+
+def need_emulator(target: str) -> None:
+    """Skip unless the instructions of a program for `target` can be counted."""
+    need(target)
+    needs.or_skip("arm", lambda: bare.emulator(targets.find(target)), IrnnError)
+
+
+def need_counter(target: str = "cortex_a76") -> None:
+    """Skip unless they can be counted, and their cycles modelled."""
+    need_emulator(target)
+    need_model()
+
+
+def need_model() -> None:
+    """Skip unless cycles can be modelled."""
+    needs.or_skip("mca", mca.find_tool, IrnnError)

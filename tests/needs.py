@@ -23,6 +23,8 @@ COMMANDS = {
     "mca": "apt-get install --no-install-recommends llvm-19",
     "objdump": "apt-get install binutils",
     "tvm": "pip install 'irnn[tvm]'",
+    "speech": "pip install 'irnn[speech]'",
+    "make": "apt-get install make",
     "dev": "pip install 'irnn[dev]'",
     "peers": "python -m venv peers && peers/bin/pip install 'irnn[peers]', then IRNN_PEERS_PYTHON=peers/bin/python",
     "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech)",
@@ -48,9 +50,9 @@ def read_reason(text: str) -> tuple[str, str] | None:
     return match and (match[1], match[2])
 
 
-def skip(need: str, absent: object, *, module: bool = False) -> Any:
-    """Skip this test, or this module."""
-    return pytest.skip(reason(need, str(absent)), allow_module_level=module)
+def skip(need: str, absent: object) -> Any:
+    """Skip this test."""
+    return pytest.skip(reason(need, str(absent)))
 
 
 def or_skip(need: str, find: Callable[[], Any], error: type[Exception]) -> Any:
@@ -61,10 +63,9 @@ def or_skip(need: str, find: Callable[[], Any], error: type[Exception]) -> Any:
         return skip(need, absent)
 
 
-def tvm(*, module: bool = False) -> None:
+def tvm() -> None:
     """TVM, which is an extra."""
-    if importlib.util.find_spec("tvm") is None:
-        skip("tvm", "TVM is not installed", module=module)
+    packages("tvm", "tvm")
 
 
 def features(missing: list[str]) -> None:
@@ -95,3 +96,4 @@ def peers(*names: str) -> pytest.MarkDecorator:
 
 
 objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason=reason("objdump", "objdump is not installed"))
+with_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason=reason("tvm", "tvm not installed"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import publish
 from deploy_tvm.static.mca import CORES

@@ -14,7 +14,7 @@ from irnn.errors import IrnnError
 from tests import needs
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from tvm import relax
 

@@ -13,8 +13,11 @@ import pytest
 from deploy_tvm import options
 from deploy_tvm.__main__ import main
 from deploy_tvm.peers import parse_against
+from irnn.data.units import Units, UnitsConfig
+from irnn.data.vocabulary import Vocabulary
 from irnn.errors import IrnnError
 from irnn.program import Program
+from irnn.program_set import ProgramSet
 from tests import needs
 from tests.random_programs import Spec, random_program
 
@@ -151,6 +154,67 @@ def test_candidates_are_those_of_the_interpreter(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [["word5 word3 <eos> 22"], ["word5", "word3 <eos>", "22"], [" word5\tword3\n", "<eos> word22 "], ["5 3", "0 22"]],
+)
+def test_words_are_split_at_blanks_however_they_are_quoted(
+    artefact: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = []
+    for arguments in (["word5", "word3", "<eos>", "word22"], words):
+        capsys.readouterr()
+        assert main(["run", str(artefact), *arguments]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def exported(folder: Path, words: list[str]) -> Path:
+    """A program as an export leaves it: its words in a file beside it."""
+    random_program(Spec()).save(folder)
+    Vocabulary(words).save(folder / "vocabulary.json")
+    return folder
+
+
+@needs_tvm
+def test_what_is_compiled_takes_its_words_along(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["<eos>", *(f"w{k}" for k in range(1, 23))]
+    program = exported(tmp_path / "program", words)
+    assert main(["compile", str(program), f"out={tmp_path / 'lib'}"]) == 0
+    elsewhere = (tmp_path / "lib").rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(["run", str(elsewhere), "w1 w2 w3", "--top", "2"]) == 0
+    assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} <= set(words)
+
+
+@needs_tvm
+def test_words_of_another_program_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = exported(tmp_path / "program", ["<eos>", "the"])
+    assert main(["compile", str(program), f"out={tmp_path / 'lib'}"]) == 1
+    assert "vocabulary.json has 2 words, the program beside it 23 ids" in capsys.readouterr().err
+    assert not (tmp_path / "lib").exists()
+
+
+@needs_tvm
+def test_words_of_a_program_without_any_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random_program(Spec()).save(tmp_path / "program")
+    assert main(["compile", str(tmp_path / "program"), f"out={tmp_path / 'lib'}"]) == 0
+    assert main(["run", str(tmp_path / "lib"), "the"]) == 1
+    assert "'the' is no token id, and this program has no vocabulary: give ids 0 to 22, or words and --vocab" in (
+        capsys.readouterr().err
+    )
+
+
+@needs_tvm
+def test_a_compiled_set_takes_its_units_along(tmp_path: Path) -> None:
+    ProgramSet({"part": random_program(Spec())}).save(tmp_path / "programs")
+    units = Units.train(["one two", "three"], UnitsConfig(kind="words"))
+    units.save(tmp_path / "programs")
+    for _ in range(2):  # made, and replaced
+        assert main(["compile", str(tmp_path / "programs"), f"out={tmp_path / 'lib'}"]) == 0
+        assert Units.load(tmp_path / "lib").names == units.names
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["zebra"], "the word 'zebra' is not in the program's vocabulary of 23 words"),
@@ -173,7 +237,7 @@ def test_features_have_no_next_token(tmp_path: Path, capsys: pytest.CaptureFixtu
     random_program(Spec(vocabulary=None, logits=None)).save(tmp_path / "program")
     assert main(["compile", str(tmp_path / "program"), f"out={tmp_path / 'artefact'}"]) == 0
     assert main(["run", str(tmp_path / "artefact"), "1"]) == 1
-    assert "reads features, not token ids" in capsys.readouterr().err
+    assert "reads features, not token ids: it has no words" in capsys.readouterr().err
     assert main(["bench", str(tmp_path / "artefact")]) == 1
     assert "`bench --layer` measures layers" in capsys.readouterr().err
 

@@ -8,23 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-import run as run_script
 from tests.interrupts import heed_interrupts
-from tests.tiny_run import ROOT, tiny_overrides
-
-
-@pytest.fixture(autouse=True)
-def fresh_hydra() -> object:
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    run_script.main()
+from tests.tiny_run import ROOT, call_run, tiny_overrides
 
 
 def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -47,7 +33,7 @@ def test_a_wrong_override_is_hydras_own_message(
     override: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, "experiment=quickstart" if "=8" in override else "trainer.threads=1", override)
+        call_run(monkeypatch, "experiment=quickstart" if "=8" in override else "trainer.threads=1", override)
     assert caught.value.code == 1
     printed = capsys.readouterr().err
     assert override.split("=")[0].split(".")[-1] in printed
@@ -56,7 +42,7 @@ def test_a_wrong_override_is_hydras_own_message(
 
 def test_an_unknown_stage_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, *tiny_overrides(tmp_path), "until=deployment")
+        call_run(monkeypatch, *tiny_overrides(tmp_path), "until=deployment")
     assert str(caught.value.code).startswith("error: until=deployment is no stage; allowed: float, float_matched, pwl,")
 
 
@@ -66,7 +52,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("pipelines.manifest.os.fsync", full)
     with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, *tiny_overrides(tmp_path), "until=float")
+        call_run(monkeypatch, *tiny_overrides(tmp_path), "until=float")
     assert str(caught.value.code).startswith("error: no space left on the disk")
     (folder,) = (tmp_path / "out" / "stages").glob("float-*/")
     assert not any(path.is_file() for path in folder.rglob("*"))
@@ -74,7 +60,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["stages.float.epochs=1", "until=weights"]
-    call(monkeypatch, "-m", *tiny_overrides(tmp_path), *more, "quant.weight=4,8")
+    call_run(monkeypatch, "-m", *tiny_overrides(tmp_path), *more, "quant.weight=4,8")
     folders = [path.name.split("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()]
     assert sorted(folders) == ["float", "float_matched", "pwl", "weights", "weights"]
 

@@ -14,7 +14,7 @@ import torch
 from irnn.errors import IrnnError
 from pipelines import manifest
 from pipelines.checkpoints import AtomicCheckpointIO, load_weights, save_weights
-from pipelines.stages import Result, Stage, run_stage, run_stages
+from pipelines.stages import Result, Stage, run_stage, run_stages, stages_until
 
 
 class Counter:
@@ -63,9 +63,9 @@ def test_until_stops_and_unknown_names_are_refused_before_anything_runs(tmp_path
     run = Counter()
     stages = [Stage(name, {}, None, run, tmp_path) for name in ("a", "b", "c")]
     with pytest.raises(IrnnError, match="until=d is no stage; allowed: a, b, c, or null for all"):
-        run_stages(stages, "d")
+        stages_until(stages, "d")
     assert run.runs == 0
-    assert list(run_stages(stages, "b")) == ["a", "b"]
+    assert list(run_stages(stages_until(stages, "b"))) == ["a", "b"]
 
 
 def _slow_stage(stage: Stage) -> Result:

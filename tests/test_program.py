@@ -1,6 +1,8 @@
 """Programs on disk and the proof that they are integer-only."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 import irnn
 from irnn.check import ranges
 from irnn.program import Tensor, main
+from irnn.program_set import ProgramSet
 from irnn.storage import PROGRAM_FILE, TENSORS_FILE, pack, program_hash, unpack
 from tests.models import ids, language_model, quantized, quantized_layer
 
@@ -166,6 +169,24 @@ def test_the_command_line_describes_checks_and_refuses(tmp_path, program, capsys
     assert main(["describe", str(tmp_path / "none")]) == 1
     assert main(["describe"]) == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_module_as_a_script_checks_a_program_and_a_set(tmp_path, program, several):
+    (ProgramSet({"a": program, "b": program}) if several else program).save(tmp_path / "p")
+    command = [sys.executable, "-m", "irnn.program", "check", str(tmp_path / "p")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count = (1 + several) * sum(1 for _ in program.walk())
+    assert done.stdout.startswith(f"integer-only: {count} operations, ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path, program):
+    program.save(tmp_path / "p")
+    command = [sys.executable, "-m", "irnn.program", "describe", str(tmp_path / "p")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == b""
 
 
 def test_inputs_are_checked():

@@ -4,7 +4,6 @@ import bisect
 import itertools
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -357,8 +356,7 @@ def test_bad_arguments_are_refused(change, message):
 
 
 def test_the_page_in_docs_is_what_the_command_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["pwl_report", "--output", str(tmp_path)])
-    pwl_report.main()
+    assert pwl_report.main(["--output", str(tmp_path)]) == 0
     number = re.compile(r"\d+\.\d+")
     written = (tmp_path / "pwl.md").read_text(encoding="utf-8")
     kept = (Path(__file__).parent.parent / "docs" / "pwl.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 import deploy_tvm
 import irnn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 import irnn
 from deploy_tvm import targets

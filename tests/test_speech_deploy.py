@@ -11,7 +11,7 @@ import torch
 
 from irnn.errors import IrnnError
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 import deploy_tvm
 import irnn

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm", reason="need tvm: TVM is not installed")
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets, toolchain
 from deploy_tvm.__main__ import main
@@ -18,7 +18,7 @@ from deploy_tvm.bench import Layer, random_programs
 from deploy_tvm.static import bare, emulated_peers, mca
 from irnn.errors import IrnnError
 from tests import needs
-from tests.boards import need
+from tests.boards import need_counter, need_emulator, need_model
 
 LAYER = ["--layer", "lstm", "--input", "40", "--hidden", "48", "--steps", "5"]
 WEIGHTS = 4 * 48 * (40 + 48)
@@ -44,20 +44,6 @@ outer:
 \tb\t.LBB0_1
 \tret
 """
-
-
-def need_emulator(target: str) -> None:
-    need(target)
-    needs.or_skip("arm", lambda: bare.emulator(targets.find(target)), IrnnError)
-
-
-def need_model() -> None:
-    needs.or_skip("mca", mca.find_tool, IrnnError)
-
-
-def need_tools(target: str = "cortex_a76") -> None:
-    need_emulator(target)
-    need_model()
 
 
 @pytest.mark.parametrize("target", ASSEMBLY)
@@ -95,7 +81,7 @@ def test_an_old_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("target", "bits", "products_an_instruction"), [("cortex_a76", 8, 16), ("armv7a", 4, 8)])
 def test_the_static_command(target: str, bits: int, products_an_instruction: int, tmp_path: Path, capsys) -> None:
-    need_tools(target)
+    need_counter(target)
     path = tmp_path / "static.json"
     arguments = ["bench", "--static", *LAYER, "--weight-bits", str(bits), f"target={target}", "--json", str(path)]
     assert main(arguments) == 0
@@ -129,7 +115,7 @@ def test_the_static_command(target: str, bits: int, products_an_instruction: int
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, capsys) -> None:
-    need_tools()
+    need_counter()
     assert main(["bench", "--static", *LAYER, *arguments]) == 1
     error = capsys.readouterr().err.strip()
     assert message in error
@@ -182,7 +168,7 @@ def test_the_models_of_other_runtimes_run_in_the_guests_script(monkeypatch: pyte
 @needs.peers("onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "tf_keras")
 def test_other_runtimes_under_the_emulator(tmp_path: Path) -> None:
     """Fewer instructions than all of them at the size that the documentation quotes."""
-    need_tools()
+    need_counter()
     path = tmp_path / "static.json"
     layer = ["--layer", "lstm", "--input", "650", "--hidden", "650"]
     against = ["--against", "onnxruntime,litert", "--peers-python", needs.PEERS_PYTHON]

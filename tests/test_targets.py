@@ -55,7 +55,7 @@ def test_android_is_linked_by_the_compiler_that_the_variable_names(program, tmp_
 
 
 def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" else None)
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(IrnnError, match=r"apt-get install g\+\+-aarch64-linux-gnu .* pip install ziglang"):
         toolchain.find("aarch64-linux-gnu")

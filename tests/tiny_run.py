@@ -1,11 +1,15 @@
 """The real configuration, shrunk until a whole run takes seconds; shared by the tests of the pipeline."""
 
 import random
+import sys
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+import run as run_script
 from pipelines.config import RunConfig, read_config
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +54,13 @@ def composed(*overrides: str) -> DictConfig:
 def tiny_config(folder: Path, *more: str) -> RunConfig:
     """The checked configuration of a tiny run."""
     return read_config(composed(*tiny_overrides(folder), *more))
+
+
+def call_run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """`python run.py ARGUMENTS`, in this process."""
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    try:
+        run_script.main()
+    finally:
+        GlobalHydra.instance().clear()

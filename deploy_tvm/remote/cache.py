@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from irnn.errors import IrnnError
+from irnn.places import expanded
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
@@ -18,7 +19,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
 
     Two processes that want the same folder make it once: the second one waits.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irnn"
+    base = expanded(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "irnn"
     folder = base / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -32,5 +33,8 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise IrnnError(f"cannot prepare {folder}: {error.strerror or error}") from None
+        raise IrnnError(
+            f"cannot prepare {folder}: {error.strerror or error}; name another place for the cache in the "
+            "environment variable XDG_CACHE_HOME"
+        ) from None
     return folder

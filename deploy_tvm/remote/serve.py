@@ -17,6 +17,7 @@ from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device, is_loopback
 from deploy_tvm.remote.server_build import BINARY, server_folder
 from irnn.errors import IrnnError
+from irnn.places import need_folder
 
 START_SECONDS = 60
 
@@ -89,6 +90,7 @@ def export_server(mtriple: str, folder: Path) -> Path:
     """Copy the server for ``mtriple`` into ``folder``, to be carried to a board."""
     import shutil
 
+    need_folder(folder, f"out={folder}")
     if folder.exists() and any(folder.iterdir()):
         raise IrnnError(f"{folder} is not empty: choose another folder")
     return Path(shutil.copytree(server_folder(mtriple), folder, dirs_exist_ok=True))

@@ -33,6 +33,24 @@ _BLOCK = 1 << 22
 _FINGERPRINT_BYTES = 4096
 
 
+def need_audio(*, files: bool) -> None:
+    """An `IrnnError` unless the packages are there that make features, and that read files where there are `files`.
+
+    Asked before the recordings are read: their absence is the fault of none of them.
+    """
+    torchaudio()
+    if files:
+        _soundfile()
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ModuleNotFoundError:
+        raise IrnnError("speech needs the package soundfile; install it with: pip install 'irnn[speech]'") from None
+    return soundfile
+
+
 def read_audio(source: Path | bytes, sample_rate: int, where: str | None = None) -> np.ndarray:
     """Samples as float32 [samples] in -1 to 1, channels averaged, at `sample_rate` Hz.
 
@@ -67,11 +85,7 @@ def _check_whole(source: Path | bytes, where: str) -> None:
 
 def _decoded(source: Path | bytes, where: str) -> tuple[np.ndarray, int]:
     """(samples float32 [samples, channels], sample rate in Hz) of audio that libsndfile reads."""
-    try:
-        import soundfile
-    except ModuleNotFoundError:
-        raise IrnnError("speech needs the package soundfile; install it with: pip install 'irnn[speech]'") from None
-
+    soundfile = _soundfile()
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)) as file:
             promised, rate, count = file.frames, file.samplerate, max(1, _BLOCK // file.channels)

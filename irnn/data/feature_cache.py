@@ -19,6 +19,7 @@ from filelock import FileLock
 from irnn.data.features import FeatureConfig, Normalization, centred, filterbank
 from irnn.data.utterances import LeftOut, Utterance
 from irnn.errors import IrnnError
+from irnn.places import expanded
 
 # Part of every name: a change of the computation or of the files' form must not find what an older version has left.
 _FORMAT = 1
@@ -61,7 +62,7 @@ def cached_features(
     the table, else it is an `IrnnError`.
     """
     identity = _identity(utterances, config)
-    folder = cache_dir.expanduser() / f"{name}-{identity[:16]}"
+    folder = expanded(cache_dir) / f"{name}-{identity[:16]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):

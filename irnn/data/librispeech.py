@@ -20,6 +20,7 @@ from irnn.data.speech_config import SpeechConfig
 from irnn.data.text_files import Row, read_lines, read_table
 from irnn.data.utterances import NO_SPLIT, Utterance, marked_repeats, unusable
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
 _SPLITS = ("train", "dev", "test")
 _SPLITS_FILE = "splits.tsv"
@@ -198,7 +199,8 @@ def _chapter(path: Path, rate: int) -> list[Utterance]:
 
 
 def _hub_utterances(config: LibriSpeechConfig, subsets: Sequence[str]) -> list[Utterance]:
-    from datasets import Audio
+    with extra("train"):
+        from datasets import Audio
 
     utterances = []
     for subset in subsets:

@@ -7,6 +7,7 @@ from typing import Any
 
 from irnn.data.text_files import without_mark
 from irnn.errors import IrnnError
+from irnn.extras import extra
 
 _TEXT = ("string", "large_string", "string_view")
 
@@ -17,8 +18,9 @@ def open_parquet(files: str) -> Any:
     None there, or one that cannot be read, is an `IrnnError`.
     """
     # Imported here: it takes a second, and text files do not need it.
-    from datasets import disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetsError
+    with extra("train"):
+        from datasets import disable_progress_bars, load_dataset
+        from datasets.exceptions import DatasetsError
 
     local = "://" not in files
     if local and not glob.glob(files):

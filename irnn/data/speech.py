@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from irnn.data.audio import need_audio
 from irnn.data.digits import DigitsConfig, digit_splits
 from irnn.data.feature_cache import FeatureTable, cached_features
 from irnn.data.features import Normalization
@@ -94,6 +95,7 @@ def load_speech(config: SpeechConfig) -> SpeechCorpus:
     Utterances that cannot be used are an `IrnnError` (the first of them) or, with `config.leave_out`, listed in the
     split's `left_out` with the same line.
     """
+    need_audio(files=not isinstance(config, SyntheticSpeechConfig))
     found, faulty = speech_splits(config)
     tables = {name: _features(utterances, config, name) for name, utterances in found.items()}
     units = training_units(found, config)

@@ -20,7 +20,8 @@ BLANK, BOS, EOS = 0, 1, 2
 SPECIALS = ("<blank>", "<bos>", "<eos>")
 KINDS = ("words", "characters", "sentencepiece")
 _FORMAT = "irnn-units-1"
-_FILE, _MODEL_FILE = "units.json", "units.model"
+# Where an export puts the units, beside the program.
+UNITS_FILE, _MODEL_FILE = "units.json", "units.model"
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,20 @@ class Units:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that `save` writes."""
-        return (_FILE,) if self._model is None else (_FILE, _MODEL_FILE)
+        return (UNITS_FILE,) if self._model is None else (UNITS_FILE, _MODEL_FILE)
 
     def save(self, folder: Path) -> None:
         """Write `units.json` (kind and names in the order of their ids) and, for SentencePiece, `units.model`."""
         folder.mkdir(parents=True, exist_ok=True)
         content = {"format": _FORMAT, "kind": self.kind, "names": self.names, "fingerprint": self.fingerprint}
-        (folder / _FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        (folder / UNITS_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         if self._model is not None:
             (folder / _MODEL_FILE).write_bytes(self._model)
 
     @classmethod
     def load(cls, folder: Path) -> Units:
         """Read what `save` wrote; anything else is an `IrnnError`."""
-        path = folder / _FILE
+        path = folder / UNITS_FILE
         if not os.path.lexists(path):
             raise IrnnError(f"no units at {path}; they are written next to the model")
         content = read_json(path)

@@ -15,6 +15,8 @@ from irnn.errors import IrnnError
 
 EOS = "<eos>"
 UNK = "<unk>"
+# Where an export puts the words, beside the program.
+VOCABULARY_FILE = "vocabulary.json"
 _FORMAT = "irnn-vocabulary-1"
 
 
