@@ -29,7 +29,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 # One worker a processor, at most four: each holds PyTorch and TVM (1 GB).
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup
 
 test: install lint
 	$(PYTEST)

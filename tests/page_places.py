@@ -90,11 +90,8 @@ class Workspace:
 
     @cached_property
     def text(self) -> Path:
-        """Text of 10 words, under the names of any corpus and of the Penn Treebank."""
-        folder = write_corpus(self.folder / "text")
-        for split in ("train", "valid", "test"):
-            (folder / f"ptb.{split}.txt").symlink_to(f"{split}.txt")
-        return folder
+        """Text of 10 words."""
+        return write_corpus(self.folder / "text")
 
     @cached_property
     def digits(self) -> Path:

@@ -277,7 +277,7 @@ def test_transcripts_are_shown_whatever_the_screen_can_write(tmp_path: Path, mon
         def transcribe(self, path: Path) -> str:
             return f"é {len(read_audio(path, 16000))}"
 
-    monkeypatch.setattr("pipelines.transcribe.load_recognizer", lambda folder: Recognizer())
+    monkeypatch.setattr("pipelines.recognizers.load_recognizer", lambda folder: Recognizer())
     good, cut = tmp_path / "caf\udce9.wav", tmp_path / "b.wav"
     for path in (good, cut):
         with open(path, "wb") as file:

@@ -23,6 +23,9 @@ from tests.page_examples import EXAMPLES, FLOAT, Example, NotRun
 from tests.page_places import Workspace, workspace
 from tests.tiny_run import ROOT
 
+# The commands share a workspace, in which one makes what another reads: they stay with one worker.
+pytestmark = pytest.mark.xdist_group("pages")
+
 SHOWN = pages.commands()
 RUN = {command: example for command, example in EXAMPLES.items() if isinstance(example, Example)}
 WHOLE = {

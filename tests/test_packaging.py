@@ -26,6 +26,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "tvm": "apache-tvm", "
 # Declared though nothing here imports them, and why.
 NOT_IMPORTED = {
     "tensorboard": "Lightning's logger",
+    "pytest-xdist": "pytest finds it",
     "ruff": "a program", "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
     "hydra-optuna-sweeper": "Hydra finds it", "hydra-joblib-launcher": "Hydra finds it",
 }  # fmt: skip
