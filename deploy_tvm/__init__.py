@@ -30,12 +30,12 @@ def build(program: Any, folder: Any, target: Any = "host", units: Any = None) ->
     """Compile ``program`` for ``target`` (a name in ``conf/target`` or a ``targets.Target``) into ``folder``.
 
     A ``ProgramSet`` becomes a folder with an artefact for each of its programs, and the recognizer's ``units``
-    (``irnn.data.units.Units``) where they are given.  Returns the folder's path; see
-    :func:`deploy_tvm.artefact.build` and :func:`deploy_tvm.artefact_set.build`.
+    (``irnn.data.speech.units.Units``) where they are given.  Returns the folder's path; see
+    :func:`deploy_tvm.artefact.build` and :func:`deploy_tvm.artefact.artefact_set.build`.
     """
     need_tvm()
-    from deploy_tvm import artefact, artefact_set
-    from irnn.program_set import ProgramSet
+    from deploy_tvm.artefact import artefact, artefact_set
+    from irnn.program.sets import ProgramSet
 
     if isinstance(program, ProgramSet):
         return artefact_set.build(program, folder, target, units)
@@ -43,11 +43,11 @@ def build(program: Any, folder: Any, target: Any = "host", units: Any = None) ->
 
 
 def load(folder: Any) -> Any:
-    """The runner of a built folder: ``run``, ``step``, ``initial_state``; see :class:`deploy_tvm.runner.Runner`.
+    """The runner of a built folder: ``run``, ``step``, ``initial_state``; see :class:`runner.Runner`.
 
-    Of a folder that holds a set, a mapping from names to runners; see :class:`deploy_tvm.artefact_set.RunnerSet`.
+    Of a folder that holds a set, a mapping from names to runners; see :class:`artefact_set.RunnerSet`.
     """
     need_tvm()
-    from deploy_tvm import artefact_set, runner
+    from deploy_tvm.artefact import artefact_set, runner
 
     return artefact_set.load(folder) if artefact_set.is_set(Path(folder)) else runner.load(folder)

@@ -26,7 +26,7 @@ from typing import Any
 from rich.console import Console
 
 import deploy_tvm
-from deploy_tvm import device_commands, options
+from deploy_tvm.cli import device_commands, options
 from irnn.errors import IrnnError
 from irnn.places import need_file
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Build the library of a program: `compile PROGRAM target=host out=FOLDER`."""
-    from deploy_tvm import exported
+    from deploy_tvm.artefact import exported
     from deploy_tvm.targets import from_config
     from irnn.program import Program
 
@@ -123,8 +123,8 @@ def compile_program(parsed: argparse.Namespace, free: list[str], chosen: options
 
 def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Print the likeliest next tokens after words or ids, given as arguments or on standard input."""
-    from deploy_tvm.exported import token_count
-    from deploy_tvm.prompt import candidates, find_vocabulary, token_ids
+    from deploy_tvm.artefact.exported import token_count
+    from deploy_tvm.cli.prompt import candidates, find_vocabulary, token_ids
 
     if not free:
         raise IrnnError("run needs an artefact: python -m deploy_tvm run ARTEFACT WORD_OR_ID ...")
@@ -141,10 +141,10 @@ def run_artefact(parsed: argparse.Namespace, free: list[str], chosen: options.Op
 
 def bench(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Time an artefact, or a layer with random weights (--layer), alone or against other runtimes."""
-    from deploy_tvm.artefact import holds_set
-    from deploy_tvm.measure import Settings
-    from deploy_tvm.peers import parse_against
-    from deploy_tvm.report import report
+    from deploy_tvm.artefact.artefact import holds_set
+    from deploy_tvm.bench.measure import Settings
+    from deploy_tvm.bench.report import report
+    from deploy_tvm.peers.peers import parse_against
 
     target = Path(parsed.json) if parsed.json else None
     if target is not None:
@@ -187,13 +187,13 @@ def _finish(result: dict[str, Any], table: Any, target: Path | None) -> None:
 
 
 def _bench_layer(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
-    from deploy_tvm.bench import bench_layer
+    from deploy_tvm.bench.bench import bench_layer
 
     return bench_layer(_layer(parsed, free), parsed.steps, settings, progress)
 
 
 def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
-    from deploy_tvm.bench import Layer
+    from deploy_tvm.bench.bench import Layer
 
     _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
     if free:
@@ -208,7 +208,7 @@ def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
 
 
 def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
-    from deploy_tvm.bench import bench_folders
+    from deploy_tvm.bench.bench import bench_folders
 
     _refuse(parsed, LAYER_ONLY, "--layer")
     _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
@@ -217,7 +217,7 @@ def _bench_model(parsed: argparse.Namespace, free: list[str], settings: Any, pro
 
 
 def _bench_recognizer(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
-    from deploy_tvm.recognizer_bench import Utterance, bench_folders, bench_random
+    from deploy_tvm.bench.recognizer_bench import Utterance, bench_folders, bench_random
 
     _refuse(parsed, LAYER_ONLY, "--layer")
     sizes = {name: getattr(parsed, name) for name in ("frames", "units") if getattr(parsed, name) is not None}
@@ -236,7 +236,7 @@ def _refuse(parsed: argparse.Namespace, names: Sequence[str], owner: str) -> Non
 
 
 def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> tuple[dict[str, Any], Any]:
-    from deploy_tvm.peers import parse_against
+    from deploy_tvm.peers.peers import parse_against
     from deploy_tvm.static.command import bench_static
     from deploy_tvm.static.report import report
     from deploy_tvm.targets import from_config

@@ -18,9 +18,9 @@ from typing import Any
 from rich.console import Console
 
 from deploy_tvm import targets
-from deploy_tvm.bench import Layer
-from deploy_tvm.measure import FLOAT, INTEGER, Progress
-from deploy_tvm.peers import parse_against
+from deploy_tvm.bench.bench import Layer
+from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
+from deploy_tvm.peers.peers import parse_against
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import from_config
 from deploy_tvm.static.command import bench_static

@@ -15,17 +15,22 @@ from typing import Any
 
 _EXPORTS = {
     "IrnnError": "irnn.errors",
-    "LSTM": "irnn.cells",
+    "LSTM": "irnn.nn.cells.lstm",
     "LanguageModel": "irnn.models",
     "LanguageModelConfig": "irnn.models",
     "Program": "irnn.program",
-    "PwlConfig": "irnn.qat",
-    "QuantConfig": "irnn.quantizers",
-    "convert": "irnn.export",
-    "float_program": "irnn.export",
-    "load": "irnn.storage",
+    "PwlConfig": "irnn.stages",
+    "QuantConfig": "irnn.quant.quantizers",
+    "convert": "irnn.conversion",
+    "float_program": "irnn.conversion",
+    "load": "irnn.program.storage",
 }
-_MODULES = ("fixed_point", "metrics", "pwl", "qat")
+_MODULES = {
+    "fixed_point": "irnn.arithmetic.fixed_point",
+    "metrics": "irnn.metrics",
+    "pwl": "irnn.quant.pwl",
+    "qat": "irnn.qat",
+}
 __all__ = [*_EXPORTS, *_MODULES]
 
 
@@ -37,5 +42,5 @@ def __getattr__(name: str) -> Any:
             globals()[name] = value
         return value
     if name in _MODULES:
-        return import_module(f"irnn.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'irnn' has no attribute {name!r}")

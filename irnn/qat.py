@@ -21,10 +21,10 @@ from torch import Tensor
 
 from irnn.calibration import calibrate, outside
 from irnn.errors import IrnnError
-from irnn.layers import Weight
 from irnn.models.base import RecurrentModel
 from irnn.names import readable_name
-from irnn.quantizers import QuantConfig, QuantSite, weight_scale
+from irnn.nn.layers import Weight
+from irnn.quant.quantizers import QuantConfig, QuantSite, weight_scale
 from irnn.stages import STAGES, PwlConfig, Settings
 
 __all__ = [

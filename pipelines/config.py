@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from irnn.data import TextConfig
-from irnn.data.speech import SpeechConfig, speech_config_class
-from irnn.data.text import SOURCES as TEXT_SOURCES
-from irnn.data.transcripts import keys_of_speech
-from irnn.decoding import SearchConfig
+from irnn.data.speech.corpus import SpeechConfig, speech_config_class
+from irnn.data.speech.transcripts import keys_of_speech
+from irnn.data.text.corpus import SOURCES as TEXT_SOURCES
 from irnn.errors import IrnnError
 from irnn.qat import PwlConfig, QuantConfig
+from irnn.recognition.decoding import SearchConfig
 
 QAT_STAGES = ("pwl", "weights", "activations", "all")
 
@@ -138,7 +138,7 @@ class TextEvaluation:
 
 @dataclass(frozen=True)
 class SearchSettings(SearchConfig):
-    """language_model: folder of the model that `lm_weight` weighs (`pipelines.language_models`), or None."""
+    """language_model: folder of the model that `lm_weight` weighs (`language_models`), or None."""
 
     language_model: str | None = None
 
@@ -172,7 +172,7 @@ class RunConfig:
     """The whole run. `model` lacks the size of the vocabulary, which the corpus decides.
 
     pretrained_encoder: folder of a recognizer's float stage; the float training of this recognizer starts with its
-    encoder.  target and device: where the finished program is measured besides this machine (`pipelines.on_device`).
+    encoder.  target and device: where the finished program is measured besides this machine (`on_device`).
     """
 
     name: str

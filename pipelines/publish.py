@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
-from pipelines.manifest import write_json
-from pipelines.readme import README, write_tables
-from pipelines.report import RESULTS
+from pipelines.core.manifest import write_json
+from pipelines.report.readme import README, write_tables
+from pipelines.report.report import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
 

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 
 from irnn.data import TextConfig
-from pipelines import deploy
 from pipelines.config import RunConfig
-from pipelines.console import console
-from pipelines.export import FLOAT_PROGRAM, PROGRAM
-from pipelines.manifest import FILE as MANIFEST
-from pipelines.manifest import write_json
-from pipelines.memory import keep_freed_memory
-from pipelines.on_device import board_of
-from pipelines.output import need_output
-from pipelines.plan import plan
-from pipelines.problem import Problem
-from pipelines.report import RESULTS, Manifests, results_of, table_of
-from pipelines.speech_problem import SpeechProblem
-from pipelines.stages import Stage, run_stages, stages_until
-from pipelines.text_problem import TextProblem
-from pipelines.training import need_accelerator
+from pipelines.core import deploy
+from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
+from pipelines.core.manifest import FILE as MANIFEST
+from pipelines.core.manifest import write_json
+from pipelines.core.memory import keep_freed_memory
+from pipelines.core.on_device import board_of
+from pipelines.core.output import need_output
+from pipelines.core.plan import plan
+from pipelines.core.problem import Problem
+from pipelines.core.stages import Stage, run_stages, stages_until
+from pipelines.core.training import need_accelerator
+from pipelines.problems.language_model.text_problem import TextProblem
+from pipelines.problems.speech.speech_problem import SpeechProblem
+from pipelines.report.console import console
+from pipelines.report.report import RESULTS, Manifests, results_of, table_of
 
 
 def run(config: RunConfig) -> dict[str, Any]:

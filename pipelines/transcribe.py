@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irnn.decoding import SearchConfig
 from irnn.errors import IrnnError
 from irnn.extras import extra
+from irnn.recognition.decoding import SearchConfig
 
 if TYPE_CHECKING:
     from pipelines.config import SearchSettings
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with extra("train"):
-            from pipelines.recognizers import load_recognizer
+            from pipelines.problems.speech.recognizers import load_recognizer
 
         recognizer = load_recognizer(Path(model))
         recognizer = recognizer.searching(_settings(recognizer.search, overrides))

@@ -1,8 +1,9 @@
 """Emulated boards for tests, which skip where the emulator or a cross compiler is absent."""
 
-from deploy_tvm import targets, toolchain
+from deploy_tvm import targets
 from deploy_tvm.remote import emulated
 from deploy_tvm.static import bare, mca
+from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 from tests import needs
 

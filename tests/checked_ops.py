@@ -1,6 +1,6 @@
 """An operations namespace that computes with Python integers and refuses every overflow.
 
-Running the text of ``irnn.fixed_point`` through it at the extremes of its operands proves the widths that its
+Running the text of ``fixed_point`` through it at the extremes of its operands proves the widths that its
 docstrings claim: a sum, product, shift or conversion that leaves its dtype raises, and so does an operation between
 different dtypes (the compiler's namespace has no implicit promotion).  ``largest`` records, per operator, the largest
 magnitude seen, for claims tighter than the dtype.

@@ -175,9 +175,9 @@ LIBRARIES = {
     ),
     "python -m deploy_tvm": FORM,
     "python -m deploy_tvm COMMAND": FORM,
-    "python deploy_tvm/peer_worker RUNTIME JOB_FOLDER CORE": WORKER,
+    "python deploy_tvm/peers/peer_worker RUNTIME JOB_FOLDER CORE": WORKER,
     "python -m deploy_tvm.remote.worker JOB.json": WORKER,
-    """python -m deploy_tvm.tvm_worker '{"kind": "program", ...}' CORE""": WORKER,
+    """python -m deploy_tvm.bench.tvm_worker '{"kind": "program", ...}' CORE""": WORKER,
 }
 
 BOARDS = {

@@ -198,8 +198,8 @@ class Workspace:
 def workspace(folder: Path) -> Iterator[Workspace]:
     """A workspace whose timings are as short as they can be."""
     with (
-        patch("pipelines.text_problem._SECONDS", 0.02),
-        patch("pipelines.text_problem._ROUNDS", 2),
+        patch("pipelines.problems.language_model.text_problem._SECONDS", 0.02),
+        patch("pipelines.problems.language_model.text_problem._ROUNDS", 2),
         contextlib.ExitStack() as running,
     ):
         yield Workspace(folder, running)

@@ -5,7 +5,7 @@ import torch
 
 import irnn
 from irnn import qat
-from irnn.data.speech_batches import SpeechBatch, collate
+from irnn.data.speech.speech_batches import SpeechBatch, collate
 from irnn.models.speech import SpeechModel, SpeechModelConfig
 
 FEATURES, VOCABULARY = 12, 13

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from irnn.fixed_point import INT32_MAX, INT32_MIN, MULTIPLIER_MAX, MULTIPLIER_MIN, SHIFT_MAX, SHIFT_MIN
+from irnn.arithmetic.fixed_point import INT32_MAX, INT32_MIN, MULTIPLIER_MAX, MULTIPLIER_MIN, SHIFT_MAX, SHIFT_MIN
 
 # Integer comparisons are exact, so an example that is slow on a busy machine says nothing.
 quick = settings(max_examples=50, deadline=None)

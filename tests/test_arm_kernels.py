@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
-from deploy_tvm.disassembly import disassemble, float_instructions
+from deploy_tvm.codegen.rows import NarrowOps, RowOps, number
 from deploy_tvm.remote import emulated
-from deploy_tvm.rows import NarrowOps, RowOps, number
 from deploy_tvm.static import bare
-from irnn import fixed_point
+from deploy_tvm.targets.disassembly import disassemble, float_instructions
+from irnn.arithmetic import fixed_point
+from irnn.arithmetic.namespaces import NUMPY
 from irnn.errors import IrnnError
-from irnn.namespaces import NUMPY
 from tests.boards import need_bare
 from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
 from tests.test_deploy import SPECS

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from irnn.data.audio import _resample, file_fingerprint, read_audio, resample
-from irnn.data.features import FeatureConfig, filterbank
-from irnn.decoding import SearchConfig
+from irnn.data.speech.audio import _resample, file_fingerprint, read_audio, resample
+from irnn.data.speech.features import FeatureConfig, filterbank
 from irnn.errors import IrnnError
+from irnn.recognition.decoding import SearchConfig
 from pipelines.transcribe import main
 from tests.speech_files import tone
 
@@ -226,7 +226,7 @@ def test_long_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monke
         samples(np.stack([SOUND[:count], -SOUND[:count] / 2], axis=1))(tmp_path / "a.wav")
         whole = read_audio(tmp_path / "a.wav", 16000)
         with monkeypatch.context() as patch:
-            patch.setattr("irnn.data.audio._BLOCK", 2000)
+            patch.setattr("irnn.data.speech.audio._BLOCK", 2000)
             assert np.array_equal(read_audio(tmp_path / "a.wav", 16000), whole)
         assert len(whole) == count
 
@@ -277,7 +277,7 @@ def test_transcripts_are_shown_whatever_the_screen_can_write(tmp_path: Path, mon
         def transcribe(self, path: Path) -> str:
             return f"é {len(read_audio(path, 16000))}"
 
-    monkeypatch.setattr("pipelines.recognizers.load_recognizer", lambda folder: Recognizer())
+    monkeypatch.setattr("pipelines.problems.speech.recognizers.load_recognizer", lambda folder: Recognizer())
     good, cut = tmp_path / "caf\udce9.wav", tmp_path / "b.wav"
     for path in (good, cut):
         with open(path, "wb") as file:

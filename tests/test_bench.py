@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import deploy_tvm
-from deploy_tvm import floor, lstm_stack, peers, rounds
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench import Layer, bench_layer, random_programs, weight_bytes
-from deploy_tvm.measure import Settings
-from deploy_tvm.peer_worker.peer_serving import block
+from deploy_tvm.bench import floor, rounds
+from deploy_tvm.bench.bench import Layer, bench_layer, random_programs, weight_bytes
+from deploy_tvm.bench.measure import Settings
+from deploy_tvm.peers import lstm_stack, peers
+from deploy_tvm.peers.peer_worker.peer_serving import block
+from irnn.conversion import convert, float_program
 from irnn.errors import IrnnError
-from irnn.export import convert, float_program
 from irnn.models.sequence import random_layer
 from irnn.program import Node, Scan, Tensor
 from tests import needs
@@ -69,7 +70,7 @@ def test_a_worker_that_dies_between_rounds_spares_the_others(tmp_path: Path) -> 
 def test_what_libraries_print_does_not_disturb_the_protocol(tmp_path: Path) -> None:
     script = """
         import os, numpy
-        from deploy_tvm.peer_worker.peer_serving import Runtime, serve
+        from deploy_tvm.peers.peer_worker.peer_serving import Runtime, serve
         def load():
             os.write(1, b"noise\\n"); print("more noise")
             return Runtime(lambda: [numpy.arange(3.0)], {"x": "1"}, "chosen")

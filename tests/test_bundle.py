@@ -11,7 +11,7 @@ import pytest
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bundle import bundle
+from deploy_tvm.bundle.bundle import bundle
 from deploy_tvm.remote import emulated
 from irnn.errors import IrnnError
 from tests import models

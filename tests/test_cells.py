@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from irnn.cells import LSTM
 from irnn.errors import IrnnError
-from irnn.layers import MAD_OF_GAUSSIAN, Norm
-from irnn.losses import linear_cross_entropy
-from irnn.simulation import Simulation
+from irnn.nn.cells.lstm import LSTM
+from irnn.nn.layers import MAD_OF_GAUSSIAN, Norm
+from irnn.nn.losses import linear_cross_entropy
+from irnn.wiring.simulate import Simulation
 from tests.models import wired
 
 CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irnn.data import EOS, UNK, TextBatches, TextConfig, Vocabulary, load_corpus
-from irnn.data.quickstart import quickstart_lines
+from irnn.data.text.quickstart import quickstart_lines
 from irnn.errors import IrnnError
 from tests import needs
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import irnn
-from irnn.decoding import SearchConfig, Tokens, beam_search, greedy_search, log_softmax
+from irnn.recognition.decoding import SearchConfig, Tokens, beam_search, greedy_search, log_softmax
 
 BEGIN, END, BLANK = 1, 2, 0
 TOKENS = Tokens(BEGIN, END, forbidden=(BLANK,))

@@ -21,7 +21,7 @@ from tvm import relax
 import deploy_tvm
 import irnn
 from deploy_tvm import targets
-from deploy_tvm.disassembly import disassemble, float_instructions
+from deploy_tvm.targets.disassembly import disassemble, float_instructions
 from irnn.models.sequence import random_layer
 from tests.float_reference import run_float
 from tests.models import ids, language_model, quantized, quantized_layer
@@ -258,7 +258,7 @@ class TestArtefact:
         return shutil.copytree(artefact[0], tmp_path / "copy")
 
     def test_manifest_says_what_it_is(self, artefact) -> None:
-        from irnn.storage import program_hash
+        from irnn.program.storage import program_hash
 
         manifest = json.loads((artefact[0] / "manifest.json").read_text())
         assert manifest["program_hash"] == program_hash(artefact[1])

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy_tvm import options
 from deploy_tvm.__main__ import main
-from deploy_tvm.peers import parse_against
-from irnn.data.units import Units, UnitsConfig
-from irnn.data.vocabulary import Vocabulary
+from deploy_tvm.cli import options
+from deploy_tvm.peers.peers import parse_against
+from irnn.data.speech.units import Units, UnitsConfig
+from irnn.data.text.vocabulary import Vocabulary
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.program_set import ProgramSet
+from irnn.program.sets import ProgramSet
 from tests import needs
 from tests.random_programs import Spec, random_program
 

@@ -15,13 +15,13 @@ import pytest
 import wandb
 
 import deploy_tvm
-from deploy_tvm import toolchain
 from deploy_tvm.__main__ import main as deploy_main
 from deploy_tvm.remote.cache import cached
+from deploy_tvm.targets import toolchain
 from irnn import places
 from irnn.errors import IrnnError
-from irnn.program_set import ProgramSet
-from pipelines import deploy, stages, training
+from irnn.program.sets import ProgramSet
+from pipelines.core import deploy, stages, training
 from tests import needs
 from tests.random_programs import Spec, random_program
 from tests.tiny_run import ROOT, call_run, tiny_overrides
@@ -161,7 +161,7 @@ class TestRun:
         def unknown(logger: object) -> None:
             raise wandb.errors.UsageError("No API key configured.\nMore of it.")
 
-        monkeypatch.setattr("pipelines.loggers.WandbLogger.experiment", property(unknown))
+        monkeypatch.setattr("pipelines.report.loggers.WandbLogger.experiment", property(unknown))
         line = self.line(monkeypatch, *tiny_overrides(tmp_path), "until=float", "logger=wandb", "logger.wandb=online")
         assert line == (
             "error: logger.wandb=online cannot begin (No API key configured.); log in with `wandb login`, or set "
@@ -178,7 +178,7 @@ class TestRun:
         def fails(*_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("pipelines.manifest.os.fsync", fails)
+        monkeypatch.setattr("pipelines.core.manifest.os.fsync", fails)
         line = self.line(monkeypatch, *tiny_overrides(tmp_path), "until=float")
         assert why in line
         assert line.endswith("the same command goes on from the last finished epoch")
@@ -219,7 +219,7 @@ class TestDeploy:
     ) -> None:
         program = random_program(Spec())
         (ProgramSet({"part": program}) if several else program).save(tmp_path / "program")
-        monkeypatch.setattr("deploy_tvm.artefact.compile_program", lambda *_: pytest.fail("it was compiled"))
+        monkeypatch.setattr("deploy_tvm.artefact.artefact.compile_program", lambda *_: pytest.fail("it was compiled"))
         folder, why = place(kind, tmp_path, read_only)
         out = folder / "lib" if kind == "read-only" else folder
         assert why in stopped(capsys, ["compile", str(tmp_path / "program"), f"out={out}"])
@@ -235,7 +235,7 @@ class TestDeploy:
     def test_a_result_that_cannot_be_written(
         self, tmp_path: Path, read_only: Path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        monkeypatch.setattr("deploy_tvm.bench.bench_layer", lambda *_: pytest.fail("it was timed"))
+        monkeypatch.setattr("deploy_tvm.bench.bench.bench_layer", lambda *_: pytest.fail("it was timed"))
         file, why = (tmp_path, "is a folder; name a file") if kind == "folder" else place(kind, tmp_path, read_only)
         why = {"below a file": "does not exist", "proc": "does not exist"}.get(kind, why)
         layer = ["bench", "--layer", "lstm", "--input", "4", "--hidden", "4", "--json", str(file)]
@@ -271,7 +271,7 @@ class TestDeploy:
 
     def test_a_compiler_is_missed_before_compilation(self, tmp_path: Path, capsys, monkeypatch) -> None:
         random_program(Spec()).save(tmp_path / "program")
-        monkeypatch.setattr("deploy_tvm.artefact.compile_program", lambda *_: pytest.fail("it was compiled"))
+        monkeypatch.setattr("deploy_tvm.artefact.artefact.compile_program", lambda *_: pytest.fail("it was compiled"))
         only(monkeypatch, "dnf")
         line = stopped(capsys, ["compile", str(tmp_path / "program"), f"out={tmp_path / 'lib'}"])
         assert "no C compiler for x86_64-linux-gnu: install one with  dnf install gcc  or (no root)" in line

@@ -1,4 +1,4 @@
-"""Every function of ``irnn.fixed_point`` against unbounded integers and exact fractions, on both namespaces."""
+"""Every function of ``fixed_point`` against unbounded integers and exact fractions, on both namespaces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from irnn import fixed_point as fp
-from irnn.namespaces import NUMPY, TORCH
+from irnn.arithmetic import fixed_point as fp
+from irnn.arithmetic.namespaces import NUMPY, TORCH
 from tests.checked_ops import CheckedOps
 from tests.strategies import (
     PwlTable,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irnn.interpreter import Interpreter
-from irnn.namespaces import NUMPY, TORCH
+from irnn.arithmetic.namespaces import NUMPY, TORCH
 from irnn.program import Program
+from irnn.program.interpreter import Interpreter
 from tests.golden_vectors import FOLDER, SPECS, from_json, to_json, vectors
 from tests.random_programs import Spec, random_program
 

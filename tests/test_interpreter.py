@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irnn.arithmetic.namespaces import NUMPY, TORCH
 from irnn.errors import IrnnError
-from irnn.interpreter import Interpreter
-from irnn.namespaces import NUMPY, TORCH
 from irnn.program import Program, Tensor
+from irnn.program.interpreter import Interpreter
 from tests.oracle import read_network
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 from tests.strategies import quick

@@ -15,13 +15,13 @@ import tvm
 from tvm import tirx
 
 from deploy_tvm import targets
-from deploy_tvm.compiler import PIPELINE
-from deploy_tvm.emitter import Emitter, prim_func
-from deploy_tvm.kernels import Kernels, LinearKernel
-from deploy_tvm.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
+from deploy_tvm.codegen.compiler import PIPELINE
+from deploy_tvm.codegen.emitter import Emitter, prim_func
+from deploy_tvm.codegen.kernels import Kernels, LinearKernel
+from deploy_tvm.codegen.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
 from deploy_tvm.static.bare import BareFunction
-from irnn import fixed_point
-from irnn.namespaces import NUMPY
+from irnn.arithmetic import fixed_point
+from irnn.arithmetic.namespaces import NUMPY
 from irnn.program import Tensor
 from tests.random_programs import multiplier_and_shift
 from tests.test_deploy import CPUS, runnable

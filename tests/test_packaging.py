@@ -36,7 +36,7 @@ ALLOWED = {
     "pipelines": (("train",), ("speech",)),
     "run.py": (("train",), ()),
     "deploy_tvm": (("tvm",), ()),
-    "deploy_tvm/peer_worker": (("peers",), ()),
+    "deploy_tvm/peers/peer_worker": (("peers",), ()),
     "deploy_tvm/static/guest": (("peers",), ()),
     "conf": ((), ()),
     "tests": (("train", "tvm", "speech", "dev"), ()),

@@ -50,7 +50,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.manifest.os.fsync", full)
+    monkeypatch.setattr("pipelines.core.manifest.os.fsync", full)
     with pytest.raises(SystemExit) as caught:
         call_run(monkeypatch, *tiny_overrides(tmp_path), "until=float")
     assert str(caught.value.code).startswith("error: no space left on the disk")

@@ -10,19 +10,19 @@ import pytest
 import yaml
 
 from irnn.data import TextConfig
-from irnn.data.augment import AugmentConfig
-from irnn.data.features import FeatureConfig
-from irnn.data.speech import SOURCES as SPEECH_SOURCES
-from irnn.data.speech import speech_config_class
-from irnn.data.speech_config import BatchConfig
-from irnn.data.text import SOURCES as TEXT_SOURCES
-from irnn.data.units import UnitsConfig
-from irnn.decoding import SearchConfig
+from irnn.data.speech.augment import AugmentConfig
+from irnn.data.speech.corpus import SOURCES as SPEECH_SOURCES
+from irnn.data.speech.corpus import speech_config_class
+from irnn.data.speech.features import FeatureConfig
+from irnn.data.speech.speech_config import BatchConfig
+from irnn.data.speech.units import UnitsConfig
+from irnn.data.text.corpus import SOURCES as TEXT_SOURCES
 from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModelConfig
 from irnn.models.speech import SpeechModelConfig
 from irnn.qat import PwlConfig, QuantConfig
-from irnn.quantizers import ROLE_BITS
+from irnn.quant.quantizers import ROLE_BITS
+from irnn.recognition.decoding import SearchConfig
 from pipelines import config as config_module
 from pipelines.config import (
     QAT_STAGES,

@@ -9,7 +9,7 @@ from deploy_tvm import targets
 from deploy_tvm.remote import emulated, serve
 from deploy_tvm.remote.device import Device
 from irnn.errors import IrnnError
-from pipelines.on_device import Board, board_of
+from pipelines.core.on_device import Board, board_of
 from pipelines.run import run
 from tests import models
 from tests.boards import need

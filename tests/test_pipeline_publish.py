@@ -8,7 +8,7 @@ import pytest
 from irnn.errors import IrnnError
 from pipelines import publish as publish_module
 from pipelines.publish import DOCS, main, publish
-from pipelines.readme import README, with_tables
+from pipelines.report.readme import README, with_tables
 
 
 def write_run(folder: Path, seed: int, perplexity: float, configuration: str = "c") -> Path:

@@ -14,22 +14,23 @@ import soundfile
 import torch
 
 import irnn
-from irnn.data.speech_batches import SpeechBatches
-from irnn.decoding import SearchConfig
+from irnn.data.speech.speech_batches import SpeechBatches
 from irnn.errors import IrnnError
-from irnn.recognizer import search
-from pipelines import deploy, speech_problem
-from pipelines.checkpoints import load_weights
+from irnn.recognition.decoding import SearchConfig
+from irnn.recognition.recognizer import search
 from pipelines.config import RunConfig, read_config
-from pipelines.deploy import ARTEFACT, FLOAT_ARTEFACT
-from pipelines.error_rates import Transcripts
-from pipelines.export import FLOAT_PROGRAM, PROGRAM
-from pipelines.language_models import load_language_model
-from pipelines.plan import plan
-from pipelines.problem import TaskSettings
-from pipelines.recognizers import load_recognizer
+from pipelines.core import deploy
+from pipelines.core.checkpoints import load_weights
+from pipelines.core.deploy import ARTEFACT, FLOAT_ARTEFACT
+from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
+from pipelines.core.plan import plan
+from pipelines.core.problem import TaskSettings
+from pipelines.core.stages import Stage
+from pipelines.problems.language_model.language_models import load_language_model
+from pipelines.problems.speech import speech_problem
+from pipelines.problems.speech.error_rates import Transcripts
+from pipelines.problems.speech.recognizers import load_recognizer
 from pipelines.run import problem_of, run
-from pipelines.stages import Stage
 from pipelines.transcribe import main
 from tests import needs
 from tests.speech_files import tone
@@ -259,7 +260,7 @@ class TestTranscribe:
         (copy / "units.json").write_text(json.dumps(units))
         with pytest.raises(IrnnError, match="was edited or belongs to another"):
             load_recognizer(copy)
-        irnn.data.units.Units("words", ["no", "yes"]).save(copy)
+        irnn.data.speech.units.Units("words", ["no", "yes"]).save(copy)
         with pytest.raises(IrnnError, match=rf"vocabulary of 5 words .* does not match {copy}"):
             load_recognizer(copy)
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from irnn.errors import IrnnError
-from pipelines import manifest
-from pipelines.checkpoints import AtomicCheckpointIO, load_weights, save_weights
-from pipelines.stages import Result, Stage, run_stage, run_stages, stages_until
+from pipelines.core import manifest
+from pipelines.core.checkpoints import AtomicCheckpointIO, load_weights, save_weights
+from pipelines.core.stages import Result, Stage, run_stage, run_stages, stages_until
 
 
 class Counter:

@@ -13,12 +13,13 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines import deploy, problem, text_problem
-from pipelines.checkpoints import load_weights
 from pipelines.config import QAT_STAGES, RunConfig, read_config
-from pipelines.plan import plan
+from pipelines.core import deploy, problem
+from pipelines.core.checkpoints import load_weights
+from pipelines.core.plan import plan
+from pipelines.core.stages import Stage
+from pipelines.problems.language_model import text_problem
 from pipelines.run import problem_of, run
-from pipelines.stages import Stage
 from tests import needs
 from tests.tiny_run import ROOT, WORDS, composed, tiny_config, tiny_overrides
 
@@ -39,7 +40,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from tests.tiny_run import composed
-from pipelines import checkpoints
+from pipelines.core import checkpoints
 from pipelines.config import read_config
 from pipelines.run import run
 save, seen = checkpoints.AtomicCheckpointIO.save_checkpoint, []

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from irnn.errors import IrnnError
-from pipelines.checkpoints import load_weights
 from pipelines.config import RunConfig, read_config
-from pipelines.plan import plan
+from pipelines.core.checkpoints import load_weights
+from pipelines.core.plan import plan
+from pipelines.core.stages import Stage
 from pipelines.run import problem_of, run
-from pipelines.stages import Stage
 from tests.tiny_run import composed
 from tests.tiny_speech import tiny_speech
 

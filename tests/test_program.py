@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import irnn
-from irnn.check import ranges
-from irnn.program import Tensor, main
-from irnn.program_set import ProgramSet
-from irnn.storage import PROGRAM_FILE, TENSORS_FILE, pack, program_hash, unpack
+from irnn.program import Tensor
+from irnn.program.__main__ import main
+from irnn.program.check import ranges
+from irnn.program.sets import ProgramSet
+from irnn.program.storage import PROGRAM_FILE, TENSORS_FILE, pack, program_hash, unpack
 from tests.models import ids, language_model, quantized, quantized_layer
 
 

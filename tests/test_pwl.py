@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from irnn import pwl_report
 from irnn.errors import IrnnError
-from irnn.pwl import CANDIDATES_MAX, ChordError, candidate_knots, fit, fits_int32, greedy_knots, optimal_knots
+from irnn.quant.pwl import CANDIDATES_MAX, ChordError, candidate_knots, fit, fits_int32, greedy_knots, optimal_knots
 
 SIGMOID = {"output_scale": 1 / 255, "output_zero_point": -128, "output_min": -128, "output_max": 127}
 TANH = {"output_scale": 1 / 127, "output_zero_point": 0, "output_min": -128, "output_max": 127}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irnn.errors import IrnnError
-from irnn.quantizers import (
+from irnn.quant.quantizers import (
     ROLE_BITS,
     FakeQuantize,
     QuantConfig,

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import irnn
-from deploy_tvm import options, targets
+from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.comparison import count_mismatches
+from deploy_tvm.artefact.comparison import count_mismatches
+from deploy_tvm.cli import options
 from deploy_tvm.remote import emulated, serve
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.cache import cached

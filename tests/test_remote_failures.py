@@ -16,7 +16,7 @@ from rich.console import Console
 import deploy_tvm
 import irnn
 from deploy_tvm import targets
-from deploy_tvm.artefact import read_manifest, sha256
+from deploy_tvm.artefact.artefact import read_manifest, sha256
 from deploy_tvm.remote import serve, session
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import Device

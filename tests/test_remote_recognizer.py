@@ -13,7 +13,7 @@ import deploy_tvm
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.recognizer_bench import Utterance
+from deploy_tvm.bench.recognizer_bench import Utterance
 from deploy_tvm.remote import emulated, library, serve
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import Device
@@ -22,7 +22,7 @@ from deploy_tvm.remote.recognizer import Recognizer
 from deploy_tvm.remote.session import DeviceError
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.program_set import ProgramSet
+from irnn.program.sets import ProgramSet
 from tests import models
 from tests.boards import need
 from tests.speech_models import VOCABULARY, quantized_speech, speech_model

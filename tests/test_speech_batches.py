@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from irnn.data.augment import AugmentConfig
-from irnn.data.features import FeatureConfig
-from irnn.data.speech import SpeechCorpus, load_speech
-from irnn.data.speech_batches import IGNORE, SpeechBatch, SpeechBatches
-from irnn.data.speech_config import BatchConfig
-from irnn.data.synthetic_speech import SyntheticSpeechConfig
-from irnn.data.units import BLANK, BOS, EOS
+from irnn.data.speech.augment import AugmentConfig
+from irnn.data.speech.corpus import SpeechCorpus, load_speech
+from irnn.data.speech.features import FeatureConfig
+from irnn.data.speech.speech_batches import IGNORE, SpeechBatch, SpeechBatches
+from irnn.data.speech.speech_config import BatchConfig
+from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig
+from irnn.data.speech.units import BLANK, BOS, EOS
 from irnn.errors import IrnnError
-from pipelines.error_rates import Transcripts, paired_bootstrap, score
+from pipelines.problems.speech.error_rates import Transcripts, paired_bootstrap, score
 
 AUGMENT = AugmentConfig(level_db=6, frequency_masks=1, frequency_width=4, time_masks=1, time_share=0.1)
 

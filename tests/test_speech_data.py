@@ -12,12 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irnn.data.audio import change_speed, file_fingerprint, read_audio, resample
-from irnn.data.augment import AugmentConfig, change_level, random_level, random_voice, spec_augment, stretched, warped
-from irnn.data.feature_cache import cached_features
-from irnn.data.features import FeatureConfig, Normalization, filterbank
-from irnn.data.units import BLANK, BOS, EOS, Units, UnitsConfig
-from irnn.data.utterances import Utterance
+from irnn.data.speech.audio import change_speed, file_fingerprint, read_audio, resample
+from irnn.data.speech.augment import (
+    AugmentConfig,
+    change_level,
+    random_level,
+    random_voice,
+    spec_augment,
+    stretched,
+    warped,
+)
+from irnn.data.speech.feature_cache import cached_features
+from irnn.data.speech.features import FeatureConfig, Normalization, filterbank
+from irnn.data.speech.units import BLANK, BOS, EOS, Units, UnitsConfig
+from irnn.data.speech.utterances import Utterance
 from irnn.errors import IrnnError
 from tests.speech_files import tone
 

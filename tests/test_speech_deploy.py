@@ -15,13 +15,13 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 import deploy_tvm
 import irnn
-from deploy_tvm.artefact_set import RunnerSet
-from deploy_tvm.attention import PLACES
-from deploy_tvm.disassembly import disassemble, float_instructions
-from irnn.decoding import SearchConfig, Tokens
+from deploy_tvm.artefact.artefact_set import RunnerSet
+from deploy_tvm.codegen.attention import PLACES
+from deploy_tvm.targets.disassembly import disassemble, float_instructions
 from irnn.program import Program
-from irnn.program_set import ProgramSet
-from irnn.recognizer import ProgramRecognizer, search
+from irnn.program.sets import ProgramSet
+from irnn.recognition.decoding import SearchConfig, Tokens
+from irnn.recognition.recognizer import ProgramRecognizer, search
 from tests import needs
 from tests.random_programs import random_state
 from tests.speech_models import FEATURES, FRAMES, VOCABULARY, quantized_speech, speech_batch, speech_model

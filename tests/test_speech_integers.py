@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import irnn
-from irnn import fixed_point
-from irnn.check import ranges
-from irnn.namespaces import NUMPY
-from irnn.program import Value, main
-from irnn.program_set import ProgramSet
+from irnn.arithmetic import fixed_point
+from irnn.arithmetic.namespaces import NUMPY
+from irnn.program import Value
+from irnn.program.__main__ import main
+from irnn.program.check import ranges
+from irnn.program.sets import ProgramSet
 from tests.oracle import nearest
 from tests.speech_models import FRAMES, quantized_speech, speech_batch, utterances
 from tests.speech_oracle import UtteranceOracle

@@ -8,10 +8,10 @@ import torch
 
 import irnn
 from irnn import qat
-from irnn.data.speech_batches import collate
+from irnn.data.speech.speech_batches import collate
 from irnn.models.speech import SpeechModelConfig
 from irnn.qat import STAGES
-from irnn.recognizer import ModelRecognizer, cross_entropy_sum
+from irnn.recognition.recognizer import ModelRecognizer, cross_entropy_sum
 from tests.speech_models import FRAMES, quantized_speech, speech_batch, speech_model, utterances
 
 
@@ -98,7 +98,7 @@ def test_batch_norm_is_torchs_and_folds():
     image = x.reshape(9, 3, 7, 4).permute(1, 3, 0, 2)
 
     def run(training: bool) -> torch.Tensor:
-        simulation = irnn.simulation.Simulation({}, training=training, observing=False)
+        simulation = irnn.wiring.simulate.Simulation({}, training=training, observing=False)
         simulation.ragged(lengths)
         return simulation.convolution(layer, x).permute(1, 3, 0, 2)
 

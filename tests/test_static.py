@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
-from deploy_tvm import targets, toolchain
+from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench import Layer, random_programs
+from deploy_tvm.bench.bench import Layer, random_programs
 from deploy_tvm.static import bare, emulated_peers, mca
+from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 from tests import needs
 from tests.boards import need_counter, need_emulator, need_model

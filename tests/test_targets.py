@@ -7,8 +7,9 @@ import pytest
 
 import deploy_tvm
 import irnn
-from deploy_tvm import targets, toolchain
-from deploy_tvm.artefact import read_manifest
+from deploy_tvm import targets
+from deploy_tvm.artefact.artefact import read_manifest
+from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 from tests import models, needs
 

@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from irnn.data import EOS, TextConfig, Vocabulary, load_corpus
-from irnn.data.quickstart import quickstart_lines
-from irnn.data.text_files import read_lines, read_table
-from irnn.data.units import Units, UnitsConfig
+from irnn.data.speech.units import Units, UnitsConfig
+from irnn.data.text.quickstart import quickstart_lines
+from irnn.data.text.text_files import read_lines, read_table
 from irnn.errors import IrnnError
 from tests import needs
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 import irnn
+from irnn.arithmetic.namespaces import TORCH
 from irnn.data import TextConfig, Vocabulary, load_corpus
-from irnn.data.librispeech import LibriSpeechConfig
-from irnn.data.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
-from irnn.data.text import SPLITS
-from irnn.data.units import EOS, Units, UnitsConfig
+from irnn.data.speech.librispeech import LibriSpeechConfig
+from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
+from irnn.data.speech.units import EOS, Units, UnitsConfig
+from irnn.data.text.corpus import SPLITS
 from irnn.errors import IrnnError
-from irnn.interpreter import Interpreter
-from irnn.namespaces import TORCH
-from irnn.recognizer import program_step
-from pipelines import text_problem
+from irnn.program.interpreter import Interpreter
+from irnn.recognition.recognizer import program_step
 from pipelines.config import read_config
-from pipelines.language_models import load_language_model
+from pipelines.problems.language_model import text_problem
+from pipelines.problems.language_model.language_models import load_language_model
 from pipelines.run import problem_of
 from tests.models import VOCABULARY, language_model, quantized
 from tests.speech_files import write_librispeech
@@ -196,7 +196,7 @@ class TestLanguageModels:
         program.save(tmp_path / "program")
         Vocabulary(self.units.names).save(tmp_path / "program" / "vocabulary.json")
         model = load_language_model(tmp_path / "program", self.units)
-        assert (model.kind, model.program_hash) == ("integer", irnn.storage.program_hash(program))
+        assert (model.kind, model.program_hash) == ("integer", irnn.program.storage.program_hash(program))
         others = Units("characters", self.units.names[3:])
         with pytest.raises(IrnnError, match=r"vocabulary of 60 characters .* does not match .*program, which was") as e:
             load_language_model(tmp_path / "program", others)

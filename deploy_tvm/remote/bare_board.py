@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from deploy_tvm.bundle import bundle
+from deploy_tvm.bundle.bundle import bundle
 from deploy_tvm.remote import emulated
 from deploy_tvm.targets import Target
 from irnn.errors import IrnnError

@@ -11,18 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deploy_tvm import machine
-from deploy_tvm.artefact import holds_set
-from deploy_tvm.bench import float_folder_of
-from deploy_tvm.recognizer_bench import Utterance
+from deploy_tvm.artefact.artefact import holds_set
+from deploy_tvm.bench.bench import float_folder_of
+from deploy_tvm.bench.recognizer_bench import Utterance
+from deploy_tvm.bench.rounds import now
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.language_model import LanguageModel
 from deploy_tvm.remote.library import Built, Found, Progress, Run, build_for, run_library
 from deploy_tvm.remote.recognizer import LENGTHS, Recognizer
 from deploy_tvm.remote.serve import reachable
-from deploy_tvm.rounds import now
-from deploy_tvm.targets import Target
+from deploy_tvm.targets import Target, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
 

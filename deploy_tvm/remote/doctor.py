@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import tvm
 
-from deploy_tvm import toolchain
 from deploy_tvm.remote import emulated, session
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.serve import reachable
-from deploy_tvm.targets import Target
+from deploy_tvm.targets import Target, toolchain
 from irnn.errors import IrnnError
 
 # LLVM's names of the instructions that our kernels use, and Linux's.

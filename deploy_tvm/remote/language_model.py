@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from deploy_tvm.artefact import open_program
-from deploy_tvm.comparison import count_mismatches
-from deploy_tvm.inputs import random_input
+from deploy_tvm.artefact.artefact import open_program
+from deploy_tvm.artefact.comparison import count_mismatches
+from deploy_tvm.artefact.inputs import random_input
 from deploy_tvm.remote.bare_board import run_bundle
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy_tvm import toolchain
-from deploy_tvm.artefact import MANIFEST, build, read_manifest, sha256
-from deploy_tvm.lower import ENTRY
+from deploy_tvm.artefact.artefact import MANIFEST, build, read_manifest, sha256
+from deploy_tvm.codegen.lower import ENTRY
 from deploy_tvm.remote import session
 from deploy_tvm.remote.device import Device
-from deploy_tvm.targets import Target, from_config
+from deploy_tvm.targets import Target, from_config, toolchain
 from irnn.program import Program
 
 STEPS_A_CALL = 16

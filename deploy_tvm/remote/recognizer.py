@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deploy_tvm.comparison import added, count_mismatches
-from deploy_tvm.inputs import random_inputs
-from deploy_tvm.recognizer_bench import PARTS, Utterance, open_recognizer, places
+from deploy_tvm.artefact.comparison import added, count_mismatches
+from deploy_tvm.artefact.inputs import random_inputs
+from deploy_tvm.bench.recognizer_bench import PARTS, Utterance, open_recognizer, places
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
 from deploy_tvm.targets import Target

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import tvm
 
-from deploy_tvm import toolchain
 from deploy_tvm.remote.cache import cached
+from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 
 BINARY = "irnn-rpc-server"

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deploy_tvm.artefact import open_program
-from deploy_tvm.bench import Layer, float_folder_of, random_programs
+from deploy_tvm.artefact.artefact import open_program
+from deploy_tvm.bench.bench import Layer, float_folder_of, random_programs
 from deploy_tvm.static.figures import static_figures
 from deploy_tvm.targets import Target
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy_tvm.measure import FLOAT, INTEGER
+from deploy_tvm.bench.measure import FLOAT, INTEGER
 
 REMARK = "no times: counted under emulation and modelled; docs/devices.md says what such figures can tell"
 

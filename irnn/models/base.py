@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irnn.attention import Exponential
-from irnn.convolution import Convolution
+from irnn.arithmetic.namespaces import TORCH
 from irnn.errors import IrnnError
-from irnn.interpreter import Interpreter
-from irnn.layers import Activation, Norm, Weight
 from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names
 from irnn.names import readable_name
-from irnn.namespaces import TORCH
-from irnn.quantizers import QuantSite, not_finite
-from irnn.simulation import Simulation
+from irnn.nn.attention import Exponential
+from irnn.nn.convolution import Convolution
+from irnn.nn.layers import Activation, Norm, Weight
+from irnn.program.interpreter import Interpreter
+from irnn.quant.quantizers import QuantSite, not_finite
 from irnn.stages import Record, Settings, write_record
+from irnn.wiring.simulate import Simulation
 
 
 class RecurrentModel(nn.Module):
@@ -100,7 +100,7 @@ class RecurrentModel(nn.Module):
             self._frozen = {}
             self._frozen_state = {name: tensor.detach().clone() for name, tensor in self._tensors()}
         if part not in self._frozen:
-            from irnn.export import convert_part
+            from irnn.conversion import convert_part
 
             self._frozen[part] = Interpreter(convert_part(self, part), TORCH, next(self.parameters()).device)
         return self._frozen[part]

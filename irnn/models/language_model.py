@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irnn.cells import LSTM
 from irnn.errors import IrnnError
-from irnn.layers import NORMS, Embedding, Linear
-from irnn.losses import linear_cross_entropy
 from irnn.models.base import RecurrentModel
-from irnn.simulation import Simulation
+from irnn.nn.cells.lstm import LSTM
+from irnn.nn.layers import NORMS, Embedding, Linear
+from irnn.nn.losses import linear_cross_entropy
+from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]
 

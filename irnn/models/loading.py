@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from irnn.layers import Norm
 from irnn.names import readable_name
-from irnn.quantizers import QuantSite, not_finite
+from irnn.nn.layers import Norm
+from irnn.nn.state_dicts import check_fit, unwrapped
+from irnn.nn.torch_lstm import TorchLSTM
+from irnn.quant.quantizers import QuantSite, not_finite
 from irnn.stages import Record, Settings, read_record
-from irnn.state_dicts import check_fit, unwrapped
-from irnn.torch_lstm import TorchLSTM
 
 RANGES = ("observed_min", "observed_max")
 EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` gives

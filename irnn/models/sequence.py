@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irnn.cells import LSTM
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.quantizers import QuantSite, not_finite
-from irnn.simulation import Simulation
+from irnn.nn.cells.lstm import LSTM
+from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.wiring.simulate import Simulation
 
 
 class SequenceModel(RecurrentModel):

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from irnn.attention import Attention, Memory
-from irnn.cells import LSTMCell, LSTMLayer
-from irnn.convolution import ConvolutionLayer
 from irnn.errors import IrnnError
-from irnn.layers import Embedding, Linear
 from irnn.models.base import RecurrentModel
-from irnn.quantizers import QuantSite
-from irnn.simulation import Simulation
+from irnn.nn.attention import Attention, Memory
+from irnn.nn.cells.lstm import LSTMCell, LSTMLayer
+from irnn.nn.convolution import ConvolutionLayer
+from irnn.nn.layers import Embedding, Linear
+from irnn.quant.quantizers import QuantSite
+from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]
 IGNORED_TARGET = -100
@@ -30,7 +30,7 @@ CTC_BLANK = 0
 
 
 class Batch(Protocol):
-    """What a training batch holds (``irnn.data.speech_batches.SpeechBatch``)."""
+    """What a training batch holds (``irnn.data.speech.speech_batches.SpeechBatch``)."""
 
     features: Tensor
     frames: Tensor

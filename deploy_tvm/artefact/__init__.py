@@ -1,0 +1,1 @@
+"""Built programs on disk, and what runs them."""

@@ -1,0 +1,1 @@
+"""Timing beside other runtimes and the floor."""

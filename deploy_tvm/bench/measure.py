@@ -1,0 +1,220 @@
+"""One measurement: the workers of all runtimes, compared, then timed in interleaved rounds."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_tvm.bench import floor
+from deploy_tvm.bench.rounds import Worker, WorkerError, interleave, now, summary
+from deploy_tvm.peers import peers
+from deploy_tvm.peers.lstm_stack import save_job
+from deploy_tvm.targets import machine
+from irnn.errors import IrnnError
+from irnn.program import Program
+
+INTEGER, FLOAT = "tvm_integer", "tvm_float"
+# A float peer that is further from our float build than this computes something else; logits reach a few tens.
+FLOAT_TOLERANCE = 2e-3
+MAX_SECONDS = 600
+_READ, _PEAK = "floor_read", "floor_peak"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured.  seconds: for each runtime, all rounds together.  against: keys of ``peers.PEERS``.
+
+    core: everything is pinned to it; None: the first one allowed.
+    """
+
+    rounds: int = 20
+    seconds: float = 4.0
+    threads: int = 1
+    against: tuple[str, ...] = ()
+    peers_python: str | None = None
+    core: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise IrnnError(f"--rounds {self.rounds}: must be at least 1")
+        if not 0 < self.seconds <= MAX_SECONDS:
+            raise IrnnError(f"--seconds {self.seconds}: must be more than 0 and at most {MAX_SECONDS}")
+        if self.threads != 1:
+            raise IrnnError(f"--threads {self.threads}: our kernels run on one thread; give 1")
+        peers.interpreter(self.peers_python)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    artefacts: built programs, ``tvm_integer`` first.  x: what all runtimes read, float32 features ``[1, time, size]``
+    or token ids ``[1, time]``.  function: "step" or "run".  floating: what the peers' models are made from.
+    """
+
+    integer: Program
+    floating: Program | None
+    artefacts: dict[str, Path]
+    x: np.ndarray
+    function: str
+
+    @property
+    def steps(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def features(self) -> bool:
+        return self.x.ndim == 3
+
+    def own_input(self, name: str) -> np.ndarray:
+        """What the artefact ``name`` reads."""
+        return quantized(self.integer, self.x) if self.features and name == INTEGER else self.x
+
+    def peer_input(self) -> np.ndarray:
+        """Time first for features, as the peers' LSTMs have it."""
+        return np.ascontiguousarray(self.x.transpose(1, 0, 2)) if self.features else self.x.astype(np.int64)
+
+    def work(self) -> floor.Work:
+        """What a call cannot avoid."""
+        return floor.work(self.integer, self.steps)
+
+
+@dataclass(frozen=True)
+class PartCase:
+    """A program with several inputs: those of one call by name, batch first; ``float_inputs`` for the float programs.
+
+    steps: what the figures are divided by.
+    """
+
+    integer: Program
+    floating: Program | None
+    artefacts: dict[str, Path]
+    inputs: dict[str, np.ndarray]
+    float_inputs: dict[str, np.ndarray]
+    steps: int = 1
+    function: str = "run"
+
+    def own_input(self, name: str) -> dict[str, np.ndarray]:
+        """What the artefact ``name`` reads."""
+        return self.inputs if name == INTEGER else self.float_inputs
+
+    def peer_input(self) -> dict[str, np.ndarray]:
+        """What the other runtimes read."""
+        return self.float_inputs
+
+    def work(self) -> None:
+        """No limit is known for programs whose loops read their weights one after the other."""
+
+
+def quantized(program: Program, features: np.ndarray) -> np.ndarray:
+    """Float features -> the integers that the program reads."""
+    ((_, value),) = program.inputs.items()
+    return value.quantize(features)
+
+
+def measure(case: Case | PartCase, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Time a case in all runtimes: ``us`` (medians a step, None where there is a reason), spread, floor, machine."""
+    core = machine.default_core() if settings.core is None else settings.core
+    with tempfile.TemporaryDirectory(prefix="irnn-bench-") as temporary, ExitStack() as stack:
+        commands = _commands(case, settings, Path(temporary), core)
+        reasons: dict[str, str] = {}
+        workers: dict[str, Worker] = {}
+        ready: dict[str, dict[str, Any]] = {}
+        differences: dict[str, float] = {}
+        for name, command in commands.items():
+            progress(f"starting {name}")
+            worker = stack.enter_context(Worker(command, Path(temporary) / f"{name}.log"))
+            try:
+                ready[name] = worker.start()
+                if name in settings.against and FLOAT in workers:
+                    differences |= _difference(name, worker.output(), workers[FLOAT].output())
+                workers[name] = worker
+            except WorkerError as error:
+                if name in case.artefacts:
+                    raise IrnnError(f"the built program cannot be timed: {error}") from error
+                reasons[name] = peers.absent_reason(name, str(error)) if error.absent else str(error)
+        before = machine.describe()
+        times, failed = interleave(
+            workers, settings.rounds, settings.seconds, lambda done: progress(f"round {done} of {settings.rounds}")
+        )
+    reasons |= failed
+    limits = {name: _limit(times.pop(name), ready[name]) for name in (_READ, _PEAK) if name in times}
+    spread = {name: summary(blocks, case.steps) for name, blocks in times.items()}
+    us = {name: spread[name]["median"] if name in spread else None for name in (*case.artefacts, *settings.against)}
+    found = {name: reply for name, reply in ready.items() if name in us}
+    return {
+        "us": us,
+        "ratios": {
+            f"{INTEGER}/{name}": round(us[INTEGER] / value, 4)
+            for name, value in us.items()
+            if value is not None and name != INTEGER
+        },
+        "spread": spread,
+        "reasons": {name: reason for name, reason in reasons.items() if name in us},
+        "max_difference_from_float": differences,
+        "chosen": {name: reply["setting"] for name, reply in found.items() if reply["setting"]},
+        "floor": floor.combine(case.work(), case.steps, limits.get(_READ), limits.get(_PEAK)),
+        "versions": machine.versions() | {k: v for reply in found.values() for k, v in reply["versions"].items()},
+        "machine": before | {"core": core},
+        "measured": now(),
+    }
+
+
+def _commands(case: Case | PartCase, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
+    """Worker commands by name: ours first, since the peers are compared with them."""
+    commands = {}
+    for name, artefact in case.artefacts.items():
+        own = case.own_input(name)
+        inputs = folder / f"{name}-inputs.{'npz' if isinstance(own, dict) else 'npy'}"
+        if isinstance(own, dict):
+            np.savez(inputs, **own)
+        else:
+            np.save(inputs, own, allow_pickle=False)
+        job = {"kind": "program", "artefact": str(artefact), "inputs": str(inputs), "function": case.function}
+        commands[name] = _own_command(job, core)
+    if settings.against:
+        save_job(case.floating, case.peer_input(), folder)
+        python = peers.interpreter(settings.peers_python)
+        commands |= {key: peers.command(key, python, folder, core) for key in settings.against}
+    needed = case.work()
+    if needed is None:
+        return commands
+    commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_every_step}, core)
+    product = floor.host_product()
+    if needed.hoisted_products and product is not None:
+        commands[_PEAK] = _own_command({"kind": "peak", "feature": product.feature}, core)
+    return commands
+
+
+def _own_command(job: dict[str, Any], core: int | None) -> list[str]:
+    return [sys.executable, "-m", "deploy_tvm.bench.tvm_worker", json.dumps(job), "" if core is None else str(core)]
+
+
+def _difference(name: str, output: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Largest difference of a peer from our float build; float32 peers that compute something else are refused.
+
+    Outputs that are integers are left out: their meaning is the peer's own.
+    """
+    if output.dtype != np.float32:
+        return {}
+    if output.size != reference.size:
+        raise WorkerError(f"it gives {output.size} outputs where the float build gives {reference.size}")
+    difference = float(np.abs(output.ravel() - reference.ravel()).max())
+    if name.endswith("_fp32") and not difference <= FLOAT_TOLERANCE:
+        raise WorkerError(f"it computes something else than the float build: outputs differ by up to {difference:.3g}")
+    return {name: difference}
+
+
+def _limit(blocks: list[list[float]], ready: dict[str, Any]) -> float:
+    """Microseconds of one repetition inside the calls of a loop that measures a limit."""
+    return summary(blocks, 1)["median"] / int(ready["setting"])

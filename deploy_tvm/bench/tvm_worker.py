@@ -1,0 +1,83 @@
+"""Our side of the benchmark, one process each: a built program, or one of the loops that measure the floor.
+
+``python -m deploy_tvm.bench.tvm_worker '{"kind": "program", ...}' CORE``; the protocol is that of ``peer_worker``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deploy_tvm.peers.peer_worker.peer_serving import Runtime, serve
+
+
+def load_program(artefact: str, inputs: str, function: str) -> Runtime:
+    """``function`` is "step" or "run"; ``inputs`` is an ``.npy`` file with ``[1, time, *shape]``.
+
+    A program with several inputs reads an ``.npz`` file, for "run".
+    """
+    import deploy_tvm
+
+    runner = deploy_tvm.load(artefact)
+    x = np.load(inputs, allow_pickle=False)
+    x = dict(x) if inputs.endswith(".npz") else x
+    if function == "step":
+        stream, row = runner.stream(), np.ascontiguousarray(x[:, 0])
+        return Runtime(lambda: [stream.step(row)], {})
+    state = runner.initial_state(1)
+    return Runtime(lambda: runner.run(x, state), {})
+
+
+def load_read(size: int) -> Runtime:
+    """Reads ``size`` bytes again and again; the calls' times are for ``setting`` readings."""
+    import tvm
+
+    from deploy_tvm.bench.floor import read_function
+    from deploy_tvm.targets import find
+
+    function, repeats = read_function(size, find("host").resolve().tvm())
+    data = tvm.runtime.tensor(np.ones((max(1, size // 256), 4, 16), np.int32))
+    sink = tvm.runtime.tensor(np.zeros(16, np.int32))
+
+    def call() -> Sequence[np.ndarray]:
+        function(data, sink)
+        return [np.zeros(0)]
+
+    return Runtime(call, {}, str(repeats))
+
+
+def load_peak(feature: str) -> Runtime:
+    """Multiplies in registers; the calls' times are for ``setting`` multiplications."""
+    import tvm
+
+    from deploy_tvm.bench.floor import PRODUCTS, peak_module, peak_operands
+    from deploy_tvm.targets import find
+
+    (product,) = (product for product in PRODUCTS if product.feature == feature)
+    module, products = peak_module(product, find("host").resolve().tvm())
+    function = module["peak"]
+    operands = [tvm.runtime.tensor(array) for array in peak_operands(product)]
+
+    def call() -> Sequence[np.ndarray]:
+        function(*operands)
+        return [np.zeros(0)]
+
+    return Runtime(call, {}, str(products))
+
+
+LOADERS = {"program": load_program, "read": load_read, "peak": load_peak}
+
+
+def main(arguments: list[str]) -> None:
+    """``JOB CORE``: the job is JSON with ``kind`` and that loader's arguments."""
+    job: dict[str, Any] = json.loads(arguments[0])
+    kind = job.pop("kind")
+    serve(lambda: LOADERS[kind](**job), int(arguments[1]) if arguments[1] else None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

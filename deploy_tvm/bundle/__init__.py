@@ -1,0 +1,1 @@
+"""Archives for boards without a TVM runtime."""

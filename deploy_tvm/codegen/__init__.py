@@ -1,0 +1,1 @@
+"""From a program to TVM: plans, rows, kernels."""

@@ -1,0 +1,140 @@
+"""What a matrix-vector kernel is: packing at build time, and the statements that multiply one block of rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from deploy_tvm.codegen.emitter import Emitter, Expr, constant, lanes_of, load
+from deploy_tvm.codegen.rows import Block, Row, RowOps, first_lanes, segments
+
+
+@dataclass
+class Operand:
+    """The right-hand side of a product, in the form in which a kernel reads it.
+
+    ``buffer`` is [vectors, padded length]; ``correction`` is int32 [vectors] and is added to every row of the product
+    (None: nothing to add).  ``plain`` is what ``buffer`` is made of, where a kernel reads elements repeated.
+    """
+
+    buffer: tirx.Buffer
+    correction: tirx.Buffer | None
+    plain: tirx.Buffer | None = None
+
+
+class LinearKernel(ABC):
+    """``weight x + bias`` for one width of weights on one instruction set.
+
+    The rows of the weight matrix are cut into blocks of ``block_rows``: ``units`` registers of ``lanes`` accumulators.
+    ``group`` elements of x are consumed at a time.
+    """
+
+    lanes: int
+    units: int
+    group: int
+    operand_dtype: str
+    accumulator: str = "int32"
+    # Vectors multiplied at once when a whole sequence is at hand: bounded by the registers that hold accumulators.
+    tile_vectors: int = 4
+
+    @property
+    def block_rows(self) -> int:
+        return self.units * self.lanes
+
+    def blocks(self, rows: int) -> int:
+        """Number of blocks that hold ``rows`` rows."""
+        return -(-rows // self.block_rows)
+
+    def padded(self, length: int) -> int:
+        """Length of an operand in memory: whole groups, and room for the last register that fills it."""
+        return -(-length // 64) * 64
+
+    @abstractmethod
+    def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+        """``weight`` int8 [rows, columns] and ``bias`` int32 [rows] in the order in which :meth:`tile` reads them."""
+
+    @abstractmethod
+    def tile(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        vectors: list[Expr],
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+    ) -> list[list[Expr]]:
+        """Emit the products of one block of rows with some vectors: [vector][unit] registers of accumulators."""
+
+    def operand_element(self, x: Row) -> Row:
+        """What is stored in the operand for an element of the activations."""
+        return x
+
+    def corrects(self) -> bool:
+        """Whether the product lacks a term that depends on the sum of x."""
+        return False
+
+    def correction(self, ops: RowOps, x: Row) -> Row:
+        """That term, one number (only where :meth:`corrects`)."""
+        raise NotImplementedError
+
+    def allocate(self, emitter: Emitter, vectors: int, length: int) -> Operand:
+        """Memory for the operands of ``vectors`` vectors of ``length`` elements."""
+        buffer = emitter.alloc((vectors, self.padded(length)), self.operand_dtype, "operand")
+        return Operand(buffer, emitter.alloc((vectors,), "int32", "correction") if self.corrects() else None)
+
+    def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
+        """Store ``x`` as operand number ``vector``, followed by zeros."""
+        element, lanes = self.operand_element(x), ops.lanes
+        # The columns that fill up the last group are multiplied too.
+        for start in range(x.size // lanes * lanes, -(-x.size // self.group) * self.group, lanes):
+            emitter.store(operand.buffer, constant(0, self.operand_dtype, lanes), vector, start)
+        for start, stop in segments(element):
+            whole, rest = divmod(stop - start, lanes)
+            if whole:
+                with emitter.loop(whole) as i:
+                    value = Block(emitter, i * lanes, lanes).at(element, start)
+                    emitter.store(operand.buffer, value, vector, i * lanes + start)
+            if rest and start + whole * lanes + lanes <= self.padded(x.size):
+                value = Block(emitter, whole * lanes, lanes).at(element, start)
+                emitter.store(operand.buffer, first_lanes(value, rest), vector, start + whole * lanes)
+            elif rest:
+                # Behind a joint a whole register would not fit; zeros are there already.
+                with emitter.loop(rest) as i:
+                    value = Block(emitter, whole * lanes + i, 1).at(element, start)
+                    emitter.store(operand.buffer, value, vector, i + (start + whole * lanes))
+        if operand.correction is not None:
+            stored = Row(x.size, self.operand_dtype, self._read(operand, vector))
+            value = self.correction(ops, stored).function(Block(emitter, 0, 1), 0)
+            emitter.store(operand.correction, value, vector)
+
+    @staticmethod
+    def _read(operand: Operand, vector: Expr) -> Callable[[Block, int], Expr]:
+        return lambda block, start: load(operand.buffer, block.lanes, vector, block.index + start)
+
+
+def accumulators(emitter: Emitter, start: list[list[Expr]]) -> list[list[tirx.Buffer]]:
+    """One buffer a register (so that the compiler keeps each in one), holding its first value."""
+    buffers = []
+    for row in start:
+        buffers.append([emitter.alloc((lanes_of(value),), "int32", "acc") for value in row])
+        for buffer, value in zip(buffers[-1], row, strict=True):
+            emitter.store(buffer, value, 0)
+    return buffers
+
+
+def blocked(array: np.ndarray, blocks: int, block_rows: int) -> np.ndarray:
+    """Rows padded with zeros to whole blocks: [rows, ...] -> [blocks, block_rows, ...]."""
+    padded = np.zeros((blocks * block_rows, *array.shape[1:]), array.dtype)
+    padded[: array.shape[0]] = array
+    return padded.reshape(blocks, block_rows, *array.shape[1:])
+
+
+def grouped(weight: np.ndarray, group: int) -> np.ndarray:
+    """Columns padded with zeros to whole groups: [rows, columns] -> [rows, groups, group]."""
+    groups = -(-weight.shape[1] // group)
+    padded = np.zeros((weight.shape[0], groups * group), weight.dtype)
+    padded[:, : weight.shape[1]] = weight
+    return padded.reshape(weight.shape[0], groups, group)

@@ -1,0 +1,1 @@
+"""The integer arithmetic: every rounding and saturation, once, and the namespaces that it runs in."""

@@ -1,0 +1,49 @@
+"""Records a network's wiring as a program: ``convert`` the integer-only one, ``float_program`` its float baseline.
+
+Both recorders are executors of the same wiring (``lstm``, ``irnn.models``).  All constants are computed here, on
+the CPU in float64: integer weights, biases, multipliers, shifts, tables.  Nothing downstream recomputes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from irnn.program import Program
+from irnn.program.sets import ProgramSet
+from irnn.wiring.record import Recorder
+from irnn.wiring.record_float import FloatRecorder
+from irnn.wiring.record_integer import IntegerRecorder
+
+__all__ = ["convert", "convert_part", "float_program"]
+
+
+def convert(model: nn.Module) -> Program | ProgramSet:
+    """The integer-only program of a prepared and calibrated model, checked; of a model in parts a set of them.
+
+    Weights, scales and tables are those of this moment.  In stage "all" a model in ``eval()`` computes with these very
+    programs, so its accuracy is theirs.
+    """
+    programs = {name: convert_part(model, name) for name in model.program_wires()}
+    return programs[""] if set(programs) == {""} else ProgramSet(programs)
+
+
+def convert_part(model: nn.Module, part: str) -> Program:
+    """One of the integer programs that :func:`convert` gives; a model of one program has the part ""."""
+    program = _record(IntegerRecorder(model), model.program_wires()[part])
+    program.check()
+    return program
+
+
+def float_program(model: nn.Module) -> Program | ProgramSet:
+    """The same network in float32, with exact sigmoid and tanh and its norms as they stand."""
+    programs = {name: _record(FloatRecorder(model), wire) for name, wire in model.program_wires().items()}
+    return programs[""] if set(programs) == {""} else ProgramSet(programs)
+
+
+def _record(recorder: Recorder, wire: Callable[[Recorder], None]) -> Program:
+    with torch.no_grad():
+        wire(recorder)
+    return recorder.program()

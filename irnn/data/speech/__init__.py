@@ -1,0 +1,1 @@
+"""Speech corpora: audio, features, units, batches."""

@@ -1,0 +1,1 @@
+"""Text corpora: lines of words, their vocabulary, batches."""

@@ -1,0 +1,1 @@
+"""Search: greedy and beam decoding over a recognizer."""

@@ -1,0 +1,111 @@
+"""Records the float baseline of a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from irnn.errors import IrnnError
+from irnn.nn.attention import Exponential
+from irnn.nn.layers import Activation, Embedding, Norm, Weight
+from irnn.program import Tensor
+from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.wiring.record import Recorder, Symbol
+
+
+class FloatRecorder(Recorder):
+    """Records the same network in float32: the baseline that the integer program is measured against."""
+
+    kind = "float"
+    ONE = np.ones(1)
+
+    def features(self, name: str, site: QuantSite) -> Symbol:
+        """Declare the program's input: float features."""
+        symbol = self._declare(name, "float32", (site.size,), self.ONE)
+        self.inputs[name] = self.values[symbol.name]
+        return symbol
+
+    def embedding(self, module: Embedding, ids: Symbol) -> Symbol:
+        table = _float_tensor(module.where, module.weight)
+        return self._float("embedding", (ids,), self._name(module), (table.data.shape[1],), {"table": table})
+
+    def linear(self, module: Weight, x: Symbol) -> Symbol:
+        rows = module.weight.shape[0]
+        bias = module.bias if module.bias is not None else torch.zeros(rows)
+        weight = _float_tensor(module.where, module.weight)
+        # A tied weight is the embedding's table, under its name.
+        shared = [name for name, tensor in self.tensors.items() if np.shares_memory(tensor.data, weight.data)]
+        tensors = {
+            "weight": shared[0] if shared else weight,
+            "bias": _float_tensor(f"the bias of {module.where}", bias),
+        }
+        return self._float("linear", (x,), self._name(module), (*x.shape[:-1], rows), tensors)
+
+    def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
+        x = terms[0]
+        for term in terms[1:]:
+            x = self._float("add", (x, term), self._name(site), x.shape)
+        return x
+
+    def add(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
+        return self._float("add", (a, b), f"{self._name(site)}.sum", a.shape)
+
+    def multiply(self, a: Symbol, b: Symbol) -> Symbol:
+        return self._float("multiply", (a, b), f"{self._scope}product", a.shape)
+
+    def accumulate(self, *terms: Symbol) -> Symbol:
+        x = terms[0]
+        for term in terms[1:]:
+            x = self._float("add", (x, term), f"{self._scope}accumulated", x.shape)
+        return x
+
+    def residual(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
+        return self._float("add", (a, b), self._name(site), a.shape)
+
+    def relu(self, site: QuantSite, x: Symbol) -> Symbol:
+        return self._float("relu", (x,), self._name(site), x.shape)
+
+    def attention_weights(
+        self, v: Weight, tanh: Activation, exponential: Exponential, query: Symbol, keys: Symbol, lengths: Symbol
+    ) -> Symbol:
+        tensors = {"weight": _float_tensor(v.where, v.weight)}
+        axes = (*query.axes, *keys.axes)
+        return self._float("attention_weights", (query, keys, lengths), f"{self._scope}weights", (), tensors, axes=axes)
+
+    def attention_context(self, site: QuantSite, weights: Symbol, values: Symbol) -> Symbol:
+        axes = weights.axes[:1]
+        return self._float("attention_context", (weights, values), self._name(site), values.shape, axes=axes)
+
+    def norm(self, module: Norm, site: QuantSite, x: Symbol) -> Symbol:
+        tensors = {
+            "gamma": _float_tensor(module.where, module.weight),
+            "beta": _float_tensor(f"the bias of {module.where}", module.bias),
+        }
+        attributes = {"groups": module.groups, "epsilon": module.EPSILON}
+        return self._float(f"{module.kind}_norm", (x,), self._name(module), x.shape, tensors, attributes)
+
+    def activation(self, module: Activation, x: Symbol) -> Symbol:
+        return self._float(module.function, (x,), self._name(module), x.shape)
+
+    def _state_format(self, site: QuantSite) -> tuple[str, np.ndarray, int]:
+        return "float32", self.ONE, 0
+
+    def _float(
+        self,
+        op: str,
+        inputs: tuple[Symbol, ...],
+        name: str,
+        shape: tuple[int, ...],
+        tensors: dict[str, Tensor | str] | None = None,
+        attributes: dict[str, Any] | None = None,
+        axes: tuple[str, ...] | None = None,
+    ) -> Symbol:
+        return self._emit(op, inputs, name, "float32", shape, self.ONE, 0, attributes, tensors, axes)
+
+
+def _float_tensor(name: str, parameter: torch.Tensor) -> Tensor:
+    if problem := not_finite(name, parameter):
+        raise IrnnError(f"{problem}; the float baseline needs numbers: train again from intact weights")
+    return Tensor(parameter.detach().cpu().numpy(), 32)

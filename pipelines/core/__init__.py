@@ -1,0 +1,1 @@
+"""Stages, their cache, training and deployment: what every problem shares."""

@@ -1,0 +1,76 @@
+"""The list of stages of a run: what each one depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from typing import Any
+
+from irnn.stages import STAGE_OF_ROLE
+from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.core import deploy
+from pipelines.core.evaluate import Evaluation
+from pipelines.core.export import Export
+from pipelines.core.problem import Problem
+from pipelines.core.stages import Stage
+from pipelines.core.training import Training
+
+
+def plan(config: RunConfig, problem: Problem) -> list[Stage]:
+    """All stages in the order in which they run."""
+    train = Training(config, problem)
+    root = config.output_dir / "stages"
+
+    def trained(name: str, previous: Stage | None, **more: Any) -> Stage:
+        return Stage(name, {**_training_inputs(config, problem, name), **more}, previous, train, root)
+
+    float_stage = trained("float", None, **problem.origin, seed=config.seed)
+    stages = [float_stage, trained("float_matched", float_stage)]
+    latest = float_stage
+    for name in QAT_STAGES:
+        latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
+        stages.append(latest)
+    return stages + _deployment(config, train, qat=latest, matched=stages[1])
+
+
+def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) -> list[Stage]:
+    """The stages after training; without TVM the program is evaluated by the interpreter and not compiled."""
+    root = config.output_dir / "stages"
+    program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
+    artefact = None
+    if deploy.available():
+        inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": deploy.version()}
+        artefact = Stage("artefact", inputs, program, deploy.Compilation(program), root)
+    evaluation = Evaluation(train, qat, matched, program, artefact)
+    evaluate = Stage("evaluate", train.problem.evaluation, artefact or program, evaluation, root)
+    if artefact is None:
+        return [program, evaluate]
+    return [
+        program,
+        artefact,
+        evaluate,
+        Stage("bench", {}, artefact, deploy.Bench(train.problem, program, artefact), root),
+    ]
+
+
+def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
+    """What every training stage's outcome depends on, besides where it starts from."""
+    warmups, average = config.stages.warmups(stage), config.stages.average(stage)
+    return {
+        "rates": config.stages.rates(stage),
+        # Stages from before there were these choices are found again.
+        **({"warmups": warmups} if any(warmups) else {}),
+        **({"average": average} if average else {}),
+        "optimizer": config.trainer.optimizer,
+        "clip": config.trainer.clip,
+        "precision": config.trainer.precision,
+        **problem.batching(stage),
+    }
+
+
+def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
+    """Quantization settings that reach a stage: in `pwl` no weight is quantized yet, so a sweep over them shares it."""
+    values = dataclasses.asdict(config.quant)
+    if stage == "pwl":
+        return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
+    return values

@@ -1,0 +1,168 @@
+"""What a run can be about: a `Problem` brings the data, the network and its figures of merit to the common stages."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from irnn.errors import IrnnError
+from irnn.models.base import RecurrentModel
+from irnn.program import Program
+from irnn.program.sets import ProgramSet
+
+# Nats per word or unit; a uniform guess over a million words has 14.
+_DIVERGED = 50.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """metrics: figures by name.  files: what was written into the stage's folder, as paths relative to it."""
+
+    metrics: dict[str, Any]
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """One training stage: its name, what identifies it, the run's seed, learning rates by epoch and the share of
+    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train."""
+
+    stage: str
+    identity: str
+    seed: int
+    rates: Sequence[float]
+    warmups: Sequence[float]
+    average: int
+    optimizer: str
+    bf16: bool
+
+
+class Problem(Protocol):
+    """origin: network and data, as JSON values; part of the float stage's identity.
+    evaluation: what decides on the evaluation of the program, as JSON values."""
+
+    origin: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """What decides on the batches of a training stage, as JSON values."""
+
+    def build(self) -> RecurrentModel:
+        """A network as its training starts, in stage "float"."""
+
+    def calibration(self) -> Iterable[Any]:
+        """Batches that give the quantization sites their first ranges."""
+
+    def task(self, model: RecurrentModel, settings: TaskSettings) -> StageTask:
+        """What Lightning trains; it brings its data along."""
+
+    def score(self, model: RecurrentModel, folder: Path) -> Score:
+        """How good a trained stage is."""
+
+    def metadata(self) -> dict[str, Any]:
+        """What a user of the program needs to know besides its vocabulary, as JSON values."""
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """Write the vocabulary beside a program."""
+
+    def evaluate(
+        self, program: Program | ProgramSet, model: RecurrentModel, runner: Any | None, baseline: Path, folder: Path
+    ) -> Score:
+        """Score the program, with `mismatches` between QAT evaluation, interpreter and `runner` (compiled; or None).
+
+        baseline: the folder of the stage `float_matched`, with the files of its score.
+        """
+
+    def bench(
+        self, program: Program | ProgramSet, artefacts: Mapping[str, Path]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Time the compiled programs (by back end: `tvm_integer`, `tvm_float`); (figures, details for the manifest)."""
+
+
+def derived_seed(seed: int, stage: str, epoch: int) -> int:
+    """Seed of one epoch: depends on nothing that happened before, so a resumed run draws the same numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {stage} {epoch}".encode()).digest()[:8], "big") >> 1
+
+
+class StageTask(pl.LightningModule):
+    """One training stage: optimizer, seeds, learning rates, what stands in a checkpoint.
+
+    A subclass brings `training_step`, the data and the validation, which ends in `log_validation`.
+    """
+
+    def __init__(self, model: RecurrentModel, settings: TaskSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        # A part of the module, so that it stands in the checkpoints.
+        self.average = AveragedModel(model, use_buffers=True) if settings.average else None
+        self._epoch_started = time.monotonic()
+        self.seconds = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.settings.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.settings.rates[0])
+        return torch.optim.SGD(parameters, lr=self.settings.rates[0])
+
+    def on_train_epoch_start(self) -> None:
+        """Everything that an epoch depends on is set here, so that a resumed run is bit-equal to an unbroken one."""
+        torch.manual_seed(derived_seed(self.settings.seed, self.settings.stage, self.current_epoch))
+        self._set_rate(self.settings.rates[self.current_epoch])
+        self._epoch_started = time.monotonic()
+        self.model.refresh()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The rise of the learning rate; after it the rate is the epoch's."""
+        rising = round(self.settings.warmups[self.current_epoch] * self.trainer.num_training_batches)
+        if batch_idx <= rising:
+            self._set_rate(self.settings.rates[self.current_epoch] * (batch_idx + 1) / (rising + 1))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None and self.current_epoch >= len(self.settings.rates) - self.settings.average:
+            self.average.update_parameters(self.model)
+
+    def trained(self) -> RecurrentModel:
+        """What the stage hands on once it is fitted: the last weights, or their mean."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        return self.model.eval()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizers().param_groups:
+            group["lr"] = rate
+
+    def log_training(self, loss: torch.Tensor, count: int) -> None:
+        """Show a batch's loss, averaged over an epoch by `count`."""
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=count)
+
+    def log_validation(self, loss: float, name: str, figure: float) -> None:
+        """Log the figure; a loss (nats) that is not finite or absurd ends the run."""
+        if not loss < _DIVERGED:
+            raise IrnnError(
+                f"stage {self.settings.stage}, epoch {self.current_epoch + 1}: the validation loss is {loss}, training "
+                f"has diverged; lower stages.{self.settings.stage}.lr or trainer.clip"
+            )
+        self.log(name, figure, prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        self.seconds += time.monotonic() - self._epoch_started
+        self.log("lr", self.settings.rates[self.current_epoch])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["irnn"] = {"identity": self.settings.identity, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found, expected = checkpoint.get("irnn", {}).get("identity"), self.settings.identity
+        if found != expected:
+            raise IrnnError(f"the checkpoint belongs to {found}, not to {expected}; delete it to start again")
+        self.seconds = checkpoint["irnn"]["seconds"]

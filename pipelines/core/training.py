@@ -1,0 +1,128 @@
+"""One training stage: build the model, start from the previous stage's weights, fit, evaluate, hand on the weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from irnn import qat
+from irnn.errors import IrnnError
+from irnn.models.base import RecurrentModel
+from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
+from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
+from pipelines.core.stages import Result, Stage
+from pipelines.report.loggers import close_loggers, open_loggers
+from pipelines.report.progress import StageProgressBar
+
+
+def need_accelerator(name: str) -> None:
+    """An `IrnnError` where `trainer.accelerator=name` asks for a GPU and PyTorch has none."""
+    if name != "gpu" or CUDAAccelerator.is_available() or MPSAccelerator.is_available():
+        return
+    built_for_gpus = torch.version.cuda or torch.version.hip
+    reason = "finds no GPU on this machine" if built_for_gpus else "is built for CPUs alone"
+    raise IrnnError(
+        f"trainer.accelerator=gpu: PyTorch {torch.__version__} {reason}; set trainer.accelerator=cpu (or auto), or "
+        + ("mend the GPU's driver (nvidia-smi)" if built_for_gpus else "install its CUDA build (pytorch.org)")
+    )
+
+
+@dataclass(frozen=True)
+class Training:
+    """Runs the training stages of one configuration on one problem; calling it runs a stage."""
+
+    config: RunConfig
+    problem: Problem
+
+    def __call__(self, stage: Stage) -> Result:
+        rates = self.config.stages.rates(stage.name)
+        settings = TaskSettings(
+            stage=stage.name,
+            identity=f"{stage.name}-{stage.digest}",
+            seed=self.config.seed,
+            rates=rates,
+            warmups=self.config.stages.warmups(stage.name),
+            average=self.config.stages.average(stage.name),
+            optimizer=self.config.trainer.optimizer,
+            bf16=self.config.trainer.precision == "bf16",
+        )
+        task = self.problem.task(self._starting_model(stage), settings)
+        self._fit(task, stage.name, stage.folder, epochs=len(rates))
+        model = task.trained()
+        model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
+        score = self.problem.score(model, stage.folder)
+        details = {"epochs": len(rates), "seed": self.config.seed, "training_seconds": round(task.seconds, 2)}
+        files = [save_weights(model, stage.folder), *score.files]
+        return Result(score.metrics, files, details, scratch=[RESUME_FILE])
+
+    def trained_model(self, stage: Stage) -> RecurrentModel:
+        """The model that a finished stage has left, in that stage's mode of computation."""
+        model = self._prepare(self.problem.build(), stage.name)
+        model.load_state_dict(load_weights(stage.folder))
+        return model.eval()
+
+    def _starting_model(self, stage: Stage) -> RecurrentModel:
+        """The stage's model with the weights that it starts from."""
+        if stage.previous is None:
+            torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
+            return self.problem.build()
+        model = self._prepare(self.trained_model(stage.previous), stage.name)
+        if stage.previous.name == "float" and stage.name in QAT_STAGES:
+            qat.calibrate(model, self.problem.calibration())
+        return model.train()
+
+    def _prepare(self, model: RecurrentModel, stage: str) -> RecurrentModel:
+        return qat.prepare(model, self.config.quant, self.config.pwl, stage if stage in QAT_STAGES else "float")
+
+    def _fit(self, task: StageTask, stage: str, folder: Path, epochs: int) -> None:
+        settings = self.config.trainer
+        resume = folder / RESUME_FILE
+        _quiet_lightning()
+        callbacks: list[Callback] = [
+            ModelCheckpoint(
+                dirpath=folder,
+                filename=resume.stem,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        ]
+        if settings.progress:
+            callbacks.append(StageProgressBar(stage))
+        trainer = pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            max_epochs=epochs,
+            gradient_clip_val=settings.clip,
+            callbacks=callbacks,
+            logger=open_loggers(self.config.logger, folder, self.config.name),
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=settings.progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,  # an epoch's batches may be drawn anew
+            log_every_n_steps=1,  # whole epochs are logged: this only keeps Lightning from asking for it
+            default_root_dir=folder,
+        )
+        try:
+            trainer.fit(task, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
+            raise KeyboardInterrupt from None
+        finally:
+            close_loggers(self.config.logger)
+
+
+def _quiet_lightning() -> None:
+    """Leave out Lightning's advice about data workers and devices; its warnings about the run itself stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,61 @@
+"""Training of a language model: truncated backpropagation with carried state."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from irnn.data import Corpus, TextBatches, TextConfig
+from irnn.models.base import RecurrentModel
+from pipelines.core.problem import StageTask, TaskSettings
+
+Batch = tuple[Tensor, Tensor]
+
+# Rows of the validation stream during training: a quick estimate; the reported figures use one row.
+_VALIDATION_ROWS = 10
+
+
+class LanguageModelTask(StageTask):
+    """model: gives `loss(ids, targets, state) -> (loss, state)`; the state None is the one before the first token."""
+
+    def __init__(self, model: RecurrentModel, settings: TaskSettings, corpus: Corpus, data: TextConfig) -> None:
+        super().__init__(model, settings)
+        self._corpus = corpus
+        self._data = data
+        self._carried: dict[str, Tensor] | None = None
+        self._validation_state: dict[str, Tensor] | None = None
+        self._validated: list[tuple[float, int]] = []
+
+    def train_dataloader(self) -> TextBatches:
+        return TextBatches(self._corpus.train, self._corpus.vocabulary.eos, self._data.batch_size, self._data.steps)
+
+    def val_dataloader(self) -> TextBatches:
+        rows = min(_VALIDATION_ROWS, len(self._corpus.valid))
+        return TextBatches(self._corpus.valid, self._corpus.vocabulary.eos, rows, self._data.steps)
+
+    def on_train_epoch_start(self) -> None:
+        self._carried = None
+        super().on_train_epoch_start()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        ids, targets = batch
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            loss, self._carried = self.model.loss(ids, targets, self._carried)
+        self.log_training(loss, targets.numel())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_state = None
+        self._validated = []
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        ids, targets = batch
+        loss, self._validation_state = self.model.loss(ids, targets, self._validation_state)
+        self._validated.append((float(loss), targets.numel()))
+
+    def on_validation_epoch_end(self) -> None:
+        tokens = sum(count for _, count in self._validated)
+        loss = sum(loss * count for loss, count in self._validated) / tokens
+        self.log_validation(loss, "valid_perplexity", math.exp(min(loss, 700)))

@@ -1,0 +1,137 @@
+"""Language models: perplexity of the next word, or of a recognizer's next unit, in running text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irnn.data import TextBatches, load_corpus
+from irnn.data.text.vocabulary import VOCABULARY_FILE
+from irnn.errors import IrnnError
+from irnn.metrics import stream_chunks, stream_cross_entropy
+from irnn.models.language_model import LanguageModel, LanguageModelConfig
+from irnn.program import Program
+from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.core.problem import Score, TaskSettings
+from pipelines.problems.language_model.language_model_task import LanguageModelTask
+from pipelines.report.console import show_left_out
+
+# Batches of the training stream that give the quantization sites their first ranges.
+_CALIBRATION_BATCHES = 20
+_CHUNK = 256
+# Of the timing: both libraries take turns, a second each in all.
+_ROUNDS = 20
+_SECONDS = 1.0
+
+# (ids [1, time] int64, state or None) -> (int32 logits [1, time, vocabulary], state)
+IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
+
+
+class TextProblem:
+    """A corpus of text and a language model; see `pipelines.core.problem.Problem`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.data = config.data
+        self.corpus = load_corpus(config.data)
+        show_left_out(self.corpus.left_out)
+        if "vocabulary_size" in config.model:
+            raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
+        model = {**config.model, "vocabulary_size": len(self.corpus.vocabulary)}
+        self.architecture = read_section(LanguageModelConfig, model, "model.")
+        self.tokens = config.evaluation.interpreter_tokens
+        self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
+        self.evaluation = {"tokens": self.tokens}
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """See `Problem`."""
+        return {"batch_size": self.data.batch_size, "steps": self.data.steps}
+
+    def build(self) -> LanguageModel:
+        """See `Problem`."""
+        return LanguageModel(self.architecture)
+
+    def calibration(self) -> Iterable[Tensor]:
+        """See `Problem`."""
+        eos = self.corpus.vocabulary.eos
+        batches = TextBatches(self.corpus.train, eos, self.data.batch_size, self.data.steps)
+        return (ids for ids, _ in islice(batches, _CALIBRATION_BATCHES))
+
+    def task(self, model: LanguageModel, settings: TaskSettings) -> LanguageModelTask:
+        """See `Problem`."""
+        return LanguageModelTask(model, settings, self.corpus, self.data)
+
+    @torch.no_grad()
+    def score(self, model: LanguageModel, folder: Path) -> Score:
+        """Perplexity of every token of the streams, at batch 1 with carried state."""
+        return Score(self._perplexities(lambda ids, state: model(torch.from_numpy(ids), state), 1.0))
+
+    def metadata(self) -> dict[str, Any]:
+        """Which recognizers the model may help: those with the same units."""
+        return {} if self.corpus.units is None else {"units": self.corpus.units.describe()}
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """See `Problem`."""
+        self.corpus.vocabulary.save(folder / VOCABULARY_FILE)
+
+    def bench(self, program: Program, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""
+        from deploy_tvm.bench.measure import Case, Settings, measure
+
+        case = Case(program, None, dict(artefacts), np.zeros((1, 1), np.int32), "step")
+        measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
+        return measured["us"], {name: measured[name] for name in ("spread", "machine", "measured")}
+
+    def evaluate(
+        self, program: Program, model: LanguageModel, runner: Any | None, baseline: Path, folder: Path
+    ) -> Score:
+        """QAT, interpreter and TVM are compared on the first tokens of both splits; all tokens are scored."""
+        parts = [self.corpus.valid[: self.tokens], self.corpus.test[: self.tokens]]
+        eos = self.corpus.vocabulary.eos
+
+        def qat_run(ids: np.ndarray, state: Any) -> tuple[Any, dict[str, Any]]:
+            return model.frozen().run(torch.from_numpy(ids), state)
+
+        mismatches = {"interpreter_vs_qat": mismatch(program.run, qat_run, parts, eos), "tvm_vs_interpreter": None}
+        run: IntegerRun = program.run
+        if runner is not None:
+            run = runner.run
+            mismatches["tvm_vs_interpreter"] = mismatch(run, program.run, parts, eos)
+        metrics = {"mismatches": mismatches, **self._perplexities(run, program.logits_scale)}
+        left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
+        if left_out:
+            metrics["left_out"] = left_out
+        return Score(metrics)
+
+    def _perplexities(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]], scale: float) -> dict[str, float]:
+        metrics = {}
+        for split in ("valid", "test"):
+            tokens = getattr(self.corpus, split)
+            nats, count = stream_cross_entropy(run, tokens, self.corpus.vocabulary.eos, scale=scale)
+            metrics[f"{split}_perplexity"] = math.exp(nats / count)
+        return metrics
+
+
+def mismatch(first: IntegerRun, second: IntegerRun, streams: Iterable[np.ndarray], eos: int) -> dict[str, int]:
+    """Integers that differ between two executors, over all logits and the states after each chunk.
+
+    Each carries its own state along, so a difference that only a state holds comes to light later at the latest.
+    """
+    count = compared = 0
+    for stream in streams:
+        states: list[Any] = [None, None]
+        for ids, _ in stream_chunks(stream, eos, _CHUNK):
+            pair = []
+            for index, run in enumerate((first, second)):
+                logits, states[index] = run(ids, states[index])
+                pair.append([np.asarray(logits), *(np.asarray(states[index][name]) for name in sorted(states[index]))])
+            for a, b in zip(*pair, strict=True):
+                count += int(np.count_nonzero(a != b))
+                compared += a.size
+    return {"count": count, "compared": compared}

@@ -1,0 +1,1 @@
+"""Recognizers: error rates."""
