@@ -368,8 +368,11 @@ def cases() -> list[Case]:
     ]
 
 
+ROOMS = {"fixed_point": "arithmetic", "namespaces": "arithmetic", "interpreter": "program"}
+
+
 def source(module: str) -> str:
-    return Path(find_spec(f"irnn.{module}").origin).read_text(encoding="utf-8")
+    return Path(find_spec(f"irnn.{ROOMS[module]}.{module}").origin).read_text(encoding="utf-8")
 
 
 def load(module: str, text: str) -> types.ModuleType:
@@ -381,7 +384,7 @@ def load(module: str, text: str) -> types.ModuleType:
 
 def planted(mutation: Mutation | None) -> Callable[[Program], Any]:
     """A maker of interpreters in which everything is a fresh copy and the mutation is in its place."""
-    texts = {module: source(module) for module in ("fixed_point", "namespaces", "interpreter")}
+    texts = {module: source(module) for module in ROOMS}
     if mutation is not None:
         count = texts[mutation.module].count(mutation.old)
         assert count == 1, f"{mutation.what}: {mutation.old!r} occurs {count} times in irnn/{mutation.module}.py"
