@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.quant.quantizers import (
     ROLE_BITS,
     FakeQuantize,
     QuantConfig,
     QuantSite,
-    choose_multiplier,
     integer_range,
     weight_scale,
 )

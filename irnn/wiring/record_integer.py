@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from irnn.arithmetic import fixed_point
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.nn.attention import EXP_STEP, Exponential
 from irnn.nn.layers import Activation, Embedding, Norm, Weight
 from irnn.program import Tensor, Value
 from irnn.quant.pwl import PwlTable
-from irnn.quant.quantizers import BIAS_LIMIT, QuantSite, choose_multiplier, not_finite, weight_scale
+from irnn.quant.quantizers import BIAS_LIMIT, QuantSite, not_finite, weight_scale
 from irnn.wiring.record import Recorder, Symbol, shorten
 
 
