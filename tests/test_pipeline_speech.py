@@ -205,9 +205,12 @@ class TestTranscribe:
     def test_float_stages_are_recognizers(self, finished, recording: Path, capsys: pytest.CaptureFixture) -> None:
         _, _, folders = finished
         assert main([str(folders["float"]), str(recording)]) == 0
-        assert main([str(folders["float_matched"]), str(recording)]) == 0
-        _, matched = capsys.readouterr().out.splitlines()
+        # A stage is shared by runs with other searches: it is searched as it was scored, greedily.
         assert load_recognizer(folders["float_matched"]).kind == "float"
+        assert load_recognizer(folders["float_matched"]).search == SearchConfig()
+        runs_own = ["search.beam=2", "search.max_length_factor=0.0", "search.max_length_extra=5"]
+        assert main([str(folders["float_matched"]), str(recording), *runs_own]) == 0
+        _, matched = capsys.readouterr().out.splitlines()
         if deploy.available():
             assert main([str(folders["artefact"] / FLOAT_ARTEFACT), str(recording)]) == 0
             assert capsys.readouterr().out.splitlines() == [matched]
