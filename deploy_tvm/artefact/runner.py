@@ -14,7 +14,7 @@ from tvm_ffi import from_dlpack
 
 from deploy_tvm.artefact.artefact import PROGRAM, read_manifest
 from deploy_tvm.artefact.stream import Stream
-from deploy_tvm.codegen.lower import CONSTANTS, KERNEL
+from deploy_tvm.codegen.interface import CONSTANTS, KERNEL
 from irnn.errors import IrnnError
 from irnn.program import Inputs, Program, States, Value, storage
 
