@@ -15,12 +15,12 @@ from typing import Any
 
 _EXPORTS = {
     "IrnnError": "irnn.errors",
-    "LSTM": "irnn.nn.cells.lstm",
+    "LSTM": "irnn.nn.recurrent",
     "LanguageModel": "irnn.models",
     "LanguageModelConfig": "irnn.models",
     "Program": "irnn.program",
     "PwlConfig": "irnn.stages",
-    "QuantConfig": "irnn.quant.quantizers",
+    "QuantConfig": "irnn.quant.config",
     "convert": "irnn.conversion",
     "float_program": "irnn.conversion",
     "load": "irnn.program.storage",

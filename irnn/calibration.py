@@ -13,9 +13,10 @@ from torch import Tensor
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
-from irnn.nn.layers import Activation, Weight
-from irnn.quant.quantizers import QuantSite
+from irnn.nn.linear import Weight
+from irnn.quant.site import QuantSite
 
 # A site is named where the quantized network keeps less of its signal, or clips more of its values.  A site of 8 bits
 # that serves keeps 20 to 40 dB; a normalized network with random weights is chaotic and may keep 5.

@@ -23,8 +23,10 @@ from irnn.calibration import calibrate, outside
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.names import readable_name
-from irnn.nn.layers import Weight
-from irnn.quant.quantizers import QuantConfig, QuantSite, weight_scale
+from irnn.nn.linear import Weight
+from irnn.quant.codes.uniform import weight_scale
+from irnn.quant.config import QuantConfig
+from irnn.quant.site import QuantSite
 from irnn.stages import STAGES, PwlConfig, Settings
 
 __all__ = [

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
+from irnn.quant.config import ROLE_BITS, QuantConfig
 from irnn.quant.pwl import METHODS
-from irnn.quant.quantizers import ROLE_BITS, QuantConfig
 
 # iRNN trains in this order; each stage includes the former.
 STAGES = ("float", "pwl", "weights", "activations", "all")

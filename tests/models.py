@@ -7,7 +7,7 @@ import torch
 import irnn
 from irnn import qat
 from irnn.models.sequence import SequenceModel, random_layer
-from irnn.quant.quantizers import QuantSite
+from irnn.quant.site import QuantSite
 
 VOCABULARY = 60
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from irnn.errors import IrnnError
-from irnn.nn.cells.lstm import LSTM
-from irnn.nn.layers import MAD_OF_GAUSSIAN, Norm
 from irnn.nn.losses import linear_cross_entropy
+from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
+from irnn.nn.recurrent import LSTM
 from irnn.wiring.simulate import Simulation
 from tests.models import wired
 

@@ -21,7 +21,7 @@ from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModelConfig
 from irnn.models.speech import SpeechModelConfig
 from irnn.qat import PwlConfig, QuantConfig
-from irnn.quant.quantizers import ROLE_BITS
+from irnn.quant.config import ROLE_BITS
 from irnn.recognition.decoding import SearchConfig
 from pipelines import config as config_module
 from pipelines.config import (

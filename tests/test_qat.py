@@ -7,7 +7,7 @@ import torch
 import irnn
 from irnn import qat
 from irnn.models.sequence import random_layer
-from irnn.quant.quantizers import QuantSite
+from irnn.quant.site import QuantSite
 from tests.models import ids, language_model, quantized, quantized_layer
 
 NORMS = (None, "mad", "layer")

@@ -8,16 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
-from irnn.quant.quantizers import (
-    ROLE_BITS,
-    FakeQuantize,
-    QuantConfig,
-    QuantSite,
-    choose_multiplier,
-    integer_range,
-    weight_scale,
-)
+from irnn.quant.codes.uniform import weight_scale
+from irnn.quant.config import ROLE_BITS, QuantConfig, integer_range
+from irnn.quant.fake import FakeQuantize
+from irnn.quant.site import QuantSite
 
 
 @given(st.floats(2.0**-32, 2.0**29, allow_subnormal=False))

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irnn.arithmetic.namespaces import TORCH
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
 from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names
 from irnn.names import readable_name
+from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
 from irnn.nn.convolution import Convolution
-from irnn.nn.layers import Activation, Norm, Weight
+from irnn.nn.linear import Weight
+from irnn.nn.norm import Norm
 from irnn.program.interpreter import Interpreter
-from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.quant.finite import not_finite
+from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
 from irnn.wiring.simulate import Simulation
 

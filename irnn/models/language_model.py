@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.nn.cells.lstm import LSTM
-from irnn.nn.layers import NORMS, Embedding, Linear
+from irnn.nn.embedding import Embedding
+from irnn.nn.linear import Linear
 from irnn.nn.losses import linear_cross_entropy
+from irnn.nn.norm import NORMS
+from irnn.nn.recurrent import LSTM
 from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]

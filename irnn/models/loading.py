@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.names import readable_name
-from irnn.nn.layers import Norm
+from irnn.nn.norm import Norm
 from irnn.nn.state_dicts import check_fit, unwrapped
 from irnn.nn.torch_lstm import TorchLSTM
-from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.quant.finite import not_finite
+from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, read_record
 
 RANGES = ("observed_min", "observed_max")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.nn.cells.lstm import LSTM
-from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.nn.recurrent import LSTM
+from irnn.quant.finite import not_finite
+from irnn.quant.site import QuantSite
 from irnn.wiring.simulate import Simulation
 
 

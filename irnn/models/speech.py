@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.attention import Attention, Memory
-from irnn.nn.cells.lstm import LSTMCell, LSTMLayer
+from irnn.nn.cells.lstm import LSTMCell
 from irnn.nn.convolution import ConvolutionLayer
-from irnn.nn.layers import Embedding, Linear
-from irnn.quant.quantizers import QuantSite
+from irnn.nn.embedding import Embedding
+from irnn.nn.linear import Linear
+from irnn.nn.recurrent import LSTMLayer
+from irnn.quant.site import QuantSite
 from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from irnn.arithmetic.fixed_point import EXP_ENTRIES, EXP_ONE
-from irnn.nn.layers import Activation, Linear, Weight
+from irnn.nn.activation import Activation
+from irnn.nn.linear import Linear, Weight
+from irnn.quant.fake import round_half_up
 from irnn.quant.pwl import fit
-from irnn.quant.quantizers import QuantSite, round_half_up
+from irnn.quant.site import QuantSite
 
 # The last of the 256 distances is 12: exp(-12) * 65535 = 0.4 rounds to 0, as the table's end must.
 EXP_STEP = 12 / (EXP_ENTRIES - 1)

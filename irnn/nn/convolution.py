@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from irnn.nn.layers import Weight
-from irnn.quant.quantizers import QuantSite
+from irnn.nn.linear import Weight
+from irnn.quant.site import QuantSite
 
 
 class Convolution(Weight):

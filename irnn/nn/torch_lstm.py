@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from irnn.nn.layers import MAD_OF_GAUSSIAN, Norm
+from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
 from irnn.nn.state_dicts import check_fit, unwrapped
-from irnn.quant.quantizers import QuantSite
+from irnn.quant.site import QuantSite
 
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")
 

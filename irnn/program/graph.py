@@ -1,6 +1,6 @@
 """The program: a recurrent network as a short list of operations over named values, integer-only or float.
 
-The network's wiring is written once, in ``irnn.nn.cells.lstm`` and ``irnn.models``; ``irnn.convert`` records it as a
+The network's wiring is written once, in ``irnn.nn`` and ``irnn.models``; ``irnn.convert`` records it as a
 :class:`Program`.  The interpreter executes a program with NumPy integers, ``deploy_tvm`` lowers the same program, and
 ``python -m irnn.program describe FOLDER`` prints it.  The float baseline is the same class with ``kind="float"``.
 

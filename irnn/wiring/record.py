@@ -13,9 +13,9 @@ from torch import nn
 from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.nn.convolution import Convolution
-from irnn.nn.layers import Weight
+from irnn.nn.linear import Weight
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
-from irnn.quant.quantizers import QuantSite
+from irnn.quant.site import QuantSite
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,14 @@ import numpy as np
 import torch
 
 from irnn.errors import IrnnError
+from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
-from irnn.nn.layers import Activation, Embedding, Norm, Weight
+from irnn.nn.embedding import Embedding
+from irnn.nn.linear import Weight
+from irnn.nn.norm import Norm
 from irnn.program import Tensor
-from irnn.quant.quantizers import QuantSite, not_finite
+from irnn.quant.finite import not_finite
+from irnn.quant.site import QuantSite
 from irnn.wiring.record import Recorder, Symbol
 
 

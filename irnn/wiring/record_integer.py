@@ -7,13 +7,22 @@ import torch
 from torch import nn
 
 from irnn.arithmetic import fixed_point
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
+from irnn.nn.activation import Activation
 from irnn.nn.attention import EXP_STEP, Exponential
-from irnn.nn.layers import Activation, Embedding, Norm, Weight
+from irnn.nn.embedding import Embedding
+from irnn.nn.linear import Weight
+from irnn.nn.norm import Norm
 from irnn.program import Tensor, Value
+from irnn.quant.codes.uniform import weight_scale
+from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
-from irnn.quant.quantizers import BIAS_LIMIT, QuantSite, choose_multiplier, not_finite, weight_scale
+from irnn.quant.site import QuantSite
 from irnn.wiring.record import Recorder, Symbol, shorten
+
+# No row's scale is so small that a bias leaves this.
+BIAS_LIMIT = 2.0**30
 
 
 class IntegerRecorder(Recorder):

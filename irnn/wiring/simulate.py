@@ -12,11 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
 from irnn.nn.convolution import Convolution
+from irnn.nn.embedding import Embedding
 from irnn.nn.fast.recurrent_product import RecurrentProduct
-from irnn.nn.layers import Activation, Embedding, Linear, Norm, Weight
-from irnn.quant.quantizers import FakeQuantize, FakeQuantizeWeight, QuantSite, weight_scale
+from irnn.nn.linear import Linear, Weight
+from irnn.nn.norm import Norm
+from irnn.quant.codes.uniform import FakeQuantizeWeight, weight_scale
+from irnn.quant.fake import FakeQuantize
+from irnn.quant.site import QuantSite
 
 
 class Simulation:

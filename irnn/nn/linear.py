@@ -1,0 +1,77 @@
+"""Weights and the matrix product.
+
+A module holds parameters and says how they are quantized; what is computed with them is the business of an executor
+(``irnn.wiring``).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from irnn.errors import IrnnError
+from irnn.quant.config import QuantConfig
+
+
+class Weight(nn.Module):
+    """A float matrix ``[rows, columns]`` with a role; base of :class:`Linear` and :class:`Embedding`.
+
+    ``weight`` is a parameter, or computed from some (a folded norm).
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+        self.where = f"a weight of role {role!r}"  # what messages call it
+        self.bits = QuantConfig().bits(role)
+        self.quantizing = False
+
+    def configure(self, config: QuantConfig, *, quantizing: bool) -> None:
+        """Set the bits and switch quantization on or off."""
+        self.bits = config.bits(self.role)
+        self.quantizing = quantizing
+
+    @property
+    def per_row(self) -> bool:
+        """One scale a row; embedding and output layer have one per tensor, so that logits are comparable."""
+        return self.role == "weight"
+
+    @property
+    def key(self) -> int:
+        """Identity of the weight: modules that share one (tied weights) quantize and store it once."""
+        return id(self.weight)
+
+
+class Linear(Weight):
+    """``y = W x + b`` with W ``[rows, columns]``.  ``biases`` are added up: torch's LSTM has two.
+
+    ``recurrent``: x is the state, so that every step's product depends on the first one's; it has no bias.
+    """
+
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        biases: tuple[nn.Parameter, ...] = (),
+        role: str = "weight",
+        recurrent: bool = False,
+    ) -> None:
+        super().__init__(role)
+        self.weight = weight
+        if recurrent and biases:
+            raise IrnnError("a recurrent product has no bias: it stands with the input product")
+        self.recurrent = recurrent
+        for k, bias in enumerate(biases):
+            self.register_parameter(f"bias_{k}", bias)
+        self.bias_count = len(biases)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Sum of the biases ``[rows]``, or None."""
+        if not self.bias_count:
+            return None
+        total = self.bias_0
+        for k in range(1, self.bias_count):
+            total = total + getattr(self, f"bias_{k}")
+        return total

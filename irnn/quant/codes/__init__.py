@@ -1,0 +1,1 @@
+"""Weight codes: from a float matrix to integers and scales."""

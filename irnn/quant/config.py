@@ -1,0 +1,82 @@
+"""Roles of tensors, the bits that each may have, and how ranges are observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from irnn.errors import IrnnError
+
+# Bits that a role may have.  Operands of a matrix product have at most 8: int16 x int8 would overflow an int32
+# accumulator above 516 terms.  Gates are 8-bit by contract: their scales are fixed.
+ROLE_BITS = {
+    "weight": (2, 8),
+    "embedding": (2, 8),
+    "logits_weight": (2, 8),
+    "activation": (2, 8),
+    "hidden": (2, 8),
+    "preactivation": (8, 16),
+    "norm": (8, 16),
+    "gate": (8, 8),
+    "cell": (8, 16),
+}
+SYMMETRIC_ROLES = ("weight", "embedding", "logits_weight", "preactivation", "norm", "cell")
+OBSERVERS = ("ema", "percentile")
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """Bits per role (DESIGN: roles), and how ranges are observed.
+
+    observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
+    "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
+    two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
+    """
+
+    weight: int = 8
+    embedding: int = 8
+    logits_weight: int = 8
+    activation: int = 8
+    hidden: int = 8
+    preactivation: int = 16
+    norm: int = 16
+    gate: int = 8
+    cell: int = 16
+    observer: str = "ema"
+    ema_decay: float = 0.9
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        for role, (low, high) in ROLE_BITS.items():
+            bits = getattr(self, role)
+            if not isinstance(bits, int) or not low <= bits <= high:
+                raise IrnnError(
+                    f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
+                )
+        if self.observer not in OBSERVERS:
+            raise IrnnError(f"quant.observer={self.observer!r}: allowed are {', '.join(OBSERVERS)}")
+        if not 0 <= self.ema_decay < 1:
+            raise IrnnError(f"quant.ema_decay={self.ema_decay}: must lie in [0, 1)")
+        if not 50 < self.percentile <= 100:
+            raise IrnnError(f"quant.percentile={self.percentile}: must lie in (50, 100]")
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> QuantConfig:
+        """Build from a mapping and refuse unknown roles by name."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise IrnnError(f"quant.{key}: unknown role or option; allowed are {', '.join(known)}")
+        return cls(**values)
+
+    def bits(self, role: str) -> int:
+        """Bits of a role; an unknown role is an error that lists the known ones."""
+        if role not in ROLE_BITS:
+            raise IrnnError(f"unknown role {role!r}; allowed are {', '.join(ROLE_BITS)}")
+        return getattr(self, role)
+
+
+def integer_range(role: str, bits: int) -> tuple[int, int]:
+    """Smallest and largest integer of a role: weights are +-(2**(b-1) - 1), so 2 bits = {-1, 0, 1}."""
+    high = 2 ** (bits - 1) - 1
+    return (-high if role in ("weight", "embedding", "logits_weight") else -high - 1), high
