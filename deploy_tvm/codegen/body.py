@@ -167,15 +167,17 @@ class Body:
         """(kernel, its packed constants as parameters) of a ``linear``."""
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
-        kernel = self.kernels.linear(weight)
+        kernel = self.kernels.linear(weight, self.program.values[node.inputs[0]].dtype)
         arrays = None
 
         def make(role: str) -> np.ndarray:
             nonlocal arrays
-            arrays = arrays or kernel.pack(weight.data, bias.data)
+            arrays = arrays or kernel.pack(kernel.as_read(weight.data), bias.data)
             return arrays[role]
 
-        stem = node.tensors["weight"] + "|" + node.tensors["bias"]
+        # One matrix may be multiplied by several kernels: with operands of 8 and of 16 bits.
+        wide = "16|" if kernel is self.kernels.int16 else ""
+        stem = wide + node.tensors["weight"] + "|" + node.tensors["bias"]
         buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in ("weight", "bias")}
         return kernel, buffers
 

@@ -91,7 +91,8 @@ class Sequences:
     def _embedding(self, node: Node, row: Expr) -> Row:
         """A row of the table, read where it stands."""
         name = node.tensors["table"]
-        table = self.program.tensors[name].data
+        # A codebook's rows are int16 in memory, whatever the value's dtype is.
+        table = self.program.tensors[name].data.astype(self.program.values[node.output].dtype, copy=False)
         # Rows follow each other without padding: a register that reaches past its row reads the next one's beginning.
         spare = -(-SLACK // table.shape[1])
         buffer = self.constants.buffer(name, lambda: np.pad(table, ((0, spare), (0, 0))))
