@@ -31,6 +31,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "add": Operation(elementwise.add),
         "multiply": Operation(elementwise.multiply),
         "pwl": Operation(elementwise.pwl, elementwise=True),
+        "complement": Operation(elementwise.complement, elementwise=True),
         "mad_norm": Operation(norms.integer_norm, in_memory=1),
         "layer_norm": Operation(norms.integer_norm, in_memory=1),
     },
@@ -38,6 +39,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
     | {
         "add": Operation(float_ops.add),
         "multiply": Operation(float_ops.multiply),
+        "complement": Operation(float_ops.complement, elementwise=True),
         "relu": Operation(float_ops.relu_row, elementwise=True),
         "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),
         "tanh": Operation(float_ops.tanh_row, elementwise=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploy_tvm.codegen.body import Body
-from deploy_tvm.codegen.rows import NarrowOps, Row, join, part, pwl_fits_int32
+from deploy_tvm.codegen.rows import NarrowOps, Row, join, number, part, pwl_fits_int32
 from irnn.arithmetic import fixed_point
 from irnn.program import Node
 
@@ -35,6 +35,12 @@ def multiply(body: Body, node: Node) -> Row:
     """``fixed_point.multiply``."""
     a, (x, y) = node.attributes, (body.rows[name] for name in node.inputs)
     return fixed_point.multiply(body.ops, x, y, a["zero_point_a"], a["zero_point_b"])
+
+
+def complement(body: Body, node: Node) -> Row:
+    """``-1 - x`` on int8, which has every result: the primed value of a sigmoid gate becomes 255 minus it."""
+    (x,) = (body.rows[name] for name in node.inputs)
+    return number(-1, body.dtype(node)) - x
 
 
 def pwl(body: Body, node: Node) -> Row:

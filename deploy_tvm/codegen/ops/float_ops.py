@@ -27,6 +27,11 @@ def multiply(body: Body, node: Node) -> Row:
     return a * b
 
 
+def complement(body: Body, node: Node) -> Row:
+    """``1 - x``."""
+    return number(1.0, F32) - body.rows[node.inputs[0]]
+
+
 def relu_row(body: Body, node: Node) -> Row:
     """``max(x, 0)``."""
     return combine(F32, lambda v: tirx.Max(v, constant(0.0, F32, lanes_of(v))), body.rows[node.inputs[0]])
