@@ -31,6 +31,7 @@ BEST = best()
 # Whole registers and odd sizes, strides of 1, 2 and 3, sub-sampling by 2 and 3, one layer and two, 8 bits and fewer.
 CASES = {
     "small": (BEST, {}),
+    "small, AVX2": ("avx2", {}),
     "small, any x86": ("portable", {}),
     "small, 4-bit weights": (BEST, {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
     "whole registers": (
