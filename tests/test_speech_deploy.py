@@ -16,7 +16,7 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 import deploy_tvm
 import irnn
 from deploy_tvm.artefact.artefact_set import RunnerSet
-from deploy_tvm.codegen.attention import PLACES
+from deploy_tvm.codegen.ops.attention import PLACES
 from deploy_tvm.targets.disassembly import disassemble, float_instructions
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
