@@ -141,7 +141,7 @@ def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, dict[
     _, simulation = model.simulate(batch, None, observing=False)
     _, integers = model.frozen().run(model.integer_input(batch), None)
     steps: dict[str, list[Tensor]] = {}
-    for name, _, site in model.lstm.state_specs():
+    for name, _, site in model.state_specs():
         scale, zero_point = site.simulation_parameters(simulation.state[name])
         simulated = torch.floor(simulation.state[name] / scale + zero_point + 0.5)
         steps.setdefault(site.role, []).append((simulated - integers[name]).abs().flatten())
