@@ -13,7 +13,7 @@ from deploy_tvm.remote import emulated
 from deploy_tvm.static import bare
 from deploy_tvm.targets.disassembly import disassemble, float_instructions
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.namespaces import NUMPY
+from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
 from tests.boards import need_bare
 from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import irnn
-from irnn.arithmetic.namespaces import NUMPY, TORCH
+from irnn.arithmetic.numpy_ops import NUMPY
+from irnn.arithmetic.torch_ops import TORCH
 from tests.models import ids, language_model, quantized, quantized_layer
 from tests.random_programs import random_inputs, random_state
 from tests.test_interpreter import assert_same, oracle, run

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from irnn.arithmetic import fixed_point as fp
-from irnn.arithmetic.namespaces import NUMPY, TORCH
+from irnn.arithmetic.numpy_ops import NUMPY
+from irnn.arithmetic.torch_ops import TORCH
 from tests.checked_ops import CheckedOps
 from tests.strategies import (
     PwlTable,

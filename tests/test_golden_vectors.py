@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irnn.arithmetic.namespaces import NUMPY, TORCH
+from irnn.arithmetic.numpy_ops import NUMPY
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.program import Program
 from irnn.program.interpreter import Interpreter
 from tests.golden_vectors import FOLDER, SPECS, from_json, to_json, vectors

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irnn.arithmetic.namespaces import NUMPY, TORCH
+from irnn.arithmetic.numpy_ops import NUMPY
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
 from irnn.program import Program, Tensor
 from irnn.program.interpreter import Interpreter

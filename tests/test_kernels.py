@@ -21,7 +21,7 @@ from deploy_tvm.codegen.kernels import Kernels, LinearKernel
 from deploy_tvm.codegen.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
 from deploy_tvm.static.bare import BareFunction
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.namespaces import NUMPY
+from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor
 from tests.random_programs import multiplier_and_shift
 from tests.test_deploy import CPUS, runnable

@@ -12,9 +12,9 @@ import torch
 
 import irnn
 from irnn import qat
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.models.sequence import random_layer
-from irnn.quant.quantizers import choose_multiplier
 from irnn.quant.site import QuantSite
 from tests.models import ids, language_model, quantized, quantized_layer
 from tests.speech_models import quantized_speech, speech_batch, speech_model

@@ -24,10 +24,16 @@ from tests.oracle import mad_normalized, read_network, standardized
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 from tests.test_interpreter import with_tensors
 
+MODULES = {
+    "fixed_point": "irnn.arithmetic.fixed_point",
+    "numpy_ops": "irnn.arithmetic.numpy_ops",
+    "interpreter": "irnn.program.interpreter",
+}
+
 
 @dataclass(frozen=True)
 class Mutation:
-    """``old`` becomes ``new`` in the source of ``irnn.<module>``."""
+    """``old`` becomes ``new`` in the source of one of ``MODULES``."""
 
     module: str
     what: str
@@ -40,7 +46,7 @@ def arithmetic(what: str, old: str, new: str) -> Mutation:
 
 
 def namespace(what: str, old: str, new: str) -> Mutation:
-    return Mutation("namespaces", what, old, new)
+    return Mutation("numpy_ops", what, old, new)
 
 
 def walk(what: str, old: str, new: str) -> Mutation:
@@ -369,7 +375,7 @@ def cases() -> list[Case]:
 
 
 def source(module: str) -> str:
-    return Path(find_spec(f"irnn.{module}").origin).read_text(encoding="utf-8")
+    return Path(find_spec(MODULES[module]).origin).read_text(encoding="utf-8")
 
 
 def load(module: str, text: str) -> types.ModuleType:
@@ -381,14 +387,14 @@ def load(module: str, text: str) -> types.ModuleType:
 
 def planted(mutation: Mutation | None) -> Callable[[Program], Any]:
     """A maker of interpreters in which everything is a fresh copy and the mutation is in its place."""
-    texts = {module: source(module) for module in ("fixed_point", "namespaces", "interpreter")}
+    texts = {module: source(module) for module in MODULES}
     if mutation is not None:
         count = texts[mutation.module].count(mutation.old)
         assert count == 1, f"{mutation.what}: {mutation.old!r} occurs {count} times in irnn/{mutation.module}.py"
         texts[mutation.module] = texts[mutation.module].replace(mutation.old, mutation.new)
     copies = {module: load(module, text) for module, text in texts.items()}
     copies["interpreter"].fixed_point = copies["fixed_point"]
-    return lambda program: copies["interpreter"].Interpreter(program, copies["namespaces"].NUMPY)
+    return lambda program: copies["interpreter"].Interpreter(program, copies["numpy_ops"].NUMPY)
 
 
 def agrees(make: Callable[[Program], Any], case: Case) -> bool:

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.quant.codes.uniform import weight_scale
 from irnn.quant.config import ROLE_BITS, QuantConfig, integer_range
 from irnn.quant.fake import FakeQuantize
-from irnn.quant.quantizers import choose_multiplier
 from irnn.quant.site import QuantSite
 
 

@@ -113,7 +113,7 @@ def test_a_library_that_computes_something_else_is_noticed(programs, board, caps
         if "tokens" in program.inputs:
             name = max(tensors, key=lambda name: tensors[name].data.size)
             tensors[name] = replace(tensors[name], data=-tensors[name].data)
-        return deploy_tvm.artefact.build(replace(program, tensors=tensors), folder, target)
+        return deploy_tvm.build(replace(program, tensors=tensors), folder, target)
 
     monkeypatch.setattr(library, "build", build)
     arguments = ["bench", str(programs / "alone" / "program"), "device=rpc", f"device.host={board.host}"]

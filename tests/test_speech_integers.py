@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import irnn
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.namespaces import NUMPY
+from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Value
 from irnn.program.__main__ import main
 from irnn.program.check import ranges

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import irnn
-from irnn.arithmetic.namespaces import TORCH
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.data import TextConfig, Vocabulary, load_corpus
 from irnn.data.speech.librispeech import LibriSpeechConfig
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from irnn.errors import IrnnError
 # Importing TVM; it has nothing to do with the device, and machines may be busy.
 START_SECONDS = 180
 AUTOPSY_SECONDS = 10
+# For a worker to close its session; TVM may wait for ever for a device that has vanished in the meantime.
+CLOSE_SECONDS = 5
 
 Progress = Callable[[str], None]
 
@@ -80,6 +83,8 @@ def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> di
         if line is None:
             raise LostError(f"{name}: the connection broke while {stage}", server)
         message = json.loads(line)
+        if "result" in message or "error" in message:
+            _let_close(process)
         if "result" in message:
             return {**message["result"], "server": server}
         if "error" in message:
@@ -91,6 +96,12 @@ def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> di
         if "server" in message:
             server, name = message["server"], f"{device.name} at {message['server']}"
         progress(stage)
+
+
+def _let_close(process: subprocess.Popen) -> None:
+    """A worker that has said its last word closes its session: a connection that is cut ends TVM's own server."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(CLOSE_SECONDS)
 
 
 class _Lines:

@@ -1,6 +1,6 @@
 """THE integer arithmetic: every rounding, saturation and table look-up of the project is defined here, once.
 
-Each function takes the operations namespace ``ops`` as its first argument (``namespaces``: NumPy and PyTorch;
+Each function takes the operations namespace ``ops`` as its first argument (``numpy_ops``, ``torch_ops``;
 ``deploy_tvm`` adds one that stages the same expressions into TVM), so the reference interpreter, the evaluation of a
 quantization-aware model and the compiled library execute *this* text and nobody re-implements a rounding.  ``+ - * >>``
 and comparisons are the operands' own; the namespace supplies the rest::
@@ -11,7 +11,7 @@ and comparisons are the operands' own; the namespace supplies the rest::
 ``row_sum`` and ``row_max`` reduce the last axis and keep it.  ``floor_div`` needs a >= 0 and b > 0, ``isqrt`` x >= 0.
 
 There is one rounding rule: half up, ``floor(v + 1/2)``.  Real value of a tensor: ``r = scale * (q - zero_point)``;
-the multipliers and shifts stand for real factors ``multiplier * 2**-shift`` and are chosen by ``quantizers``.
+the multipliers and shifts stand for real factors ``multiplier * 2**-shift`` and are chosen by ``multipliers``.
 """
 
 from __future__ import annotations

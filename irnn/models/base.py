@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irnn.arithmetic.namespaces import TORCH
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.conversion import convert_part
 from irnn.errors import IrnnError
 from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names

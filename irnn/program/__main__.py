@@ -1,4 +1,4 @@
-"""``python -m irnn.program describe|check FOLDER``: read or prove a program on disk."""
+"""Read or prove a program on disk: ``python -m irnn.program describe FOLDER``, or ``check`` in its place."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.namespaces import NUMPY
+from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan, Value
 

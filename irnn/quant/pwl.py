@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.namespaces import NUMPY
+from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
 
 # Softmax subtracts the maximum first, so its table takes the distance below the maximum: x >= 0, exp(-x) in (0, 1].

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from irnn.arithmetic.namespaces import TORCH
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.models.speech import IGNORED_TARGET, Batch, SpeechModel
 from irnn.nn.attention import Memory
 from irnn.program import Program

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from irnn.arithmetic import fixed_point
+from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.program import Tensor, Value
 from irnn.quant.codes.uniform import weight_scale
 from irnn.quant.config import SYMMETRIC_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
-from irnn.quant.quantizers import choose_multiplier
 from irnn.quant.site import QuantSite
 from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.record import Recorder, Symbol, shorten

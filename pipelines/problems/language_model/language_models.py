@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import irnn
-from irnn.arithmetic.namespaces import TORCH
+from irnn.arithmetic.torch_ops import TORCH
 from irnn.data.speech.units import Units
 from irnn.errors import IrnnError
 from irnn.program.interpreter import Interpreter

@@ -1,4 +1,4 @@
-"""From real factors to multipliers and shifts; what runs on the device is in ``irnn.arithmetic.fixed_point``."""
+"""Real factors as the integer multipliers and shifts that ``fixed_point.rescale`` takes.  Set-up-time float code."""
 
 from __future__ import annotations
 
