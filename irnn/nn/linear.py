@@ -25,18 +25,23 @@ class Weight(nn.Module):
         super().__init__()
         self.role = role
         self.where = f"a weight of role {role!r}"  # what messages call it
-        self.bits = QuantConfig().bits(role)
+        self.code = QuantConfig().weight_code(role)
         self.quantizing = False
 
     def configure(self, config: QuantConfig, *, quantizing: bool) -> None:
-        """Set the bits and switch quantization on or off."""
-        self.bits = config.bits(self.role)
+        """Set the code and switch quantization on or off."""
+        self.code = config.weight_code(self.role)
         self.quantizing = quantizing
 
     @property
+    def bits(self) -> int:
+        """Of the weight's integers."""
+        return self.code.bits
+
+    @property
     def per_row(self) -> bool:
-        """One scale a row; embedding and output layer have one per tensor, so that logits are comparable."""
-        return self.role == "weight"
+        """One scale a row, or one for the matrix."""
+        return self.code.per_row
 
     @property
     def identity(self) -> int:
@@ -46,7 +51,7 @@ class Weight(nn.Module):
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for modules that share a weight and quantize it in one way: they quantize and store it once."""
-        return self.identity, self.bits, self.per_row
+        return self.identity, self.code
 
 
 class Linear(Weight):

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from irnn.quant.codes import WeightCode
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 
@@ -16,7 +17,7 @@ class WeightPart(Protocol):
 
     where: str
     quantizing: bool
-    bits: int
+    code: WeightCode
 
     @property
     def weight(self) -> Tensor:
@@ -25,10 +26,6 @@ class WeightPart(Protocol):
     @property
     def bias(self) -> Tensor | None:
         """``[rows]``, or None."""
-
-    @property
-    def per_row(self) -> bool:
-        """One scale a row, or one for the matrix."""
 
     @property
     def recurrent(self) -> bool:

@@ -10,7 +10,6 @@ from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.program import Tensor, Value
-from irnn.quant.codes.uniform import weight_scale
 from irnn.quant.config import SYMMETRIC_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
@@ -56,7 +55,7 @@ class IntegerRecorder(Recorder):
         if module.bias is not None:
             bias = _numbers(f"the bias of {module.where}", module.bias)
         # A row's scale is never so small that its bias would leave +-2**30.
-        floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.per_row else None
+        floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.code.per_row else None
         weight, scale, tensor = self._weight(module, "weight", floor)
         acc_scale = x.scale * scale
         bias_i64 = _floor_half(bias / acc_scale) - x.zero_point * weight.sum(1, dtype=np.int64)
@@ -242,14 +241,12 @@ class IntegerRecorder(Recorder):
         key = module.key
         if key in self._weights:
             return self._weights[key]
-        weight = torch.from_numpy(_numbers(module.where, module.weight))
-        scale = weight_scale(weight, module.bits, module.per_row).numpy()
-        if floor is not None:
-            scale = np.maximum(scale, floor[:, None])
-        high = 2 ** (module.bits - 1) - 1
-        integers = np.clip(_floor_half(weight.numpy() / scale), -high, high).astype(np.int8)
-        self._weights[key] = (integers, scale[:, 0], f"{self._names[module]}.{role}")
-        return integers, scale[:, 0], Tensor(integers, module.bits)
+        planes = module.code.encode(_numbers(module.where, module.weight), floor)
+        if len(planes) != 1:
+            raise IrnnError(f"{self._name(module)}: its weight code has {len(planes)} planes; a product takes one")
+        (plane,) = planes
+        self._weights[key] = (plane.integers, plane.scale, f"{self._names[module]}.{role}")
+        return plane.integers, plane.scale, Tensor(plane.integers, plane.bits)
 
 
 def _floor_half(x: np.ndarray) -> np.ndarray:

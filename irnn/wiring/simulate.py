@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
-from irnn.quant.codes.uniform import FakeQuantizeWeight, weight_scale
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, state_taken
@@ -69,8 +68,7 @@ class Simulation:
         if key not in self._weights:
             weight = module.weight
             if module.quantizing:
-                scale = weight_scale(weight, module.bits, module.per_row)
-                weight = FakeQuantizeWeight.apply(weight, scale, 2 ** (module.bits - 1) - 1)
+                weight = module.code.fake(weight)
             self._weights[key] = weight
         return self._weights[key]
 
