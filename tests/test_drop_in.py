@@ -229,12 +229,18 @@ GOOD = dict(
 )  # fmt: skip
 
 
-def built(kind: type, values: list[Any]) -> torch.nn.Module | Exception:
-    """The module after a call (torch finds some faults then), or the refusal."""
+def built(kind: type, values: dict[str, Any]) -> torch.nn.Module | Exception:
+    """The module after a call (torch finds some faults then), or the refusal.
+
+    What torch documents by place goes by place.  For its GRU, device and dtype are documented so, but an argument that
+    only an LSTM has lies before them.
+    """
+    named = {} if "proj_size" in values else {name: values[name] for name in ("device", "dtype")}
+    places = [value for name, value in values.items() if name not in named]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            module = kind(*values)
+            module = kind(*places, **named)
         x = torch.zeros(3, 2, module.input_size, dtype=module.weight_ih_l0.dtype, device=module.weight_ih_l0.device)
         module(x)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -248,7 +254,7 @@ def test_same_arguments_in_the_same_places(kind: str, choices: dict[str, int]) -
     values = GOOD | {name: OPTIONS[name][k % len(OPTIONS[name])] for name, k in choices.items()}
     if kind == "GRU":
         del values["proj_size"]
-    theirs, ours = (built(getattr(place, kind), list(values.values())) for place in (torch.nn, irnn))
+    theirs, ours = (built(getattr(place, kind), values) for place in (torch.nn, irnn))
     assert_both_refuse_or_neither(theirs, ours, values)
     if isinstance(theirs, Exception):
         return
