@@ -105,9 +105,9 @@ def test_networks_of_a_code_are_the_programs_integers(choice: str, norm: str | N
     assert_all_equal(irnn.convert(quantized(language_model(norm=norm, layers=2), quant)))
     model = quantized_layer(irnn.QuantConfig(weight=choice), bidirectional=True, num_layers=2)
     program = irnn.convert(model)
-    weights = [t.data for name, t in program.tensors.items() if name.endswith(".weight") and t.data.dtype == np.int8]
-    assert weights
-    assert all(set(np.unique(data)) == {-1, 0, 1} for data in weights)
+    weights = [tensor for name, tensor in program.tensors.items() if name.endswith(".weight")]
+    assert {tensor.encoding for tensor in weights} == {"ternary"}
+    assert all(set(np.unique(tensor.data)) == {-1, 0, 1} for tensor in weights)
     assert_all_equal(program)
 
 

@@ -246,7 +246,7 @@ class IntegerRecorder(Recorder):
             raise IrnnError(f"{self._name(module)}: its weight code has {len(planes)} planes; a product takes one")
         (plane,) = planes
         self._weights[key] = (plane.integers, plane.scale, f"{self._names[module]}.{role}")
-        return plane.integers, plane.scale, Tensor(plane.integers, plane.bits)
+        return plane.integers, plane.scale, Tensor(plane.integers, plane.bits, plane.encoding)
 
 
 def _floor_half(x: np.ndarray) -> np.ndarray:

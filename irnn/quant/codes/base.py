@@ -26,12 +26,12 @@ class Term(NamedTuple):
 class Plane:
     """One plane as the program stores it: ``scale[row] * integers[row]``, integers int8, scale float64 ``[rows or 1]``.
 
-    encoding: how the integers are packed and which range they have (``irnn.program``); None: that of uniform integers
-    of ``bits`` bits.
+    encoding: how the integers are packed and which range they have (``irnn.program.encodings``); "": as format version
+    1 packs integers of ``bits`` bits.
     """
 
     integers: np.ndarray
-    encoding: str | None
+    encoding: str
     bits: int
     scale: np.ndarray
 
@@ -44,7 +44,7 @@ class WeightCode(ABC):
     """
 
     per_row: bool
-    encoding: ClassVar[str | None] = None
+    encoding: ClassVar[str] = ""
 
     @property
     @abstractmethod
