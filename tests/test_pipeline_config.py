@@ -147,7 +147,7 @@ def test_every_key_is_read_by_some_code() -> None:
     ("override", "message"),
     [
         ("quant.weight=9", r"quant\.weight=9"),
-        ("quant.weight=eight", r"quant\.weight='eight' has the wrong type; wanted: int"),
+        ("quant.weight=eight", r"quant\.weight='eight': unknown weight code; allowed are ternary, "),
         ("quant.weight=true", r"quant\.weight=True has the wrong type"),
         ("+quant.wheight=8", r"quant\.wheight is no key of the configuration; allowed: weight, embedding"),
         ("~seed", r"seed is missing"),
