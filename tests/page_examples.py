@@ -129,6 +129,7 @@ PIPELINE = {
         {"MODEL": "{w.float_stage}", "FILE ...": "{w.recording}", "[search.KEY=VALUE ...]": "search.beam=2"},
         says="FILE.wav: ",
     ),
+    "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes README.md, as the next"),
     "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes README.md: see tests/test_pipeline_publish.py"),
 }
 
@@ -241,7 +242,9 @@ BOARDS = {
 
 INSTALLATION = {
     "make run": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
+    "make lint": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
     "make test": NotRun("runs all tests, this one among them"),
+    "make test-slow": NotRun("runs the long tests, this one among them"),
     "pip install .": INSTALLS_EXTRA,
     "pip install '.[train,tvm,speech]'": INSTALLS_EXTRA,
     "pip install ziglang": INSTALLS_EXTRA,
