@@ -18,7 +18,16 @@ from irnn.errors import IrnnError
 from tests.boards import need_bare
 from tests.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
 from tests.test_deploy import SPECS
-from tests.test_kernels import INT32, elementwise, kernel_of, multiply, multiply_joined
+from tests.test_kernels import (
+    ENCODINGS,
+    INT32,
+    elementwise,
+    kernel_of,
+    multiply,
+    multiply_joined,
+    products_of_every_encoding,
+    wide_products,
+)
 
 ARM = {
     "arm_dotprod": targets.find("cortex_a76"),
@@ -65,6 +74,16 @@ def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) ->
         expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
         for result in multiply(board, kernel, x, weight, bias):
             assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(board: targets.Target, encoding: str) -> None:
+    products_of_every_encoding(board, encoding)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_operands_of_16_bits(board: targets.Target, dtype: type) -> None:
+    wide_products(board, dtype)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

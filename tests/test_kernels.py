@@ -65,19 +65,19 @@ def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str
 
 def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
     """``x @ weight.T + bias`` by ``kernel``, all vectors at once and one by one."""
-    packed = kernel.pack(weight, bias)
+    packed = kernel.pack(kernel.as_read(weight), bias)
     rows, length = weight.shape
     vectors = kernel.tile_vectors
     results = []
     for count in (vectors, 1):
         emitter = Emitter()
         ops = target.kernels().ops(emitter)
-        given = tirx.decl_buffer((vectors, length + SLACK), "int8", "x")
+        given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
         buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
         out = tirx.decl_buffer((vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
         operand = kernel.allocate(emitter, vectors, length)
         with emitter.loop(vectors) as v:
-            kernel.fill(emitter, ops, operand, v, buffer_row(given, length, "int8", v))
+            kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
         with emitter.loop(vectors // count) as group, emitter.loop(kernel.blocks(rows)) as block:
             chosen = [group * count + m for m in range(count)]
             for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
@@ -141,6 +141,73 @@ def test_products_at_the_ends_of_the_ranges(cpu: targets.Target, bits: int) -> N
         expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
         for result in multiply(cpu, kernel, x, weight, bias):
             assert np.array_equal(result, expected)
+
+
+# Weights from the least to the largest that their encoding holds; version 1 keeps to +-(2**(b-1) - 1).
+ENCODINGS = {"int8": (-128, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2, 1), "ternary": (-1, 1),
+             "binary": (-1, 1), "codebook": (-128, 128)}  # fmt: skip
+
+
+def encoded(weight: np.ndarray, encoding: str) -> Tensor:
+    """A tensor of that encoding; a codebook is int16 in memory."""
+    bits = {"int4": 4, "int3": 3, "int2": 2, "ternary": 2}.get(encoding, 8)
+    return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), bits)
+
+
+def products_of_every_encoding(target: targets.Target, encoding: str) -> None:
+    """All weights at one end of the encoding's range against all activations at one end, and random ones between."""
+    (low, high), length, rng = ENCODINGS[encoding], 300, np.random.default_rng(0)
+    weight = rng.integers(low, high + 1, (33, length))
+    weight[:3] = np.array([[low], [high], [high]])
+    if encoding == "binary":
+        weight = np.where(weight >= 0, 1, -1)
+    tensor = encoded(weight, encoding)
+    kernel = target.kernels().linear(tensor)
+    bias = rng.integers(-(1 << 30), 1 << 30, 33).astype(np.int32)
+    for x in (-128, 127, rng.integers(-128, 128, (kernel.tile_vectors, length))):
+        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int8)
+        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+        for result in multiply(target, kernel, x, tensor.data, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(cpu: targets.Target, encoding: str) -> None:
+    products_of_every_encoding(cpu, encoding)
+
+
+def wide_products(target: targets.Target, dtype: type) -> None:
+    """int16 operands and weights at all ends; sums stay within int32, as ``check`` proves of a program."""
+    info, length = np.iinfo(dtype), 57
+    kernel = target.kernels().linear(Tensor(np.array([[info.min]], dtype), 8 * info.dtype.itemsize), "int16")
+    rng = np.random.default_rng(1)
+    weight = rng.integers(info.min // length, info.max // length, (33, length)).astype(dtype)
+    weight[:4] = 0
+    weight[0, 0], weight[1, -1], weight[2, 3] = info.min, info.max, info.min
+    bias = rng.integers(-1000, 1000, 33).astype(np.int32)
+    for x in (-32768, 32767, rng.integers(-32768, 32768, (kernel.tile_vectors, length))):
+        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int16)
+        expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
+        assert np.abs(expected).max() < 2**31
+        for result in multiply(target, kernel, x, weight, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_operands_of_16_bits(cpu: targets.Target, dtype: type) -> None:
+    wide_products(cpu, dtype)
+
+
+def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
+    """-8 leaves the byte of two nibbles of the dot-product kernel, -128 the 16 bits of NEON's pairs of products."""
+    dot, neon = (targets.find(name).kernels() for name in ("cortex_a76", "cortex_a53"))
+    assert dot.linear(encoded(np.array([[7]]), "int4")) is dot.encodings["int4"]
+    assert dot.linear(encoded(np.array([[-8]]), "int4")) is dot.int8
+    assert neon.linear(encoded(np.array([[-127]]), "int8")) is neon.int8
+    assert neon.linear(encoded(np.array([[-128]]), "int8")) is neon.int16
+    assert dot.linear(encoded(np.array([[-128]]), "int8")) is dot.int8
+    assert dot.linear(encoded(np.array([[128]]), "codebook")) is dot.int16
+    assert dot.linear(encoded(np.array([[64]]), "codebook")) is dot.int8
 
 
 @pytest.mark.parametrize("bits", [8, 4])

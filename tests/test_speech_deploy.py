@@ -16,7 +16,7 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 import deploy_tvm
 import irnn
 from deploy_tvm.artefact.artefact_set import RunnerSet
-from deploy_tvm.codegen.attention import PLACES
+from deploy_tvm.codegen.ops.attention import PLACES
 from deploy_tvm.targets.disassembly import disassemble, float_instructions
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
@@ -31,6 +31,7 @@ BEST = best()
 # Whole registers and odd sizes, strides of 1, 2 and 3, sub-sampling by 2 and 3, one layer and two, 8 bits and fewer.
 CASES = {
     "small": (BEST, {}),
+    "small, AVX2": ("avx2", {}),
     "small, any x86": ("portable", {}),
     "small, 4-bit weights": (BEST, {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
     "whole registers": (

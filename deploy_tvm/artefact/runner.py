@@ -14,7 +14,7 @@ from tvm_ffi import from_dlpack
 
 from deploy_tvm.artefact.artefact import PROGRAM, read_manifest
 from deploy_tvm.artefact.stream import Stream
-from deploy_tvm.codegen.lower import CONSTANTS, KERNEL
+from deploy_tvm.codegen.interface import CONSTANTS, KERNEL
 from irnn.errors import IrnnError
 from irnn.program import Inputs, Program, States, Value, storage
 
@@ -114,7 +114,8 @@ class Runner:
         else:
             inputs = np.asarray(inputs)[:, None]
         outputs, state = self.run_all(inputs, state)
-        return [output[:, 0] for output in outputs], state
+        axes = [self.program.values[name].axes for name in self.program.outputs]
+        return [output[:, 0] if of else output for output, of in zip(outputs, axes, strict=True)], state
 
     def stream(self, batch: int = 1, state: States | None = None) -> Stream:
         """Steps of ``batch`` sequences that carry their state along, from ``state`` or the start, in fixed memory."""

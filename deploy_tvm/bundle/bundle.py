@@ -21,7 +21,7 @@ import numpy as np
 from deploy_tvm.artefact.artefact import open_program
 from deploy_tvm.artefact.inputs import random_input
 from deploy_tvm.codegen.compiler import compile_function, kernel_of
-from deploy_tvm.codegen.lower import KERNEL
+from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.targets import Target, toolchain
 from irnn.errors import IrnnError
 from irnn.places import need_file

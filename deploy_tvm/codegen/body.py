@@ -3,70 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen import attention, float_ops
-from deploy_tvm.codegen.attention import Memory
-from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, load
+from deploy_tvm.codegen.constants import BLOCK, Constants, padded_row, room
+from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import Kernels
-from deploy_tvm.codegen.rows import (
-    SLACK,
-    Block,
-    NarrowOps,
-    Row,
-    RowOps,
-    buffer_row,
-    join,
-    number,
-    part,
-    pwl_fits_int32,
-    segments,
-    whole_registers,
-)
-from irnn.arithmetic import fixed_point
-from irnn.errors import IrnnError
+from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
 from irnn.program import Node, Program
 
-# Buffers are padded to whole blocks of every kernel, so that registers are stored whole.
-BLOCK = 128
+
+@dataclass(frozen=True)
+class Memory:
+    """Rows ``[B, places, size]`` of sequence number ``batch``; registers may be read past a row's end."""
+
+    buffer: tirx.Buffer
+    batch: Expr
+    places: Expr
+    size: int
+
+    def row(self, place: Expr) -> Row:
+        """The row at one place."""
+        return buffer_row(self.buffer, self.size, str(self.buffer.dtype), self.batch, place)
 
 
-def room(size: int) -> int:
-    """Elements to allocate for a row of ``size``."""
-    return -(-size // BLOCK) * BLOCK + SLACK
+@dataclass(frozen=True)
+class Operation:
+    """How one step of an operation is emitted: ``emit`` gives the row of its output.
 
+    ``in_memory``: of the inputs, how many must lie in memory first (they are read more than once).  ``stored``: the
+    output lies in memory.  ``elementwise``: element k reads element k of its only input, so that a product's loops
+    may finish it.  ``cheap``: may be done again by each product that reads it.
+    """
 
-def padded_row(values: np.ndarray) -> np.ndarray:
-    """A constant row with its last element repeated in the padding, where it is read but counts for nothing."""
-    return np.pad(values, (0, room(values.size) - values.size), mode="edge")
-
-
-class Constants:
-    """The constants that a function takes as parameters, in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, np.ndarray] = {}
-        self.buffers: dict[str, tirx.Buffer] = {}
-
-    def buffer(self, name: str, make: Callable[[], np.ndarray]) -> tirx.Buffer:
-        """The parameter ``name``, made at its first use."""
-        if name not in self.buffers:
-            array = make()
-            self.arrays[name] = array
-            stem = "".join(c if c.isalnum() else "_" for c in name)
-            self.buffers[name] = tirx.decl_buffer(array.shape, str(array.dtype), stem, data_alignment=64)
-        return self.buffers[name]
+    emit: Callable[[Body, Node], Row]
+    in_memory: int = 0
+    stored: bool = False
+    elementwise: bool = False
+    cheap: bool = False
 
 
 class Body:
     """Operations of one time step.  ``rows`` maps the names of values to rows; those in ``stored`` are in memory."""
 
-    def __init__(self, program: Program, kernels: Kernels, emitter: Emitter, constants: Constants) -> None:
-        self.program, self.kernels, self.emitter, self.constants = program, kernels, emitter, constants
+    def __init__(
+        self,
+        program: Program,
+        kernels: Kernels,
+        operations: Mapping[str, Operation],
+        emitter: Emitter,
+        constants: Constants,
+    ) -> None:
+        self.program, self.kernels, self.operations = program, kernels, operations
+        self.emitter, self.constants = emitter, constants
         self.ops: RowOps = kernels.ops(emitter)
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
@@ -89,17 +82,16 @@ class Body:
     def run(self, nodes: Iterable[Node]) -> None:
         """Lower ``nodes``; what need not be in memory stays lazy and is fused into the loop that uses it."""
         for node in nodes:
-            if node.op in ("linear", "mad_norm", "layer_norm"):
-                self.materialize(node.inputs)
-            if node.op == "linear":
-                self.rows[node.output] = self.matvec(node)
+            operation = self.operations[node.op]
+            self.materialize(node.inputs[: operation.in_memory])
+            self.apply(node)
+            if operation.stored:
                 self.stored.add(node.output)
-            elif node.op == "attention_weights":
-                self.materialize(node.inputs[:1])
-                self.rows[node.output] = attention.weights(self, node)
-                self.stored.add(node.output)
-            else:
-                self.rows[node.output] = self.row(node)
+
+    def apply(self, node: Node) -> Row:
+        """The output of ``node``, as a row of its inputs' rows."""
+        row = self.rows[node.output] = self.operations[node.op].emit(self, node)
+        return row
 
     def materialize(self, names: Iterable[str]) -> None:
         """Put values into scratch memory."""
@@ -175,15 +167,17 @@ class Body:
         """(kernel, its packed constants as parameters) of a ``linear``."""
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
-        kernel = self.kernels.linear(weight)
+        kernel = self.kernels.linear(weight, self.program.values[node.inputs[0]].dtype)
         arrays = None
 
         def make(role: str) -> np.ndarray:
             nonlocal arrays
-            arrays = arrays or kernel.pack(weight.data, bias.data)
+            arrays = arrays or kernel.pack(kernel.as_read(weight.data), bias.data)
             return arrays[role]
 
-        stem = node.tensors["weight"] + "|" + node.tensors["bias"]
+        # One matrix may be multiplied by several kernels: with operands of 8 and of 16 bits.
+        wide = "16|" if kernel is self.kernels.int16 else ""
+        stem = wide + node.tensors["weight"] + "|" + node.tensors["bias"]
         buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in ("weight", "bias")}
         return kernel, buffers
 
@@ -200,76 +194,6 @@ class Body:
             start + wanted.size,
         )
 
-    def factor(self, node: Node, term: int) -> tuple[Row, Row]:
-        """Multiplier and shift of one term of a sum."""
-        return self.constant(node.tensors[f"multiplier_{term}"]), self.constant(node.tensors[f"shift_{term}"])
-
-    def row(self, node: Node) -> Row:
-        """The output of an operation, as a function of its inputs' elements."""
-        if node.op == "attention_context":
-            return attention.context(self, node)
-        x = [self.rows[name] for name in node.inputs]
-        a, dtype = node.attributes, self.program.values[node.output].dtype
-        match node.op:
-            case "slice":
-                return part(x[0], a["start"], a["stop"])
-            case "concat":
-                return join(x)
-            case "mad_norm" | "layer_norm":
-                return self.norm(node, x[0])
-        if self.program.kind == "float":
-            return float_ops.row(node.op, x)
-        match node.op:
-            case "requantize":
-                terms = [(v, *self.factor(node, k)) for k, v in enumerate(x)]
-                return self.ops.requantize(terms, a["zero_point"], a["low"], a["high"], dtype)
-            case "add":
-                return fixed_point.add(self.ops, x[0], x[1], a["low"], a["high"], dtype)
-            case "multiply":
-                return fixed_point.multiply(self.ops, x[0], x[1], a["zero_point_a"], a["zero_point_b"])
-            case "pwl":
-                return self.pwl(node, x[0], a["shift"], a["low"], a["high"], dtype)
-            case "residual":
-                pairs = zip(x, a["zero_points"], strict=True)
-                terms = [(v, zero, *self.factor(node, k)) for k, (v, zero) in enumerate(pairs)]
-                return fixed_point.residual(self.ops, terms, a["zero_point"], a["low"], a["high"], dtype)
-        raise IrnnError(f"unknown operation {node.op!r} in a program of kind {self.program.kind!r}")
-
-    def pwl(self, node: Node, x: Row, shift: int, low: int, high: int, dtype: str) -> Row:
-        """``fixed_point.pwl`` by the table of ``node``, in 32 bits where they suffice."""
-        knots, slopes, intercepts = (
-            self.program.tensors[node.tensors[role]].data.astype(np.int64) for role in ("knots", "slopes", "intercepts")
-        )
-        limits = np.iinfo(x.dtype)
-        narrow = pwl_fits_int32(knots, slopes, intercepts, shift, int(limits.min), int(limits.max))
-        ops = NarrowOps(self.ops) if narrow else self.ops
-        return fixed_point.pwl(ops, x, knots, slopes, intercepts, shift, low, high, dtype)
-
-    def norm(self, node: Node, x: Row) -> Row:
-        a, groups = node.attributes, node.attributes["groups"]
-        length = x.size // groups
-        parts = []
-        for g in range(groups):
-            start, stop = g * length, (g + 1) * length
-            row = part(x, start, stop)
-            gamma, beta = (self.constant(node.tensors[role], start, stop) for role in ("gamma", "beta"))
-            if self.program.kind == "float":
-                parts.append(float_ops.norm(self.ops, node.op, row, length, gamma, beta, a["epsilon"]))
-                continue
-            multiplier, shift = (self._per_group(node.tensors[role], g, groups) for role in ("multiplier", "shift"))
-            function = getattr(fixed_point, node.op)
-            dtype = self.program.values[node.output].dtype
-            parts.append(function(self.ops, row, length, gamma, beta, multiplier, shift, a["low"], a["high"], dtype))
-        # A group's sums are numbers of their own: join() keeps registers from lying across groups.
-        return join([Row(length, p.dtype, p.function, p.breaks) for p in parts])
-
-    def _per_group(self, name: str, group: int, groups: int) -> Row:
-        data = self.program.tensors[name].data.reshape(-1)
-        index = group * (data.size // groups)
-        return number(int(data[index]), str(data.dtype))
-
-
-def copy(emitter: Emitter, size: int, source: tirx.Buffer, at: tuple, target: tirx.Buffer, to: tuple) -> None:
-    """Copy ``size`` elements, none beyond."""
-    with emitter.loop(size) as i:
-        emitter.store(target, load(source, 1, *at, i), *to, i)
+    def dtype(self, node: Node) -> str:
+        """The dtype of the output of ``node``."""
+        return self.program.values[node.output].dtype

@@ -11,7 +11,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from deploy_tvm.codegen.lower import CONSTANTS, KERNEL, lower
+from deploy_tvm.codegen.emit import lower
+from deploy_tvm.codegen.interface import CONSTANTS, KERNEL
 from deploy_tvm.targets import Target
 from irnn.program import Program
 

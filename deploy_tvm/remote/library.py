@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm.artefact.artefact import MANIFEST, build, read_manifest, sha256
-from deploy_tvm.codegen.lower import ENTRY
+from deploy_tvm.codegen.interface import ENTRY
 from deploy_tvm.remote import session
 from deploy_tvm.remote.device import Device
 from deploy_tvm.targets import Target, from_config, toolchain

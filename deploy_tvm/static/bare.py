@@ -17,7 +17,7 @@ import tvm
 import tvm_ffi.libinfo
 
 from deploy_tvm.codegen.compiler import compile_function, kernel_of
-from deploy_tvm.codegen.lower import KERNEL
+from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.cache import cached
 from deploy_tvm.targets import Target, toolchain

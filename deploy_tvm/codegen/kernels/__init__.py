@@ -1,8 +1,13 @@
-"""Matrix-vector kernels and table look-ups, one file an instruction set; :func:`choose` picks by the CPU's features."""
+"""Matrix-vector kernels and table look-ups, one file an instruction set; :func:`choose` picks by the CPU's features.
+
+A weight matrix takes the kernel that its encoding has in the set, else the one for 8 bits.  Each kernel says for which
+weights it is proved (``LinearKernel.weights``): a matrix that holds others takes the generic kernel for 16 bits, which
+multiplies int16 operands on every target, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +19,7 @@ from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
 from deploy_tvm.codegen.kernels.arm_neon import Neon4, Neon8
 from deploy_tvm.codegen.kernels.arm_tables import A64, NeonOps
 from deploy_tvm.codegen.kernels.base import LinearKernel
-from deploy_tvm.codegen.kernels.portable import PortableKernel, PortableKernel4
+from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Kernel4, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_tables import PermutingOps
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni4, Vnni8
@@ -24,21 +29,39 @@ from irnn.program import Tensor
 __all__ = ["Kernels", "LinearKernel", "choose"]
 
 
+# What fits a nibble: its weights go to the kernels for 4 bits.
+NIBBLES = ("int4", "int3", "int2", "ternary")
+
+
 @dataclass(frozen=True)
 class Kernels:
-    """What a target offers: kernels by width of weights, and how rows are evaluated (``ops``)."""
+    """What a target offers: kernels by the encoding of weights, and how rows are evaluated (``ops``).
+
+    encodings: kernels of their own.  int8: for every other encoding.  int16: for weights and operands of up to 16 bits.
+    """
 
     name: str
+    encodings: Mapping[str, LinearKernel]
     int8: LinearKernel
-    int4: LinearKernel
+    int16: LinearKernel
     float32: LinearKernel
     ops: Callable[[Emitter], RowOps]
 
-    def linear(self, weight: Tensor) -> LinearKernel:
-        """The kernel for a weight matrix."""
+    def linear(self, weight: Tensor, operand: str = "int8") -> LinearKernel:
+        """The kernel for a weight matrix and an operand of that dtype."""
         if weight.data.dtype == np.float32:
             return self.float32
-        return self.int4 if weight.bits <= 4 else self.int8
+        if operand == "int16":
+            return self.int16
+        own = self.encodings.get(encoding(weight), self.int8)
+        return next(kernel for kernel in (own, self.int8, self.int16) if kernel.proved_for(weight.data))
+
+
+def encoding(weight: Tensor) -> str:
+    """How a tensor is packed: what its width says of int8, else its dtype's name."""
+    if weight.data.dtype == np.int8 and weight.bits <= 4:
+        return "int2" if weight.bits <= 2 else "int4"
+    return str(weight.data.dtype)
 
 
 def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
@@ -48,25 +71,28 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
     if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
         return Kernels(
             "avx512vnni",
+            dict.fromkeys(NIBBLES, Vnni4(16)),
             Vnni8(16),
-            Vnni4(16),
-            PortableKernel(16, 4, "float32", 6),
+            WideKernel(16, 4),
+            FloatKernel(16, 4, 6),
             lambda emitter: PermutingOps(emitter, 16),
         )
     if "avx2" in features:
         vnni = "avxvnni" in features
         return Kernels(
             "avxvnni" if vnni else "avx2",
+            dict.fromkeys(NIBBLES, Vnni4(8) if vnni else Avx2Kernel4()),
             Vnni8(8) if vnni else Avx2Kernel8(),
-            Vnni4(8) if vnni else Avx2Kernel4(),
-            PortableKernel(8, 4, "float32"),
+            WideKernel(8, 4),
+            FloatKernel(8, 4),
             lambda emitter: PermutingOps(emitter, 8),
         )
     return Kernels(
         "portable",
+        dict.fromkeys(NIBBLES, PortableKernel4(4, 4)),
         PortableKernel(4, 4),
-        PortableKernel4(4, 4),
-        PortableKernel(4, 4, "float32"),
+        WideKernel(4, 4),
+        FloatKernel(4, 4),
         lambda emitter: RowOps(emitter, 8),
     )
 
@@ -75,24 +101,27 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
     if arm32:
         return Kernels(
             "armv7_neon",
+            dict.fromkeys(NIBBLES, Neon4(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1)),
             Neon8(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
-            Neon4(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
-            PortableKernel(4, 8, "float32", 1, group=2),
+            WideKernel(4, 8, 1, group=2),
+            FloatKernel(4, 8, 1, group=2),
             lambda emitter: NeonOps(emitter, armv7_neon.INSTRUCTIONS),
         )
     if "dotprod" in features:
         matrix = "i8mm" in features
         return Kernels(
             "arm_i8mm" if matrix else "arm_dotprod",
+            dict.fromkeys(NIBBLES, Dot4()),
             Matrix8() if matrix else Dot8(),
-            Dot4(),
-            PortableKernel(4, 16, "float32", 1, group=2),
+            WideKernel(4, 8, group=4),
+            FloatKernel(4, 16, 1, group=2),
             lambda emitter: NeonOps(emitter, A64),
         )
     return Kernels(
         "arm_neon",
+        dict.fromkeys(NIBBLES, Neon4(arm_neon.A64, units=8, groups=4, tile_vectors=1)),
         Neon8(arm_neon.A64, units=4, groups=4, tile_vectors=3),
-        Neon4(arm_neon.A64, units=8, groups=4, tile_vectors=1),
-        PortableKernel(4, 8, "float32", 3, group=4),
+        WideKernel(4, 8, group=4),
+        FloatKernel(4, 8, 3, group=4),
         lambda emitter: NeonOps(emitter, A64),
     )

@@ -68,8 +68,9 @@ class Dot8(LinearKernel):
 
 
 class Dot4(LinearKernel):
-    """4-bit weights (and 2-bit ones, which are stored as 4)."""
+    """Weights of 4 bits and less; with -8 in both halves ``b`` would leave its byte."""
 
+    weights = (-7, 7)
     lanes, units, group, operand_dtype, tile_vectors = LANES, 8, 4 * STEPS, "int8", 3
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:

@@ -88,7 +88,9 @@ class NeonKernel(LinearKernel):
 
 
 class Neon8(NeonKernel):
-    """8-bit weights: three instructions for 16 products."""
+    """8-bit weights: three instructions for 16 products.  Two products with -128 would leave 16 bits."""
+
+    weights = (-127, 127)
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -115,11 +117,13 @@ class Neon8(NeonKernel):
 
 
 class Neon4(NeonKernel):
-    """4-bit weights (and 2-bit ones, which are stored as 4): nibbles ``w + 8``, with ``-8 sum(x)`` added to every row.
+    """Weights of 4 bits and less: nibbles ``w + 8``, with ``-8 sum(x)`` added to every row.
 
     ``groups`` groups of columns are added up in 16 bits before they join the accumulators: 17 products would fit, and a
     group brings two.
     """
+
+    weights = (-8, 7)
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks, pairs = self.blocks(weight.shape[0]), self.units // 2

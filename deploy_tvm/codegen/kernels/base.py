@@ -27,7 +27,7 @@ class Operand:
 
 
 class LinearKernel(ABC):
-    """``weight x + bias`` for one width of weights on one instruction set.
+    """``weight x + bias`` for weights in the range ``weights`` on one instruction set.
 
     The rows of the weight matrix are cut into blocks of ``block_rows``: ``units`` registers of ``lanes`` accumulators.
     ``group`` elements of x are consumed at a time.
@@ -38,6 +38,8 @@ class LinearKernel(ABC):
     group: int
     operand_dtype: str
     accumulator: str = "int32"
+    # Smallest and largest weight with which no intermediate saturates or wraps around, whatever the activations are.
+    weights: tuple[int, int] = (-128, 127)
     # Vectors multiplied at once when a whole sequence is at hand: bounded by the registers that hold accumulators.
     tile_vectors: int = 4
 
@@ -49,13 +51,22 @@ class LinearKernel(ABC):
         """Number of blocks that hold ``rows`` rows."""
         return -(-rows // self.block_rows)
 
+    def proved_for(self, weight: np.ndarray) -> bool:
+        """Whether the kernel is exact for these integers."""
+        low, high = self.weights
+        return low <= int(weight.min()) and int(weight.max()) <= high
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        """The weights in the dtype that :meth:`pack` takes: bytes, also where a codebook's are int16 in memory."""
+        return weight.astype(np.int8, copy=False)
+
     def padded(self, length: int) -> int:
         """Length of an operand in memory: whole groups, and room for the last register that fills it."""
         return -(-length // 64) * 64
 
     @abstractmethod
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        """``weight`` int8 [rows, columns] and ``bias`` int32 [rows] in the order in which :meth:`tile` reads them."""
+        """Weights [rows, columns] that it is proved for and ``bias`` int32 [rows], as :meth:`tile` reads them."""
 
     @abstractmethod
     def tile(

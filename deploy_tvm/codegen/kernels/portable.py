@@ -1,4 +1,4 @@
-"""Kernels in plain TIR: integers on any CPU, and the float baseline.
+"""Kernels in plain TIR: integers of 8, 4 and 16 bits on any CPU, and the float baseline.
 
 The lanes run over rows of the matrix, so no horizontal sum is needed and the compiler needs no idiom to recognize.
 """
@@ -10,18 +10,17 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked
+from deploy_tvm.codegen.rows import Row, combine
 
 
 class PortableKernel(LinearKernel):
-    """8-bit weights by multiplication and addition, or float32 weights (``accumulator="float32"``)."""
+    """8-bit weights by multiplication and addition."""
 
-    def __init__(
-        self, lanes: int, units: int, accumulator: str = "int32", tile_vectors: int = 2, group: int = 1
-    ) -> None:
+    operand_dtype = "int8"
+
+    def __init__(self, lanes: int, units: int, tile_vectors: int = 2, group: int = 1) -> None:
         """``group`` columns are multiplied in one round of the loop."""
-        self.lanes, self.units, self.accumulator, self.group = lanes, units, accumulator, group
-        self.operand_dtype = "int8" if accumulator == "int32" else "float32"
-        self.tile_vectors = tile_vectors
+        self.lanes, self.units, self.group, self.tile_vectors = lanes, units, group, tile_vectors
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -58,6 +57,8 @@ class PortableKernel(LinearKernel):
 class PortableKernel4(PortableKernel):
     """4-bit weights, two to a byte: the low nibbles are the first half of a block's rows."""
 
+    weights = (-8, 7)
+
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         packed = super().pack(weight, bias)
         low, high = np.split(packed["weight"], 2, axis=2)
@@ -71,3 +72,24 @@ class PortableKernel4(PortableKernel):
         # Arithmetic shifts extend the sign of a nibble; a low one is moved to the top of its byte first.
         nibble = both >> four if unit >= half else (both << four) >> four
         return emitter.bind(cast(nibble, self.accumulator))
+
+
+class WideKernel(PortableKernel):
+    """Weights and operands of up to 16 bits: products below 2**30, sums in int32 as far as ``check`` proves them."""
+
+    operand_dtype, weights = "int16", (-32768, 32767)
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        return weight
+
+    def operand_element(self, x: Row) -> Row:
+        return combine("int16", lambda v: cast(v, "int16"), x)
+
+
+class FloatKernel(PortableKernel):
+    """float32 weights and operands."""
+
+    operand_dtype = accumulator = "float32"
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        return weight

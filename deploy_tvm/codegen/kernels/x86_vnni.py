@@ -76,9 +76,9 @@ class Vnni8(VnniKernel):
 
 
 class Vnni4(VnniKernel):
-    """4-bit weights (and 2-bit ones, which are stored as 4)."""
+    """Weights of 4 bits and less."""
 
-    operand_dtype = "int8"
+    operand_dtype, weights = "int8", (-8, 7)
 
     def __init__(self, lanes: int, units: int = 8) -> None:
         super().__init__(lanes, units)

@@ -6,29 +6,45 @@ import math
 
 from tvm import tirx
 
+from deploy_tvm.codegen.body import Body
 from deploy_tvm.codegen.emitter import Expr, cast, constant, lanes_of, vector
 from deploy_tvm.codegen.rows import Row, RowOps, combine, number
-from irnn.errors import IrnnError
+from irnn.program import Node
 
 F32 = "float32"
 LOWEST = -3.0e38
 
 
-def row(op: str, x: list[Row]) -> Row:
-    """The output of an elementwise float operation."""
-    match op:
-        case "add":
-            return x[0] + x[1]
-        case "multiply":
-            return x[0] * x[1]
-        case "relu":
-            return combine(F32, lambda v: tirx.Max(v, constant(0.0, F32, lanes_of(v))), x[0])
-        case "sigmoid":
-            return combine(F32, sigmoid, x[0])
-        case "tanh":
-            # tanh(x) = 2 sigmoid(2 x) - 1
-            return combine(F32, tanh, x[0])
-    raise IrnnError(f"unknown operation {op!r} in a float program")
+def add(body: Body, node: Node) -> Row:
+    """``a + b``."""
+    a, b = (body.rows[name] for name in node.inputs)
+    return a + b
+
+
+def multiply(body: Body, node: Node) -> Row:
+    """``a * b``."""
+    a, b = (body.rows[name] for name in node.inputs)
+    return a * b
+
+
+def complement(body: Body, node: Node) -> Row:
+    """``1 - x``."""
+    return number(1.0, F32) - body.rows[node.inputs[0]]
+
+
+def relu_row(body: Body, node: Node) -> Row:
+    """``max(x, 0)``."""
+    return combine(F32, lambda v: tirx.Max(v, constant(0.0, F32, lanes_of(v))), body.rows[node.inputs[0]])
+
+
+def sigmoid_row(body: Body, node: Node) -> Row:
+    """:func:`sigmoid`."""
+    return combine(F32, sigmoid, body.rows[node.inputs[0]])
+
+
+def tanh_row(body: Body, node: Node) -> Row:
+    """:func:`tanh`."""
+    return combine(F32, tanh, body.rows[node.inputs[0]])
 
 
 def sigmoid(x: Expr) -> Expr:

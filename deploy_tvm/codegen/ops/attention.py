@@ -6,38 +6,19 @@ along a value's elements, the sum runs across places.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from tvm import tirx
 
-from deploy_tvm.codegen import float_ops
+from deploy_tvm.codegen.body import Body, Memory
 from deploy_tvm.codegen.emitter import Expr, as_index, cast, constant, load
+from deploy_tvm.codegen.ops import elementwise, float_ops
 from deploy_tvm.codegen.rows import SLACK, Block, Row, below, buffer_row, combine, number, whole_registers
 from irnn.arithmetic import fixed_point
 from irnn.program import Node
-
-if TYPE_CHECKING:
-    from deploy_tvm.codegen.body import Body
 
 # Places summed in 32 bits: 128 * 65535 * 128 < 2**31.
 PLACES = 128
 # Registers of sums held at a time.
 UNITS = 8
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Rows ``[B, places, size]`` of sequence number ``batch``; registers may be read past a row's end."""
-
-    buffer: tirx.Buffer
-    batch: Expr
-    places: Expr
-    size: int
-
-    def row(self, place: Expr) -> Row:
-        """The row at one place."""
-        return buffer_row(self.buffer, self.size, str(self.buffer.dtype), self.batch, place)
 
 
 def weights(body: Body, node: Node) -> Row:
@@ -81,7 +62,7 @@ def _products(body: Body, node: Node, key: Row) -> Row:
     if body.program.kind == "float":
         return combine("float32", float_ops.tanh, key + query) * weight
     both_i16 = fixed_point.add(ops, key, query, a["low"], a["high"], "int16")
-    tanh_i8 = body.pwl(node, both_i16, a["tanh_shift"], a["tanh_low"], a["tanh_high"], "int8")
+    tanh_i8 = elementwise.pwl_by_table(body, node, both_i16, a["tanh_shift"], a["tanh_low"], a["tanh_high"], "int8")
     return ops.to(tanh_i8, "int32") * ops.to(weight, "int32")
 
 

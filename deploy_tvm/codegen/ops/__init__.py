@@ -1,0 +1,56 @@
+"""What each operation becomes, looked up by name: one step's operations here, those of whole sequences in ``plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy_tvm.codegen.body import Body, Operation
+from deploy_tvm.codegen.ops import attention, elementwise, float_ops, norms
+from deploy_tvm.codegen.rows import Row
+from irnn.errors import IrnnError
+from irnn.program import Node
+
+
+def _linear(body: Body, node: Node) -> Row:
+    return body.matvec(node)
+
+
+_BOTH = {
+    "linear": Operation(_linear, in_memory=1, stored=True),
+    "slice": Operation(elementwise.slice_row, cheap=True),
+    "concat": Operation(elementwise.concat, cheap=True),
+    "flatten": Operation(elementwise.same, cheap=True),
+    "attention_weights": Operation(attention.weights, in_memory=1, stored=True),
+    "attention_context": Operation(attention.context),
+}
+OPERATIONS: dict[str, Mapping[str, Operation]] = {
+    "integer": _BOTH
+    | {
+        "requantize": Operation(elementwise.requantize, elementwise=True),
+        "residual": Operation(elementwise.residual),
+        "add": Operation(elementwise.add),
+        "multiply": Operation(elementwise.multiply),
+        "pwl": Operation(elementwise.pwl, elementwise=True),
+        "complement": Operation(elementwise.complement, elementwise=True),
+        "mad_norm": Operation(norms.integer_norm, in_memory=1),
+        "layer_norm": Operation(norms.integer_norm, in_memory=1),
+    },
+    "float": _BOTH
+    | {
+        "add": Operation(float_ops.add),
+        "multiply": Operation(float_ops.multiply),
+        "complement": Operation(float_ops.complement, elementwise=True),
+        "relu": Operation(float_ops.relu_row, elementwise=True),
+        "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),
+        "tanh": Operation(float_ops.tanh_row, elementwise=True),
+        "mad_norm": Operation(norms.float_norm, in_memory=1),
+        "layer_norm": Operation(norms.float_norm, in_memory=1),
+    },
+}
+
+
+def of_kind(kind: str) -> Mapping[str, Operation]:
+    """The operations of one step in programs of ``kind``: "integer" or "float"."""
+    if kind not in OPERATIONS:
+        raise IrnnError(f"a program of kind {kind!r} cannot be compiled; the kinds are {', '.join(OPERATIONS)}")
+    return OPERATIONS[kind]

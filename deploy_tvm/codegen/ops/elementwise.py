@@ -1,0 +1,80 @@
+"""Integer operations whose text in ``irnn.arithmetic.fixed_point`` is evaluated over rows, element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploy_tvm.codegen.body import Body
+from deploy_tvm.codegen.rows import NarrowOps, Row, join, number, part, pwl_fits_int32
+from irnn.arithmetic import fixed_point
+from irnn.program import Node
+
+
+def requantize(body: Body, node: Node) -> Row:
+    """``fixed_point.requantize``, by the target's instructions."""
+    a = node.attributes
+    terms = [(body.rows[name], *_factor(body, node, k)) for k, name in enumerate(node.inputs)]
+    return body.ops.requantize(terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
+
+
+def residual(body: Body, node: Node) -> Row:
+    """``fixed_point.residual``."""
+    a = node.attributes
+    pairs = zip(node.inputs, a["zero_points"], strict=True)
+    terms = [(body.rows[name], zero, *_factor(body, node, k)) for k, (name, zero) in enumerate(pairs)]
+    return fixed_point.residual(body.ops, terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
+
+
+def add(body: Body, node: Node) -> Row:
+    """``fixed_point.add``."""
+    a, (x, y) = node.attributes, (body.rows[name] for name in node.inputs)
+    return fixed_point.add(body.ops, x, y, a["low"], a["high"], body.dtype(node))
+
+
+def multiply(body: Body, node: Node) -> Row:
+    """``fixed_point.multiply``."""
+    a, (x, y) = node.attributes, (body.rows[name] for name in node.inputs)
+    return fixed_point.multiply(body.ops, x, y, a["zero_point_a"], a["zero_point_b"])
+
+
+def complement(body: Body, node: Node) -> Row:
+    """``-1 - x`` on int8, which has every result: the primed value of a sigmoid gate becomes 255 minus it."""
+    (x,) = (body.rows[name] for name in node.inputs)
+    return number(-1, body.dtype(node)) - x
+
+
+def pwl(body: Body, node: Node) -> Row:
+    """``fixed_point.pwl``."""
+    a = node.attributes
+    return pwl_by_table(body, node, body.rows[node.inputs[0]], a["shift"], a["low"], a["high"], body.dtype(node))
+
+
+def pwl_by_table(body: Body, node: Node, x: Row, shift: int, low: int, high: int, dtype: str) -> Row:
+    """``fixed_point.pwl`` of ``x`` by the table of ``node``, in 32 bits where they suffice."""
+    knots, slopes, intercepts = (
+        body.program.tensors[node.tensors[role]].data.astype(np.int64) for role in ("knots", "slopes", "intercepts")
+    )
+    limits = np.iinfo(x.dtype)
+    narrow = pwl_fits_int32(knots, slopes, intercepts, shift, int(limits.min), int(limits.max))
+    ops = NarrowOps(body.ops) if narrow else body.ops
+    return fixed_point.pwl(ops, x, knots, slopes, intercepts, shift, low, high, dtype)
+
+
+def slice_row(body: Body, node: Node) -> Row:
+    """Elements start..stop."""
+    return part(body.rows[node.inputs[0]], node.attributes["start"], node.attributes["stop"])
+
+
+def concat(body: Body, node: Node) -> Row:
+    """Rows joined."""
+    return join([body.rows[name] for name in node.inputs])
+
+
+def same(body: Body, node: Node) -> Row:
+    """A value in another shape: its rows have no gaps."""
+    return body.rows[node.inputs[0]]
+
+
+def _factor(body: Body, node: Node, term: int) -> tuple[Row, Row]:
+    """Multiplier and shift of one term of a sum."""
+    return body.constant(node.tensors[f"multiplier_{term}"]), body.constant(node.tensors[f"shift_{term}"])

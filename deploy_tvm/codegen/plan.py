@@ -1,0 +1,335 @@
+"""The plan of a program: which values lie in memory and what is fused into which loop, as data, before any code.
+
+:func:`plan` decides, ``emit`` writes what was decided, ``python -m deploy_tvm plan PROGRAM`` prints it.  A value is
+*in memory* where it exists for all time steps at once; it is *lazy* where each loop that reads it computes it again,
+register by register.  Lengths are never stored: they are arithmetic on an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from deploy_tvm.codegen import ops
+from irnn.errors import IrnnError
+from irnn.program import Node, Program, Scan
+
+# Read row by row outside of loops: one reads a table, the other knows its place in the sequence.
+ROW_OPERATIONS = ("embedding", "mask")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An input whose registers would reach beyond the caller's memory: its rows are copied."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """Lazy values are put into memory, those of one loop; ``fused`` is what computes them there."""
+
+    names: tuple[str, ...]
+    fused: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Early:
+    """The product with ``state`` with which the following loop over ``axis`` begins: it may be made before its turn."""
+
+    node: Node
+    state: str
+    axis: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product for all time steps: ``fused`` before it, ``finish`` in its loops, ``result`` is what comes out.
+
+    in_place: the result is written where the caller wants it.
+    """
+
+    node: Node
+    fused: tuple[Node, ...]
+    finish: tuple[Node, ...]
+    in_place: bool
+    early: Early | None
+
+    @property
+    def result(self) -> str:
+        return (self.finish[-1] if self.finish else self.node).output
+
+
+@dataclass(frozen=True)
+class Surround:
+    """The input of a convolution is put into memory with a border around it."""
+
+    node: Node
+    fused: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Some rows of a sequence are put into memory: every so many-th, or each sequence's last."""
+
+    node: Node
+    fused: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A value that is another one in the same memory."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A scan: the loop over time, for each sequence of the batch."""
+
+    scan: Scan
+
+
+@dataclass(frozen=True)
+class Give:
+    """An output is put into the caller's memory."""
+
+    name: str
+    fused: tuple[Node, ...]
+
+
+Step = Copy | Store | Product | Surround | Pick | Share | Loop | Give
+
+
+@dataclass
+class Plan:
+    """What a kernel does in turn.
+
+    ``given``: inputs read where the caller has them.  ``memories``: inputs along a memory's axis.  ``lengths``: what is
+    a length -> (the input, by how much it is divided).
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    memories: list[str] = field(default_factory=list)
+    lengths: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """One line a step."""
+        lines = [f"read in place: {', '.join([*self.given, *(n for n, (s, _) in self.lengths.items() if s == n)])}"]
+        lines += [f"length        {name} = ceil({s} / {f})" for name, (s, f) in self.lengths.items() if f > 1]
+        return "\n".join([*lines, *(_line(step) for step in self.steps)])
+
+
+def plan(program: Program, lanes: int) -> Plan:
+    """The plan of ``program``; an operation that has no lowering is refused with the list of those that have one.
+
+    lanes: elements of a register, to know which inputs can be read where they are.
+    """
+    _need_lowerings(program)
+    return _Planner(program, lanes).plan
+
+
+def read(item: Node | Scan) -> list[str]:
+    """The values that a node or a loop reads from outside."""
+    if isinstance(item, Node):
+        return list(item.inputs)
+    return [*item.sequences.values(), *item.captures, *([item.lengths] if item.lengths else [])]
+
+
+class _Planner:
+    def __init__(self, program: Program, lanes: int) -> None:
+        self.program, self.operations, self.lanes = program, ops.of_kind(program.kind), lanes
+        self.plan = Plan()
+        self.in_memory: set[str] = set()
+        self.lazy: dict[str, Node] = {}
+        self.uses: dict[str, int] = {}
+        for name in [*program.outputs, *(name for item in program.nodes for name in read(item))]:
+            self.uses[name] = self.uses.get(name, 0) + 1
+        for name in program.inputs:
+            self.take(name)
+        nodes = [item for item in program.nodes if not self.shortens(item)]
+        while nodes:
+            item, *rest = nodes
+            fused = 0
+            if isinstance(item, Scan):
+                self.loop(item)
+            elif item.op in PLANNED:
+                fused = PLANNED[item.op](self, item, rest)
+            else:
+                self.lazy[item.output] = item
+            nodes = rest[fused:]
+        in_place = {step.result for step in self.plan.steps if isinstance(step, Product) and step.in_place}
+        for name in program.outputs:
+            if name not in in_place:
+                self.add(Give(name, self.needed([name])))
+
+    def add(self, step: Step) -> None:
+        self.plan.steps.append(step)
+
+    def take(self, name: str) -> None:
+        value = self.program.inputs[name]
+        memory = value.axes == ("memory",)
+        if value.counts is not None:
+            self.plan.lengths[name] = name, 1
+            return
+        if memory:
+            self.plan.memories.append(name)
+        else:
+            self.in_memory.add(name)
+        if not value.shape or (memory and value.shape[0] % self.lanes == 0):
+            self.plan.given.append(name)
+        else:
+            self.add(Copy(name))
+
+    def shortens(self, item: Node | Scan) -> bool:
+        """Whether ``item`` is arithmetic on lengths; the ceiling of a ceiling is that of the product."""
+        if not (isinstance(item, Node) and item.op == "shorten"):
+            return False
+        given, factor = self.plan.lengths[item.inputs[0]]
+        self.plan.lengths[item.output] = given, factor * item.attributes["factor"]
+        return True
+
+    def needed(self, names: Iterable[str]) -> tuple[Node, ...]:
+        """The lazy operations behind ``names``, in order of execution."""
+        wanted, found = list(names), set()
+        while wanted:
+            name = wanted.pop()
+            if name in self.lazy and name not in self.in_memory and name not in found:
+                found.add(name)
+                wanted += self.lazy[name].inputs
+        return tuple(node for name, node in self.lazy.items() if name in found)
+
+    def store(self, names: Sequence[str]) -> None:
+        self.add(Store(tuple(names), self.needed(names)))
+        self.in_memory.update(names)
+
+    def loop(self, scan: Scan) -> None:
+        for name in scan.captures:
+            if name not in self.plan.lengths and name not in self.plan.memories:
+                raise IrnnError(f"a loop reads {name}, which is no input of the program: it cannot be compiled")
+        missing = [name for name in dict.fromkeys(scan.sequences.values()) if name not in self.in_memory]
+        if missing:
+            self.store(missing)
+        self.add(Loop(scan))
+        self.in_memory.update(scan.outputs)
+
+    def product(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        """A product, and the elementwise operations that alone read it; returns how many these are."""
+        finish: list[Node] = []
+        for item in rest:
+            name = finish[-1].output if finish else node.output
+            if not (self.uses.get(name) == 1 and isinstance(item, Node) and item.inputs == (name,)):
+                break
+            if item.op not in self.operations or not self.operations[item.op].elementwise:
+                break
+            finish.append(item)
+        name = finish[-1].output if finish else node.output
+        (source,) = node.inputs
+        if not all(self._cheap(n) for n in self.needed([source])):
+            self.store([source])
+        one_axis = len(self.program.values[node.output].shape) == 1
+        in_place = self.uses.get(name) == 1 and name in self.program.outputs and one_axis
+        early = self._early(rest[len(finish)]) if len(finish) < len(rest) else None
+        self.add(Product(node, self.needed([source]), tuple(finish), in_place, early))
+        self.in_memory.add(name)
+        return len(finish)
+
+    def _cheap(self, node: Node) -> bool:
+        return node.op in ROW_OPERATIONS or self.operations[node.op].cheap
+
+    def _early(self, item: Node | Scan) -> Early | None:
+        if not isinstance(item, Scan):
+            return None
+        held = {inner: name for name, (inner, _) in item.states.items()}
+        node = next((n for n in item.body if n.op == "linear" and n.inputs[0] in held), None)
+        if node is None:
+            return None
+        (axis,) = {self.program.values[outer].axes[0] for outer in item.sequences.values()}
+        return Early(node, held[node.inputs[0]], axis)
+
+    def surround(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        self.add(Surround(node, self.needed(node.inputs)))
+        return 0
+
+    def pick(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        self.add(Pick(node, self.needed(node.inputs[:1])))
+        self.in_memory.add(node.output)
+        return 0
+
+    def flatten(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        (source,) = node.inputs
+        if source in self.in_memory:
+            self.add(Share(node.output, source))
+            self.in_memory.add(node.output)
+        else:
+            self.lazy[node.output] = node
+        return 0
+
+
+# Operations on whole sequences, by name; what is in no table is lazy.
+PLANNED: dict[str, Callable[[_Planner, Node, Sequence[Node | Scan]], int]] = {
+    "linear": _Planner.product,
+    "patches": _Planner.surround,
+    "subsample": _Planner.pick,
+    "last": _Planner.pick,
+    "flatten": _Planner.flatten,
+}
+
+
+def lowered(kind: str) -> list[str]:
+    """The operations that can be compiled in programs of ``kind``."""
+    return sorted({*ops.of_kind(kind), *PLANNED, *ROW_OPERATIONS, "shorten"})
+
+
+def _need_lowerings(program: Program) -> None:
+    known = lowered(program.kind)
+    in_loops = ops.of_kind(program.kind)
+    for node in program.walk():
+        if node.op not in known:
+            raise IrnnError(
+                f"the operation {node.op!r} ({node.output}) of {program.kind} programs cannot be compiled; known are "
+                f"{', '.join(known)}"
+            )
+    for node in (node for item in program.nodes if isinstance(item, Scan) for node in item.body):
+        if node.op not in in_loops:
+            raise IrnnError(
+                f"the operation {node.op!r} ({node.output}) cannot stand in a loop; there can {', '.join(in_loops)}"
+            )
+    for name in program.outputs:
+        if len(program.values[name].shape) > 1:
+            raise IrnnError(f"the output {name} has the shape {program.values[name].shape}: flatten it first")
+
+
+def _line(step: Step) -> str:
+    match step:
+        case Copy(name):
+            return f"copy          {name}"
+        case Store(names, fused):
+            return f"store         {', '.join(names)}{_with(fused)}"
+        case Product(node, fused, finish, in_place, early):
+            rest = f", then {_listed(finish)}" if finish else ""
+            where = ", in the caller's memory" if in_place else ""
+            first = f"; may begin with {early.node.output}" if early else ""
+            return f"product       {step.result} = linear {node.inputs[0]}{_with(fused)}{rest}{where}{first}"
+        case Surround(node, fused):
+            return f"with border   {node.inputs[0]}{_with(fused)} for {node.output}"
+        case Pick(node, fused):
+            return f"pick          {node.output} = {node.op} {', '.join(node.inputs)}{_with(fused)}"
+        case Share(name, source):
+            return f"same memory   {name} = {source}"
+        case Loop(scan):
+            way = "backwards:" if scan.reverse else "forwards:"
+            made, walked = ", ".join(scan.outputs), ", ".join(scan.sequences.values())
+            return f"loop {way:<11}{made} of {walked}: {_listed(scan.body)}"
+        case Give(name, fused):
+            return f"give          {name}{_with(fused)}"
+
+
+def _with(fused: Sequence[Node]) -> str:
+    return f" (with {_listed(fused)})" if fused else ""
+
+
+def _listed(nodes: Sequence[Node]) -> str:
+    return ", ".join(node.op for node in nodes)

@@ -1,0 +1,140 @@
+"""Matrix products for all time steps at once, what follows them fused into their loops."""
+
+from __future__ import annotations
+
+import math
+
+from tvm import tirx
+
+from deploy_tvm.codegen.constants import copy, room
+from deploy_tvm.codegen.emitter import Expr, as_index, load
+from deploy_tvm.codegen.plan import Early, Product
+from deploy_tvm.codegen.rows import SLACK, Block, Row
+from deploy_tvm.codegen.sequences import Sequences
+from irnn.program import Node
+
+# Steps multiplied at a time: their operands stay in the first-level cache while the weights stream by.
+CHUNK = 64
+
+
+def product(s: Sequences, step: Product) -> None:
+    """Chunks of vectors, for each chunk the blocks of rows, for each block the tiles of vectors."""
+    emitter, body, node, (source,) = s.emitter, s.body, step.node, step.node.inputs
+    value = s.program.values[node.output]
+    bands = math.prod(value.shape[:-1])
+    vectors = s.rows(node.output) * bands
+    kernel, packed = body.packed(node)
+    target = s.interface.outputs[step.result] if step.in_place else s.allocate(step.result)
+    tall = kernel.tile_vectors
+    if step.early is not None:
+        _begin(s, step.early)
+    operand = kernel.allocate(emitter, CHUNK, s.program.values[source].shape[-1])
+    with emitter.loop(tirx.floordiv(vectors + (CHUNK - 1), as_index(CHUNK)), "chunk") as chunk:
+        first = emitter.bind(chunk * CHUNK, "first")
+        count = emitter.bind(tirx.Min(as_index(CHUNK), vectors - first), "count")
+        with emitter.loop(count, "v") as v:
+            kernel.fill(emitter, body.ops, operand, v, _vector(s, step, first + v, bands))
+        body.turn = emitter.bind((s.turn + chunk) & as_index(1), "turn")
+        blocks = kernel.blocks(value.shape[-1])
+        with emitter.loop(blocks, "block") as counted:
+            block = body.in_turn(counted, blocks)
+
+            def tile(vectors: list[Expr]) -> None:
+                registers = kernel.tile(emitter, operand, vectors, packed, block)
+                scratch = emitter.alloc((len(vectors), kernel.block_rows + SLACK), kernel.accumulator, "tile")
+                for m, row in enumerate(registers):
+                    for u, register in enumerate(row):
+                        emitter.store(scratch, register, m, u * kernel.lanes)
+                with emitter.loop(len(vectors), "m") as m:
+                    place = _place(s, node, first + vectors[0] + m, bands)
+                    _finish(s, step, scratch, m, block, target, place)
+
+            with emitter.when(count >= tall), emitter.loop(tirx.floordiv(count + (tall - 1), as_index(tall))) as j:
+                # The last tile overlaps the one before it rather than being short.
+                v = emitter.bind(tirx.Min(j * tall, count - tall), "v")
+                tile([v + m for m in range(tall)])
+            with emitter.when(count < tall), emitter.loop(count, "v") as v:
+                tile([v])
+    s.buffers[step.result] = target
+
+
+def _vector(s: Sequences, step: Product, number: Expr, bands: int) -> Row:
+    """What a product reads: a row of a sequence, or one band's neighbourhood at one step."""
+    (source,) = step.node.inputs
+    if source not in s.neighbourhoods:
+        s.fetch([source], step.fused, number)
+        return s.body.rows[source]
+    row = s.emitter.bind(tirx.truncdiv(number, as_index(bands)), "row")
+    batch, time = s.position(row, s.program.values[source].axes[0])
+    return s.neighbourhoods[source].row(batch, time, s.emitter.bind(number - row * bands, "band"))
+
+
+def _place(s: Sequences, node: Node, number: Expr, bands: int) -> tuple[Expr, ...]:
+    """Where the product with vector ``number`` begins: the bands of one step follow each other."""
+    number = s.emitter.bind(number, "row")
+    if bands == 1:
+        return *s.at(node.output, number), as_index(0)
+    row = s.emitter.bind(tirx.truncdiv(number, as_index(bands)), "row")
+    filters = s.program.values[node.output].shape[-1]
+    return *s.at(node.output, row), s.emitter.bind((number - row * bands) * filters, "start")
+
+
+def _begin(s: Sequences, early: Early) -> None:
+    """In a single step whose turn is backwards, make the following scan's product with the state first.
+
+    The step before ended with that product's weights: it finds the most of them in the cache, and then of the
+    input-side weights.  For 3.4 MB of weights and 2 MB of cache this saves a third of the step.
+    """
+    emitter, body, node = s.emitter, s.body, early.node
+    state = s.program.states[early.state]
+    current = emitter.alloc((room(state.shape[0]),), state.dtype, "state")
+    acc = body.accumulators(node)
+    one_step = (s.batch * s.axes.size(early.axis)).equal(1)
+    backwards = emitter.bind(tirx.And(one_step, s.turn.equal(1)), "backwards")
+    with emitter.when(backwards):
+        copy(emitter, state.shape[0], s.states[early.state], (as_index(0),), current, ())
+        body.bring(node.inputs[0], current)
+        body.turn = s.turn
+        body.multiply(node, acc)
+    body.early[node.output] = (acc, backwards)
+
+
+def _finish(
+    s: Sequences,
+    step: Product,
+    scratch: tirx.Buffer,
+    m: Expr,
+    block: Expr,
+    target: tirx.Buffer,
+    place: tuple[Expr, ...],
+) -> None:
+    """Apply the fused operations to one vector's products with a block of rows and store what comes out."""
+    emitter, body, value = s.emitter, s.body, s.program.values[step.node.output]
+    height, size = int(scratch.shape[1]) - SLACK, value.shape[-1]
+    base = block * height
+    row = Row(size, value.dtype, lambda b, start: load(scratch, b.lanes, m, b.index - base + start))
+    body.rows[step.node.output] = row
+    for node in step.finish:
+        row = body.apply(node)
+    *leading, start = place
+
+    def store(lanes: int, extent: Expr, first: Expr) -> None:
+        with emitter.loop(extent) as i:
+            b = Block(emitter, first + i * lanes, lanes)
+            emitter.store(target, b.at(row, 0), *leading, b.index + start)
+
+    lanes = body.ops.lanes
+    if step.in_place:
+        # Nothing may be stored behind the caller's last element.
+        store(1, tirx.Min(as_index(height), size - base), base)
+    elif len(value.shape) == 1:
+        store(lanes, height // lanes, base)
+    elif height >= size:
+        # What reaches into the next band is overwritten when that one's turn comes.
+        store(lanes, -(-size // lanes), base)
+    else:
+        # Another band lies behind this one, and was there before this block: it ends where the band does.
+        store(lanes, tirx.Min(as_index(height // lanes), tirx.floordiv(size - base, as_index(lanes))), base)
+        if size % lanes:
+            with emitter.when(size - base <= height):
+                store(1, size % lanes, as_index(size - size % lanes))
