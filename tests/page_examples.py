@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, Workspace
+from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, WORDS, Workspace
 
 # A run stops there unless it is run to its end, which takes long.
 FLOAT = "until=float"
@@ -80,6 +80,8 @@ PIPELINE = {
         says="until=? is no stage; allowed: float, float_matched, pwl",
     ),
     "python run.py data=text data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py experiment=digit_words data.dir=FOLDER": training("digits", WORDS),
+    "python run.py problem=classifier data=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
