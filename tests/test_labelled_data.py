@@ -8,12 +8,12 @@ import pytest
 import soundfile
 import torch
 
+from irnn.data.audio.augment import AugmentConfig
+from irnn.data.audio.features import FeatureConfig
 from irnn.data.labelled.batches import LabelledBatches
 from irnn.data.labelled.config import DigitWordsConfig, SyntheticWordsConfig
 from irnn.data.labelled.corpus import load_labelled
-from irnn.data.speech.augment import AugmentConfig
 from irnn.data.speech.digits import DIGITS
-from irnn.data.speech.features import FeatureConfig
 from irnn.errors import IrnnError
 from tests.speech_files import write_fsdd
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from irnn.data import TextConfig
+from irnn.data.audio.augment import AugmentConfig
+from irnn.data.audio.features import FeatureConfig
 from irnn.data.labelled.corpus import SOURCES as LABELLED_SOURCES
-from irnn.data.speech.augment import AugmentConfig
 from irnn.data.speech.corpus import SOURCES as SPEECH_SOURCES
 from irnn.data.speech.corpus import speech_config_class
-from irnn.data.speech.features import FeatureConfig
 from irnn.data.speech.speech_config import BatchConfig
 from irnn.data.speech.units import UnitsConfig
 from irnn.data.text.corpus import SOURCES as TEXT_SOURCES

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnn.data.audio.augment import random_level, random_voice, spec_augment
 from irnn.data.labelled.corpus import LabelledCorpus
-from irnn.data.speech.augment import random_level, random_voice, spec_augment
 
 
 class LabelledBatch(NamedTuple):

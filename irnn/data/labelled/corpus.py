@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from irnn.data.audio.feature_cache import FeatureTable, cached_features
+from irnn.data.audio.features import Normalization
+from irnn.data.audio.reading import need_audio
+from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.labelled.config import DigitWordsConfig, LabelledConfig, SyntheticWordsConfig
 from irnn.data.labelled.words import LABELS, digit_words, synthetic_words
-from irnn.data.speech.audio import need_audio
-from irnn.data.speech.feature_cache import FeatureTable, cached_features
-from irnn.data.speech.features import Normalization
-from irnn.data.speech.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.errors import IrnnError
 
 # data.source -> (its configuration, what reads its splits, its labels)

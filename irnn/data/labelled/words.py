@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from irnn.data.audio.reading import file_fingerprint, read_audio
+from irnn.data.audio.utterances import NO_SPLIT, Utterance
 from irnn.data.folders import shown
 from irnn.data.labelled.config import DigitWordsConfig, SyntheticWordsConfig
-from irnn.data.speech.audio import file_fingerprint, read_audio
 from irnn.data.speech.digits import DEV_INDICES, DIGITS, TEST_INDICES, find_recordings
 from irnn.data.speech.synthetic_speech import SPLIT_SEEDS, VERSION, speak
-from irnn.data.speech.utterances import NO_SPLIT, Utterance
 
 LABELS = DIGITS
 

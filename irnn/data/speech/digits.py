@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from irnn.data.audio.reading import change_speed, file_fingerprint, read_audio
+from irnn.data.audio.utterances import NO_SPLIT, Utterance, unusable
 from irnn.data.folders import entries_under, recordings_of, shown
-from irnn.data.speech.audio import change_speed, file_fingerprint, read_audio
 from irnn.data.speech.speech_config import SpeechConfig, at_least
-from irnn.data.speech.utterances import NO_SPLIT, Utterance, unusable
 from irnn.errors import IrnnError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
+from irnn.data.audio.utterances import Utterance
 from irnn.data.speech.digits import DIGITS, join
 from irnn.data.speech.speech_config import SpeechConfig, at_least
-from irnn.data.speech.utterances import Utterance
 
 # Version of the synthesis, part of the features' identity.
 VERSION = 1
