@@ -64,8 +64,8 @@ def test_all_sequences_give_the_same_integers_and_the_program_its_stages_accurac
     assert results["stages"]["float"]["dev_accuracy"] > 0.3  # 0.1 is chance
     assert results["stages"]["integer"] == pytest.approx(results["stages"]["all"], rel=1e-6)
     compared = results["mismatches"]["interpreter_vs_qat"]
-    # Logits and both states of 20 words in each of two sets.
-    assert compared == {"count": 0, "compared": 2 * 20 * (10 + 2 * 24)}
+    # Logits and the state of 20 words in each of two sets.
+    assert compared == {"count": 0, "compared": 2 * 20 * (10 + 24)}
     assert json.loads((folder / "program" / "labels.json").read_text())[3] == "three"
     assert json.loads((folder / "results.json").read_text()) == results
 
@@ -90,7 +90,7 @@ def test_a_wrong_executor_is_counted(finished) -> None:
             return [logits], state
 
     counted = problem_of(config)._mismatch(program, Wrong())
-    assert counted == {"count": 2, "compared": 2 * 20 * (10 + 2 * 24)}  # a batch in each of two sets
+    assert counted == {"count": 2, "compared": 2 * 20 * (10 + 24)}  # a batch in each of two sets
 
 
 def test_what_follows_a_sequences_end_does_not_count(finished) -> None:
@@ -116,7 +116,7 @@ def test_what_follows_a_sequences_end_does_not_count(finished) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.cell=transformer", r"model\.cell='transformer' is unknown; allowed: .*lstm"),
+        ("model.cell=transformer", r"'transformer'.*gru, lstm"),
         ("model.hidden_size=0", r"model\.hidden_size=0: must be at least 1"),
         ("model.dropout=1", r"model\.dropout=1\.0?: must lie in \[0, 1\)"),
         ("+model.classes=10", r"model\.classes follows from the data; leave it out"),
@@ -132,11 +132,14 @@ def test_wrong_values_are_one_line(finished, override: str, message: str) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_the_float_model_is_torchs_lstm_and_its_last_step() -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_float_logits_read_the_last_state(cell: str) -> None:
     torch.manual_seed(0)
-    model = Classifier(ClassifierConfig(feature_size=5, classes=3, hidden_size=7, num_layers=2, dropout=0.0)).eval()
+    config = ClassifierConfig(feature_size=5, classes=3, cell=cell, hidden_size=7, num_layers=2, dropout=0.0)
+    model = Classifier(config).eval()
     x, frames = torch.randn(4, 9, 5), torch.tensor([9, 1, 4, 9])
     packed = torch.nn.utils.rnn.pack_padded_sequence(x.transpose(0, 1), frames, enforce_sorted=False)
-    _, (h, _) = model.stack(packed)
+    _, state = model.recurrent(packed)
+    h = state[0] if cell == "lstm" else state
     expected = h[-1] @ model.head.weight.T + model.head.bias
     assert torch.allclose(model(x, frames), expected, rtol=0, atol=1e-6)
