@@ -121,6 +121,11 @@ RIGHT = {
     "norm of a narrow value": lambda: Wired(
         lambda a, m, x: a.norm(m.norm, m.out, x), norm=Norm("layer", SIZE), out=site("norm")
     ),
+    "product with sixteen bits": lambda: Wired(
+        lambda a, m, x: a.requantize(m.out, a.linear(m.fc, a.residual(m.wide, x))),
+        fc=linear(), wide=site("cell"), out=site("activation"),
+    ),
+    "last step": lambda: Wired(lambda a, m, x: a.last(a.requantize(m.out, x)), out=site("activation")),
     "product of narrow values": lambda: Wired(
         lambda a, m, x: a.requantize(m.out, a.multiply(x, x)), out=site("activation")
     ),
@@ -157,11 +162,14 @@ REFUSED = {
             lambda a, m, x: a.requantize(m.out, a.accumulate(x, a.linear(m.fc, x))), fc=linear(), out=site("cell")
         )
     ),
-    r"out has the role 'activation', which is asymmetric: a norm needs a site of one of the roles weight": (
+    r"out has the role 'activation', which is asymmetric: a norm needs a site of .* preactivation, norm, cell;": (
         lambda: Wired(lambda a, m, x: a.norm(m.norm, m.out, x), norm=Norm("layer", SIZE), out=site("activation"))
     ),
     r"before has the role 'activation', which is asymmetric: a saturating sum needs": (
         lambda: Wired(after_linear(lambda a, m, y: a.add(m.before, y, y)), fc=linear(), before=site("activation"))
+    ),
+    r"a scan over .* holds another scan": (
+        lambda: Wired(lambda a, m, x: a.scan(lambda a, y: (a.scan(lambda a, z: (z,), y, []),), x, []))
     ),
     r"cannot take the complement of x: only a sigmoid's output has one": (
         lambda: Wired(lambda a, m, x: a.complement(x))
