@@ -41,6 +41,10 @@ def _node(program: Program, node: Node, x: list[np.ndarray]) -> np.ndarray:
             return x[0] + x[1]
         case "multiply":
             return x[0] * x[1]
+        case "complement":
+            return 1 - x[0]
+        case "last":
+            return x[0][:, -1] if len(x) == 1 else x[0][np.arange(len(x[1])), x[1] - 1]
         case "sigmoid":
             return 1 / (1 + np.exp(-x[0]))
         case "tanh":

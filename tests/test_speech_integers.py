@@ -16,8 +16,8 @@ from irnn.program.__main__ import main
 from irnn.program.check import ranges
 from irnn.program.sets import ProgramSet
 from tests.oracle import nearest
+from tests.program_oracle import ProgramOracle
 from tests.speech_models import FRAMES, quantized_speech, speech_batch, utterances
-from tests.speech_oracle import UtteranceOracle
 from tests.test_interpreter import with_tensors
 from tests.test_planted_bugs import Mutation, arithmetic, namespace, operation, planted, walk
 
@@ -86,12 +86,12 @@ def compare_with_the_oracle(programs, make=None) -> None:
     (logits, weights), _ = (make(decoder) if make else decoder).run_all(decoder_inputs(tokens, memory))
     for row, (own, ids) in enumerate(zip(features, units, strict=True)):
         x = programs["encoder"].inputs["features"].quantize(own).tolist()
-        (values, keys, places), _ = UtteranceOracle(programs["encoder"]).run({"features": x, "lengths": len(x)})
+        (values, keys, places), _ = ProgramOracle(programs["encoder"]).run({"features": x, "lengths": len(x)})
         assert places == len(values) == memory[2][row]
         assert np.array_equal(memory[0][row, :places], values)
         assert np.array_equal(memory[1][row, :places], keys)
         given = {"tokens": [1, *ids.tolist()], "memory": values, "keys": keys, "lengths": places}
-        (own_logits, own_weights), _ = UtteranceOracle(decoder).run(given)
+        (own_logits, own_weights), _ = ProgramOracle(decoder).run(given)
         steps = len(ids) + 1
         assert np.array_equal(logits[row, :steps], own_logits)
         assert np.array_equal(weights[row, :steps, :places], own_weights)

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy_tvm.artefact.comparison import added, count_mismatches
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Case, Progress, Settings, measure
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Program, equality
 from irnn.program.storage import PROGRAM_FILE, load
 
 CALIBRATION_STEPS = 256
@@ -174,14 +173,14 @@ def compare(program: Program, artefact: Path, steps: int) -> dict[str, int]:
     inputs = np.random.default_rng(2).integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
     runner = deploy_tvm.load(artefact)
     expected = program.run(inputs)
-    compared = [_compared(runner.run(inputs, runner.initial_state(1)), expected)]
+    compared = [_compared(program, runner.run(inputs, runner.initial_state(1)), expected)]
     if program.streaming:
         state, outputs = runner.initial_state(1), []
         for t in range(inputs.shape[1]):
             output, state = runner.step(inputs[:, t], state)
             outputs.append(np.array(output))
-        compared.append(_compared((np.stack(outputs, 1), state), expected))
-    return added(compared)
+        compared.append(_compared(program, (np.stack(outputs, 1), state), expected))
+    return equality.total(compared).figures()
 
 
 def weight_bytes(program: Program) -> int:
@@ -205,10 +204,9 @@ def _sizes(integer: Program, floating: Program | None) -> dict[str, dict[str, in
     }
 
 
-def _compared(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> dict[str, int]:
-    (output, state), (expected, expected_state) = ours, theirs
-    found = [np.asarray(array) for array in (output, *(state[name] for name in expected_state))]
-    return count_mismatches("the built program", found, [expected, *expected_state.values()])
+def _compared(program: Program, ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> equality.Comparison:
+    found, expected = (equality.named(program, [output], state) for output, state in (ours, theirs))
+    return equality.compare("the built program", found, expected)
 
 
 def _in_range(name: str, value: int) -> None:

@@ -15,12 +15,11 @@ import numpy as np
 
 from deploy_tvm.artefact import artefact_set
 from deploy_tvm.artefact.artefact import holds_set
-from deploy_tvm.artefact.comparison import added, count_mismatches
 from deploy_tvm.artefact.inputs import random_inputs
 from deploy_tvm.bench.bench import float_folder_of
 from deploy_tvm.bench.measure import FLOAT, INTEGER, PartCase, Progress, Settings, measure
 from irnn.errors import IrnnError
-from irnn.program import LENGTH_MAX, Program
+from irnn.program import LENGTH_MAX, Program, equality
 from irnn.program.sets import ProgramSet
 
 PARTS = ("encoder", "decoder")
@@ -188,10 +187,11 @@ def compare(programs: ProgramSet, runners: artefact_set.RunnerSet) -> dict[str, 
     counts, sizes = [], _sizes(programs, COMPARED_FRAMES, COMPARED_UNITS)
     for part in PARTS:
         inputs = random_inputs(programs[part], sizes[part])
-        (outputs, states), (expected, expected_states) = (x[part].run_all(inputs) for x in (runners, programs))
-        found = [*outputs, *states.values()]
-        counts.append(count_mismatches(f"the built {part}", found, [*expected, *expected_states.values()]))
-    return added(counts)
+        found, expected = (
+            equality.named(programs[part], *executors[part].run_all(inputs)) for executors in (runners, programs)
+        )
+        counts.append(equality.compare(f"the built {part}", found, expected))
+    return equality.total(counts).figures()
 
 
 def _sizes(programs: ProgramSet, frames: int, units: int) -> dict[str, dict[str, int]]:

@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deploy_tvm.artefact.comparison import added, count_mismatches
 from deploy_tvm.artefact.inputs import random_inputs
 from deploy_tvm.bench.recognizer_bench import PARTS, Utterance, open_recognizer, places
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
 from deploy_tvm.targets import Target
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Program, equality
 
 # Two seconds of speech unless the user says otherwise: an emulator gets through as well.
 LENGTHS = {"frames": 200, "units": 10}
@@ -50,15 +49,22 @@ class Recognizer:
         memory, last = integer["encoder"].program.run_all(features)
         inputs = {"encoder": features, "decoder": _attending(tokens, memory)}
         outputs, state = integer["decoder"].program.run_all(inputs["decoder"])
-        expected = {"encoder": [*memory, *last.values()], "decoder": [*outputs, *state.values()]}
+        expected = {
+            "encoder": equality.named(integer["encoder"].program, memory, last),
+            "decoder": equality.named(integer["decoder"].program, outputs, state),
+        }
         ours = {part: run(integer[part], inputs[part]) for part in PARTS}
         counts = {
-            part: count_mismatches(f"the device's {part}", [*found.outputs, *found.states], expected[part])
+            part: equality.compare(
+                f"the device's {part}",
+                equality.named(integer[part].program, found.outputs, found.states),
+                expected[part],
+            )
             for part, found in ours.items()
         }
-        entry = {"mismatches": added(counts.values()), **self._figures(integer, ours)}
+        entry = {"mismatches": equality.total(counts.values()).figures(), **self._figures(integer, ours)}
         for part, count in counts.items():
-            entry[part]["mismatches"] = count
+            entry[part]["mismatches"] = count.figures()
         if floating is not None:
             features, tokens = self._inputs(floating)
             encoded = run(floating["encoder"], features)

@@ -94,6 +94,14 @@ def multiply(ops: Any, a: Array, b: Array, zero_point_a: int, zero_point_b: int)
     return a_i32 * b_i32
 
 
+def complement(ops: Any, x: Array) -> Array:
+    """``-1 - x`` as int8: one minus a sigmoid gate of scale 1/255 and zero point -128, whose primed value is 255 - x'.
+
+    -128 and 127 become each other: int8 holds every result.
+    """
+    return ops.to(ops.to(-1, "int32") - ops.to(x, "int32"), "int8")
+
+
 def pwl(
     ops: Any,
     x: Array,

@@ -1,7 +1,7 @@
 """The operations that ``fixed_point`` needs, on NumPy integers: the golden reference.  Needs no PyTorch.
 
-Beside those, ``constant``, ``weight``, ``matmul``, ``stack``, ``concat``, ``valid`` and ``pad`` serve the operations of
-a program.
+Beside those, ``constant``, ``weight``, ``matmul``, ``stack``, ``concat``, ``valid``, ``steps`` and ``pad`` serve the
+operations of a program.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class NumpyOps:
     def valid(lengths: np.ndarray, count: int) -> np.ndarray:
         """bool ``[batch, count]``: the places before each length."""
         return np.arange(count) < lengths[:, None]
+
+    @staticmethod
+    def steps(sequence: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Step ``index[b]`` of each sequence: ``[batch, time, ...]`` -> ``[batch, ...]``."""
+        return sequence[np.arange(len(index)), index]
 
     @staticmethod
     def pad(x: np.ndarray, axis: int, before: int, after: int, value: int) -> np.ndarray:

@@ -84,6 +84,11 @@ class TorchOps:
         return torch.arange(count, device=lengths.device) < lengths[:, None]
 
     @staticmethod
+    def steps(sequence: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Step ``index[b]`` of each sequence: ``[batch, time, ...]`` -> ``[batch, ...]``."""
+        return sequence[torch.arange(len(index), device=index.device), index.long()]
+
+    @staticmethod
     def pad(x: torch.Tensor, axis: int, before: int, after: int, value: int) -> torch.Tensor:
         """``x`` with ``value`` around it along one axis."""
         widths = [0, 0] * (x.dim() - axis - 1) + [before, after]

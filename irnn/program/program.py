@@ -36,7 +36,10 @@ class Program(Graph):
         return self._interpreter.run_all(inputs, state)
 
     def step(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
-        """One time step: sequences without their time axis -> (first output ``[batch, ...]``, next state)."""
+        """One time step: sequences without their time axis -> (first output ``[batch, ...]``, next state).
+
+        An output that has no time axis (a ``last``) is as it is.
+        """
         outputs, state = self.step_all(inputs, state)
         return outputs[0], state
 
@@ -48,7 +51,8 @@ class Program(Graph):
         else:
             inputs = np.asarray(inputs)[:, None]
         outputs, state = self.run_all(inputs, state)
-        return [output[:, 0] for output in outputs], state
+        walked = ["time" in self.values[name].axes for name in self.outputs]
+        return [y[:, 0] if over_time else y for y, over_time in zip(outputs, walked, strict=True)], state
 
     @cached_property
     def _interpreter(self) -> Interpreter:

@@ -14,9 +14,11 @@ from irnn.program.ops.add import Add
 from irnn.program.ops.attention_context import AttentionContext
 from irnn.program.ops.attention_weights import AttentionWeights
 from irnn.program.ops.base import Operand, Operation, Range
+from irnn.program.ops.complement import Complement
 from irnn.program.ops.concat import Concat
 from irnn.program.ops.embedding import Embedding
 from irnn.program.ops.flatten import Flatten
+from irnn.program.ops.last import Last
 from irnn.program.ops.linear import Linear
 from irnn.program.ops.mask import Mask
 from irnn.program.ops.multiply import Multiply
@@ -50,6 +52,7 @@ OPS = Registry(
     (
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
+        Complement(), Last(),
         Relu(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip

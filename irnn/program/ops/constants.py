@@ -10,6 +10,8 @@ from irnn.arithmetic.fixed_point import MULTIPLIER_MAX, MULTIPLIER_MIN, SHIFT_MA
 from irnn.program.graph import Node, Tensor
 
 TABLE_SHIFTS = (8, 24)
+TWOS_COMPLEMENT = ("int8", "int4", "int3", "int2")
+WEIGHT_ENCODINGS = (*TWOS_COMPLEMENT, "ternary", "binary", "codebook")
 
 
 def factor_problems(node: Node, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -38,8 +40,14 @@ def table_problems(node: Node, tensors: Mapping[str, Tensor], shift: int, lowest
 
 
 def weight_problems(node: Node, tensors: Mapping[str, Tensor], role: str) -> list[str]:
-    """Weights are symmetric: within ``+-(2**(bits - 1) - 1)``."""
-    tensor = tensors[role]
-    if np.abs(tensor.data.astype(np.int64)).max() > 2 ** (tensor.bits - 1) - 1:
-        return [f"{node.tensors[role]}: a weight leaves the range of its {tensor.bits} bits"]
+    """Weights are of an encoding for weights; integers in two's complement are symmetric: ``+-(2**(bits - 1) - 1)``.
+
+    That ``encodings.problem`` finds nothing is proved for every tensor; kernels rely on the symmetry.
+    """
+    tensor, name = tensors[role], node.tensors[role]
+    if tensor.encoding not in WEIGHT_ENCODINGS:
+        return [f"{name}: a weight is {tensor.encoding}; allowed are {', '.join(WEIGHT_ENCODINGS)}"]
+    symmetric = tensor.encoding in TWOS_COMPLEMENT
+    if symmetric and np.abs(tensor.data.astype(np.int64)).max() > 2 ** (tensor.bits - 1) - 1:
+        return [f"{name}: a weight leaves the range of its {tensor.bits} bits"]
     return []

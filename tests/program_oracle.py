@@ -1,29 +1,33 @@
-"""The independent oracle for recognizers: encoder and decoder programs of one utterance in plain Python integers.
+"""The independent evaluator: any program, operation by operation, in Python's unbounded integers.
 
-Nothing here imports the fixed-point functions, the namespaces or the interpreter.  It knows no batch and no padding: an
-utterance is as long as it is, masks do nothing and lengths are not read.  So an executor that computes a padded batch
-and agrees with it on every utterance has exact masks.  Convolution and attention are written from their definitions.
+Nothing here imports the fixed-point functions, their namespaces, the registry of operations or the interpreter: only
+the graph's plain data.  It computes one sequence at a time as nested lists, from the definitions of
+``docs/arithmetic.md`` and ``docs/operations.md``; convolution, attention and masks are written as they are defined.
+Given a padded sequence with its length it computes the padding as every executor must; given a sequence alone, it knows
+of no padding, so that an executor that agrees with it on every sequence of a padded batch has exact masks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from irnn.program.graph import Graph, Node, Scan
-from tests.oracle import Affine, Factors, Table, clamp, nearest
+from tests.oracle import Affine, Factors, NormLayer, Table, clamp, nearest
 
 Nested = Any  # an integer, or lists of them: [time][bands][channels], [time][size] ...
+State = dict[str, Nested]
 
 
-class UtteranceOracle:
-    """Executes a program for one utterance."""
+class ProgramOracle:
+    """Executes a program for one sequence, or for each of a batch."""
 
     def __init__(self, program: Graph) -> None:
         self.program = program
 
-    def run(
-        self, inputs: dict[str, Nested], state: dict[str, list[int]] | None = None
-    ) -> tuple[list[Nested], dict[str, list[int]]]:
+    def run(self, inputs: dict[str, Nested], state: State | None = None) -> tuple[list[Nested], State]:
         """Inputs by name without batch axis -> (outputs, last state)."""
         state = dict(state or {name: [s.initial] * s.shape[0] for name, s in self.program.states.items()})
         values = dict(inputs)
@@ -31,51 +35,66 @@ class UtteranceOracle:
             if isinstance(item, Scan):
                 self.scan(item, values, state)
             else:
-                values[item.output] = self.node(item, [values[name] for name in item.inputs], sequences=True)
+                values[item.output] = self.node(item, [values[name] for name in item.inputs])
         return [values[name] for name in self.program.outputs], state
 
-    def scan(self, scan: Scan, values: dict[str, Nested], state: dict[str, list[int]]) -> None:
+    def run_batch(
+        self, inputs: dict[str, np.ndarray], state: dict[str, np.ndarray] | None = None
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """As :meth:`run`, for arrays with a batch axis; the results have the dtypes that the program declares."""
+        batch = len(next(iter(inputs.values())))
+        runs = []
+        for row in range(batch):
+            own = None if state is None else {name: array[row].tolist() for name, array in state.items()}
+            runs.append(self.run({name: array[row].tolist() for name, array in inputs.items()}, own))
+        values, states = self.program.values, self.program.states
+        outputs = [
+            np.array([found[k] for found, _ in runs], values[name].dtype) for k, name in enumerate(self.program.outputs)
+        ]
+        return outputs, {name: np.array([last[name] for _, last in runs], s.dtype) for name, s in states.items()}
+
+    def scan(self, scan: Scan, values: dict[str, Nested], state: State) -> None:
         steps = range(len(values[next(iter(scan.sequences.values()))]))
+        length = len(steps) if scan.lengths is None else values[scan.lengths]
         collected: dict[str, list] = {name: [None] * len(steps) for name in scan.outputs}
         for t in reversed(steps) if scan.reverse else steps:
             local = {name: values[name] for name in scan.captures}
             local |= {inner: values[outer][t] for inner, outer in scan.sequences.items()}
             local |= {before: state[name] for name, (before, _) in scan.states.items()}
             for node in scan.body:
-                local[node.output] = self.node(node, [local[name] for name in node.inputs], sequences=False)
-            state |= {name: local[after] for name, (_, after) in scan.states.items()}
+                local[node.output] = self.node(node, [local[name] for name in node.inputs])
+            if t < length:
+                state |= {name: local[after] for name, (_, after) in scan.states.items()}
             for outer, inner in scan.outputs.items():
                 collected[outer][t] = local[inner]
         values |= collected
 
-    def node(self, node: Node, x: list[Nested], *, sequences: bool) -> Nested:
+    def node(self, node: Node, x: list[Nested]) -> Nested:
         a = node.attributes
         match node.op:
             case "mask":
-                return x[0]
+                return [row if t < x[1] else filled(row, a["fill"]) for t, row in enumerate(x[0])]
             case "shorten":
                 return nearest(2 * x[0] + a["factor"] - 1, 2 * a["factor"])  # the ceiling
             case "subsample":
                 return [row for t, row in enumerate(x[0]) if t % a["factor"] == 0]
+            case "last":
+                return x[0][x[1] - 1] if len(x) == 2 else x[0][len(x[0]) - 1]
             case "patches":
                 return self.patches(x[0], a)
             case "attention_weights":
-                return self.attention_weights(node, *x[:2])
+                return self.attention_weights(node, *x)
             case "attention_context":
                 return self.attention_context(node, *x)
-        if sequences:  # row by row of time
-            return [self.row(node, [value[t] for value in x]) for t in range(len(x[0]))]
-        return self.row(node, x)
+            case "embedding":
+                return nested(lambda place: self.constant(node, "table")[place], 0, x)
+            case "flatten":
+                return nested(lambda bands: [v for band in bands for v in band], 2, x)
+        return nested(lambda *rows: self.row(node, list(rows)), 1, x)
 
-    def row(self, node: Node, x: list[Nested]) -> list:
-        if x and isinstance(x[0], list) and isinstance(x[0][0], list):  # [bands][...]
-            if node.op == "flatten":
-                return [v for band in x[0] for v in band]
-            return [self.row(node, [value[k] for value in x]) for k in range(len(x[0]))]
+    def row(self, node: Node, x: list[list[int]]) -> list[int]:
         a, limits = node.attributes, (node.attributes.get("low"), node.attributes.get("high"))
         match node.op:
-            case "embedding":
-                return self.constant(node, "table")[x[0]]
             case "linear":
                 return Affine(self.constant(node, "weight"), self.constant(node, "bias"))(x[0])
             case "requantize" | "residual":
@@ -92,9 +111,14 @@ class UtteranceOracle:
                 return [clamp(p + q, limits) for p, q in zip(*x, strict=True)]
             case "multiply":
                 return [(p - a["zero_point_a"]) * (q - a["zero_point_b"]) for p, q in zip(*x, strict=True)]
+            case "complement":
+                return [-1 - v for v in x[0]]
             case "pwl":
                 table = self.table(node, a["shift"], limits)
                 return [table(v) for v in x[0]]
+            case "mad_norm" | "layer_norm":
+                gamma, beta = self.constant(node, "gamma"), self.constant(node, "beta")
+                return NormLayer(node.op, a["groups"], gamma, beta, self.factors(node, ""), limits)(x[0])
             case "slice":
                 return x[0][a["start"] : a["stop"]]
             case "concat":
@@ -102,7 +126,7 @@ class UtteranceOracle:
         raise AssertionError(f"the oracle has no {node.op}")
 
     def patches(self, x: list[list[int]], a: dict[str, Any]) -> Nested:
-        """By definition: outside of the utterance and of the bands stands the integer of 0."""
+        """By definition: outside of the sequence and of the bands stands the integer of 0."""
         channels, (kernel_t, kernel_f), (stride_t, stride_f) = a["channels"], a["kernel"], a["strides"]
         bands = len(x[0]) // channels
 
@@ -122,16 +146,17 @@ class UtteranceOracle:
             for t in range(0, len(x), stride_t)
         ]
 
-    def attention_weights(self, node: Node, query: list[int], keys: list[list[int]]) -> list[int]:
+    def attention_weights(self, node: Node, query: list[int], keys: list[list[int]], length: int) -> list[int]:
         a = node.attributes
         tanh = self.table(node, a["tanh_shift"], (a["tanh_low"], a["tanh_high"]))
         (v,) = self.constant(node, "weight")
         scores = []
-        for key in keys:
+        for key in keys[:length]:
             both = [clamp(k + q, (a["low"], a["high"])) for k, q in zip(key, query, strict=True)]
             scores.append(sum(w * tanh(s) for w, s in zip(v, both, strict=True)))
         exp, factor = self.constant(node, "table"), self.factors(node, "")
-        return [exp[clamp(factor.times(0, max(scores) - score), (0, 255))] for score in scores]
+        weights = [exp[clamp(factor.times(0, max(scores) - score), (0, 255))] for score in scores]
+        return weights + [0] * (len(keys) - length)
 
     def attention_context(self, node: Node, weights: list[int], values: list[list[int]]) -> list[int]:
         a, factor = node.attributes, self.factors(node, "")
@@ -153,3 +178,20 @@ class UtteranceOracle:
     def table(self, node: Node, shift: int, limits: tuple[int, int]) -> Table:
         knots, slopes, intercepts = (self.constant(node, role) for role in ("knots", "slopes", "intercepts"))
         return Table(knots, slopes, intercepts, shift, limits)
+
+
+def depth(x: Nested) -> int:
+    """How many lists stand around the integers."""
+    return 1 + depth(x[0]) if isinstance(x, list) else 0
+
+
+def nested(function: Callable, inner: int, x: list[Nested]) -> Nested:
+    """``function`` of the parts of ``x`` that are ``inner`` lists deep, in the lists that stand around them."""
+    if depth(x[0]) == inner:
+        return function(*x)
+    return [nested(function, inner, list(parts)) for parts in zip(*x, strict=True)]
+
+
+def filled(x: Nested, value: int) -> Nested:
+    """``value`` in the form of ``x``."""
+    return [filled(part, value) for part in x] if isinstance(x, list) else value
