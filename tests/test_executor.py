@@ -241,6 +241,38 @@ def test_tied_weights_of_other_bits_are_quantized_apart() -> None:
     assert len(torch.unique(four)) <= 15 < len(torch.unique(eight))
 
 
+class Ended(Wired):
+    """The last step of sequences of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda a, m, x: a.last(a.requantize(m.out, x)), out=site("activation"))
+
+    def program_wire(self, a: Any) -> None:
+        x = a.features("x", self.input_site)
+        a.ragged(a.lengths("lengths", "time"))
+        a.output("y", self._wire(a, self, x))
+
+
+def test_the_last_step_is_that_of_each_sequence() -> None:
+    torch.manual_seed(0)
+    x, lengths = torch.randn(3, 6, SIZE) + 1, torch.tensor([2, 6, 1])
+    model = ready(Ended(), x)
+    simulation = Simulation({}, training=False, observing=False)
+    simulation.ragged(lengths)
+    with torch.no_grad():
+        y = model._wire(simulation, model, simulation.input(model.input_site, x.transpose(0, 1)))
+    program = irnn.convert(model)
+    inputs = {"x": program.inputs["x"].quantize(x.numpy()), "lengths": lengths.numpy().astype("int32")}
+    got, _ = program.run(inputs)
+    value = program.values[program.outputs[0]]
+    assert value.axes == ()
+    assert got.shape == (3, SIZE)
+    assert float(np.abs((got - float(value.zero_point)) * value.scale - y.numpy()).max()) < 2 * value.scale
+    for row, length in enumerate(lengths):
+        alone, _ = program.run({"x": inputs["x"][row : row + 1, :length], "lengths": inputs["lengths"][row : row + 1]})
+        assert np.array_equal(alone[0], got[row])
+
+
 def test_what_nothing_reads_is_not_recorded() -> None:
     torch.manual_seed(0)
     model = Wired(after_linear(lambda a, m, y: a.split(y, 3)[1]), fc=linear(), before=site("preactivation"))
