@@ -72,6 +72,7 @@ FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
     "python run.py experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
+    "python run.py experiment=quickstart quant.weight=ternary": QUICK,
     "python run.py -m experiment=quickstart quant.weight=2,4,8": QUICK,
     "python run.py experiment=quickstart quant=int4 pwl.pieces=8 pwl.fit=greedy": QUICK,
     "python run.py until=?": Example(
