@@ -115,6 +115,11 @@ def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
     return manifest
 
 
+def is_built(folder: Path) -> bool:
+    """Whether ``folder`` holds an artefact or a set of them."""
+    return (folder / INDEX).is_file() or not ((folder / SET_FILE).is_file() or (folder / PROGRAM_FILE).is_file())
+
+
 def holds_set(folder: Path) -> bool:
     """Whether ``folder`` holds a set of programs or of artefacts."""
     return (folder / SET_FILE).is_file() or (folder / INDEX).is_file()
