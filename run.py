@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 
 from irnn.errors import IrnnError
@@ -11,6 +12,7 @@ from irnn.extras import extra
 try:
     with extra("train"):
         import hydra
+        from hydra.core.hydra_config import HydraConfig
         from omegaconf import DictConfig
 except IrnnError as missing:
     sys.exit(f"error: {missing}")
@@ -35,7 +37,7 @@ def main(composed: DictConfig) -> None:
             from pipelines.config import read_config
             from pipelines.run import run
 
-        run(read_config(composed))
+        run(read_config(composed, _command()))
     except IrnnError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -46,6 +48,13 @@ def main(composed: DictConfig) -> None:
         where = f"{error.filename}: " if error.filename else ""
         advice = DISK_ERRORS[error.errno]
         sys.exit(f"error: {where}{advice}, and the same command goes on from the last finished epoch")
+
+
+def _command() -> str:
+    """What repeats this run alone, also where a sweep has begun it."""
+    given = HydraConfig.get().overrides
+    hydras = [override for override in given.hydra if not override.startswith("hydra.mode=")]
+    return shlex.join(["python", "run.py", *hydras, *given.task])
 
 
 if __name__ == "__main__":

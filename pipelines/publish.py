@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
+from pipelines import problems
 from pipelines.core.manifest import write_json
 from pipelines.report.readme import README, write_tables
 from pipelines.report.report import RESULTS
@@ -47,33 +48,29 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder if folder.name == RESULTS else folder / RESULTS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IrnnError(f"{folder} holds no {RESULTS}: give the folder of a complete run") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise IrnnError(f"{path} is damaged; run the experiment again, finished stages are not repeated") from None
+    if "problem" not in run:
+        raise IrnnError(f"{path} is of irnn 0.1, whose results name no problem; run the experiment again")
+    return run
 
 
 def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What a reader wants to know of all seeds at once; what a run lacks is null."""
+    kind = problems.find(runs[0]["problem"])
     shared = [stage for stage in runs[0]["stages"] if all(stage in run["stages"] for run in runs)]
     return {
+        "problem": runs[0]["problem"],
         "stages": {stage: _mean([run["stages"][stage] for run in runs]) for stage in shared},
         "mismatches": _sum([run["mismatches"] for run in runs]),
         "size_bytes": runs[0]["size_bytes"],
-        "us_per_token": _mean([run["us_per_token"] for run in runs]),
-        **_of_recognizers(runs),
+        kind.timing: _mean([run[kind.timing] for run in runs]),
+        # What is more than a figure, such as an interval, has no mean over several seeds: there it stands with them.
+        **{key: runs[0][key] for key in kind.further if len(runs) == 1 and key in runs[0]},
     }
-
-
-def _of_recognizers(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What only recognizers have; intervals of several seeds have no mean, they stand with the seeds."""
-    joined = {}
-    if all("real_time_factor" in run for run in runs):
-        joined["real_time_factor"] = _mean([run["real_time_factor"] for run in runs])
-    if len(runs) == 1 and "bootstrap" in runs[0]:
-        joined["bootstrap"] = runs[0]["bootstrap"]
-    return joined
 
 
 def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:

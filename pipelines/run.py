@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from irnn.data import TextConfig
 from pipelines.config import RunConfig
 from pipelines.core import deploy
 from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
@@ -21,8 +20,6 @@ from pipelines.core.plan import plan
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage, run_stages, stages_until
 from pipelines.core.training import need_accelerator
-from pipelines.problems.language_model.text_problem import TextProblem
-from pipelines.problems.speech.speech_problem import SpeechProblem
 from pipelines.report.console import console
 from pipelines.report.report import RESULTS, Manifests, results_of, table_of
 
@@ -43,7 +40,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     wanted = stages_until(stages, config.until)
     deploy.check_ready(wanted)
     manifests = run_stages(wanted)
-    results = results_of(config.name, config.seed, stages, manifests)
+    results = results_of(config, stages, manifests)
     console.print(table_of(results))
     if not deploy.available():
         console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
@@ -58,7 +55,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 def problem_of(config: RunConfig) -> Problem:
     """What the configuration is about; it reads the data."""
-    return (TextProblem if isinstance(config.data, TextConfig) else SpeechProblem)(config)
+    return config.kind.open(config)
 
 
 def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from irnn.extras import extra
 from irnn.recognition.decoding import SearchConfig
 
 if TYPE_CHECKING:
-    from pipelines.config import SearchSettings
+    from pipelines.problems.speech.settings import SearchSettings
 
 _OVERRIDE = re.compile(r"search\.\w*=")
 
@@ -57,7 +57,8 @@ def _settings(saved: SearchConfig, overrides: Sequence[str]) -> SearchSettings:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import OverrideParseException
 
-    from pipelines.config import SearchSettings, read_section
+    from pipelines.problems.speech.settings import SearchSettings
+    from pipelines.sections import read_section
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))

@@ -79,6 +79,8 @@ PIPELINE = {
         code=1,
         says="until=? is no stage; allowed: float, float_matched, pwl",
     ),
+    "python run.py data=text data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=wikitext2_lstm data.dir=FOLDER": LANGUAGE_MODEL,
@@ -93,7 +95,7 @@ PIPELINE = {
     "python run.py experiment=librispeech_lstm data.dir=FOLDER": training("librispeech", LIBRISPEECH),
     "python run.py experiment=librispeech_encoder data.dir=FOLDER": training("librispeech", LIBRISPEECH),
     "python run.py experiment=digits_speaker_pretrained data.dir=FOLDER "
-    "pretrained_encoder=outputs/stages/float-HASH": training(
+    "problem.pretrained_encoder=outputs/stages/float-HASH": training(
         "digits", DIGITS, **{"outputs/stages/float-HASH": "{w.encoder}"}
     ),
     "python run.py experiment=synthetic_speech_lm": training(None, UNIT_MODEL),

@@ -146,7 +146,7 @@ class TestRun:
     @needs_tvm
     def test_who_does_not_compile_needs_no_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         only(monkeypatch)
-        call_run(monkeypatch, *tiny_overrides(tmp_path), "stages.float.epochs=1", "until=float")
+        call_run(monkeypatch, *tiny_overrides(tmp_path), "recipe.float.epochs=1", "until=float")
 
     @needs_tvm
     def test_a_broken_tvm_is_told_before_training(

@@ -1,6 +1,7 @@
 """`run.py` as a user meets it: exit codes, one line on stderr, sweeps."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.run import run
 from tests.interrupts import heed_interrupts
 from tests.tiny_run import ROOT, call_run, tiny_overrides
 
@@ -59,14 +61,18 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = ["stages.float.epochs=1", "until=weights"]
+    more = ["recipe.float.epochs=1", "until=weights"]
+    commands: list[str] = []
+    monkeypatch.setattr("pipelines.run.run", lambda config, run=run: commands.append(config.command) or run(config))
     call_run(monkeypatch, "-m", *tiny_overrides(tmp_path), *more, "quant.weight=4,8")
+    shown = [["python", "run.py", *tiny_overrides(tmp_path), *more, f"quant.weight={bits}"] for bits in (4, 8)]
+    assert [shlex.split(command) for command in commands] == shown
     folders = [path.name.split("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()]
     assert sorted(folders) == ["float", "float_matched", "pwl", "weights", "weights"]
 
 
 def test_ctrl_c_is_one_line_and_leaves_no_manifest(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides(tmp_path), "stages.float.epochs=100000"]
+    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides(tmp_path), "recipe.float.epochs=100000"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

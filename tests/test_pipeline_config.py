@@ -23,20 +23,15 @@ from irnn.models.speech import SpeechModelConfig
 from irnn.qat import PwlConfig, QuantConfig
 from irnn.quant.config import ROLE_BITS
 from irnn.recognition.decoding import SearchConfig
-from pipelines import config as config_module
-from pipelines.config import (
-    QAT_STAGES,
-    RunConfig,
-    Schedule,
-    SearchSettings,
-    SpeechEvaluation,
-    TextEvaluation,
-    read_config,
-    read_section,
-)
+from pipelines import problems
+from pipelines.config import LoggerConfig, RunConfig, TrainerConfig, read_config
+from pipelines.problems.language_model.settings import LanguageModelOptions, TextEvaluation
+from pipelines.problems.speech.settings import SearchSettings, SpeechEvaluation, SpeechOptions
+from pipelines.recipe import QAT_STAGES, Recipe, Schedule
+from pipelines.sections import read_section
 from tests.tiny_run import ROOT, composed, tiny_config
 
-GROUPS = ("data", "model", "quant", "pwl", "stages", "evaluation", "logger", "target", "device")
+GROUPS = ("data", "model", "quant", "pwl", "recipe", "problem", "logger", "target", "device")
 SPEECH_SECTIONS = {"features": FeatureConfig, "units": UnitsConfig, "augment": AugmentConfig, "batches": BatchConfig}
 
 
@@ -52,7 +47,7 @@ def is_speech(group: str, option: str) -> bool:
     """Whether the option is one of a recognizer; other groups' options serve both kinds."""
     if group == "data":
         return content(group, option)["source"] not in TEXT_SOURCES
-    return group in ("model", "evaluation", "stages") and option.startswith("speech")
+    return group in ("model", "problem") and option.startswith("speech")
 
 
 def folder_of(*overrides: str) -> list[str]:
@@ -65,7 +60,7 @@ def folder_of(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_of_every_group_is_accepted(group: str, option: str) -> None:
     speech = is_speech(group, option)
-    overrides = ["experiment=synthetic_speech"] * speech + [f"{group}={option}"]
+    overrides = ["problem=speech"] * (speech and group != "problem") + [f"{group}={option}"]
     config = read_config(composed(*overrides, *folder_of(*overrides)))
     assert isinstance(config, RunConfig)
     if speech:
@@ -103,11 +98,31 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
             assert set(found) == fields(speech_config_class(found["source"]))
             for key, cls in SPEECH_SECTIONS.items():
                 assert set(found[key]) == fields(cls), f"{option}: {key}"
-    assert keys("evaluation") == [fields(TextEvaluation)]
-    assert keys("evaluation", True) == [fields(SpeechEvaluation)]
-    assert set(content("evaluation", "speech")["search"]) == fields(SearchSettings)
+    assert set(content("problem", "language_model")["problem"]) == fields(LanguageModelOptions)
+    assert set(content("problem", "language_model")["evaluation"]) == fields(TextEvaluation)
+    assert set(content("problem", "speech")["problem"]) == fields(SpeechOptions)
+    assert set(content("problem", "speech")["evaluation"]) == fields(SpeechEvaluation)
+    assert set(content("problem", "speech")["evaluation"]["search"]) == fields(SearchSettings)
+    whole = [found for found in keys("recipe") if "optimizer" in found]
+    assert len(whole) > 5
+    assert all(found == fields(Recipe) for found in whole)
     top = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
-    assert {*top, *GROUPS} - {"defaults", "hydra"} == fields(RunConfig)
+    assert {*top, *GROUPS, "evaluation"} - {"defaults", "hydra"} == fields(RunConfig) - {"composed", "command"}
+
+
+def test_experiments_choose_recipes_and_change_none() -> None:
+    """Another recipe on the command line would else be half of one and half of the experiment's."""
+    for experiment in options("experiment"):
+        assert "recipe" not in content("experiment", experiment), experiment
+
+
+def test_every_folder_of_problems_is_one_and_has_its_defaults() -> None:
+    assert problems.names() == options("problem")
+    for name in problems.names():
+        config = composed(f"problem={name}", *folder_of(f"problem={name}"))
+        assert read_config(config).kind is problems.find(name)
+    with pytest.raises(IrnnError, match=r"problem\.name='radio' is unknown; allowed: .*language_model, speech"):
+        problems.find("radio")
 
 
 def test_every_key_is_read_by_some_code() -> None:
@@ -116,8 +131,11 @@ def test_every_key_is_read_by_some_code() -> None:
         for path in (ROOT / package).rglob("*.py"):
             nodes = ast.walk(ast.parse(path.read_text()))
             read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    classes = {cls for cls in vars(config_module).values() if dataclasses.is_dataclass(cls)}
-    assert {RunConfig, TextConfig, SearchConfig, QuantConfig, PwlConfig} <= classes
+    classes: set[type] = {RunConfig, TrainerConfig, LoggerConfig, Recipe, Schedule, TextConfig, SearchConfig}
+    classes |= {QuantConfig, PwlConfig, SearchSettings}
+    classes |= {
+        cls for name in problems.names() for cls in (problems.find(name).options, problems.find(name).evaluation)
+    }
     classes |= {LanguageModelConfig, SpeechModelConfig, *SPEECH_SECTIONS.values()}
     classes |= {cls for cls, _ in SPEECH_SOURCES.values()}
     names = {field.name for cls in classes for field in dataclasses.fields(cls)}
@@ -136,14 +154,23 @@ def test_every_key_is_read_by_some_code() -> None:
         ("pwl.fit=best", r"pwl\.fit='best': allowed are greedy, optimal"),
         ("trainer.threads=0", r"trainer\.threads=0 must be greater than 0"),
         ("trainer.precision=fp16", r"trainer\.precision=fp16 is unknown; allowed: fp32, bf16"),
-        ("trainer.optimizer=lion", r"allowed: sgd, adam"),
-        ("stages.all.lr=fast", r"stages\.all\.lr='fast' has the wrong type; wanted: float"),
-        ("stages.all.epochs=0", r"epochs=0 must be greater than 0"),
-        ("stages.all.hold=2", r"hold=2.0 must be between 0 and 1"),
-        ("stages.float.average=99", r"average=99 must be between 0 and the stage's 10 epochs"),
-        ("+stages.all.average=1", r"stages.all.average=1: only stages.float averages"),
-        ("stages.all.warmup=-1", r"warmup=-1.0 must be between 0 and 1"),
-        ("stages.all=3", r"stages\.all=3 must be a section"),
+        ("recipe.optimizer=lion", r"allowed: sgd, adam"),
+        (
+            "recipe.optimizer=sgd",
+            r"recipe\.float\.final_lr=0\.001 is no rate for recipe\.optimizer=sgd \(0\.01 to 1000\)",
+        ),
+        ("recipe.all.lr=2", r"recipe\.all\.lr=2 is no rate for recipe\.optimizer=adam .*choose a whole recipe"),
+        ("recipe.clip=0", r"recipe\.clip=0\.0 must be greater than 0"),
+        ("problem.name=radio", r"problem\.name='radio' is unknown; allowed: "),
+        ("~problem", r"problem=None must be a section with keys"),
+        ("data.source=digits", r"data\.source='digits' is unknown; allowed: folder, .*need problem=NAME"),
+        ("recipe.all.lr=fast", r"recipe\.all\.lr='fast' has the wrong type; wanted: float"),
+        ("recipe.all.epochs=0", r"epochs=0 must be greater than 0"),
+        ("recipe.all.hold=2", r"hold=2.0 must be between 0 and 1"),
+        ("recipe.float.average=99", r"average=99 must be between 0 and the stage's 10 epochs"),
+        ("+recipe.all.average=1", r"recipe\.all\.average=1: only recipe\.float averages"),
+        ("recipe.all.warmup=-1", r"warmup=-1.0 must be between 0 and 1"),
+        ("recipe.all=3", r"recipe\.all=3 must be a section"),
         ("logger.wandb=always", r"logger\.wandb=always is unknown; allowed: null, offline, online"),
         ("data.batch_size=0", r"data\.batch_size=0"),
     ],
@@ -165,13 +192,30 @@ def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
         ("evaluation.search.lm_weight=0.3", r"search\.lm_weight=0\.3 needs a language model: set "),
         ("evaluation.search.language_model=lm", r"search\.language_model=lm has no weight: set search\.lm_weight"),
         ("evaluation.interpreter_utterances=0", r"evaluation\.interpreter_utterances=0 must be greater than 0"),
-        ("evaluation=text", r"evaluation\.interpreter_tokens is no key of the configuration"),
+        ("+evaluation.interpreter_tokens=2", r"evaluation\.interpreter_tokens is no key of the configuration"),
     ],
 )
 def test_wrong_values_of_a_recognizer_are_one_clear_line(override: str, message: str) -> None:
     with pytest.raises(IrnnError, match=message) as caught:
         read_config(composed("experiment=synthetic_speech", override))
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_of_ones_own_trains_by_a_whole_recipe() -> None:
+    config = read_config(composed("data=text", "data.dir=somewhere"))
+    assert (config.problem.name, config.recipe.optimizer) == ("language_model", "adam")
+    assert config.recipe == read_config(composed("experiment=quickstart")).recipe
+    other = read_config(composed("experiment=ptb_ln_lstm", "data.dir=somewhere", "recipe=sgd40")).recipe
+    assert other == read_config(composed("experiment=ptb_lstm", "data.dir=somewhere")).recipe
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_recipe_has_the_rates_of_its_optimizer_alone(experiment: str) -> None:
+    chosen = f"experiment={experiment}"
+    recipe = read_config(composed(chosen, *folder_of(chosen))).recipe
+    other = "sgd" if recipe.optimizer == "adam" else "adam"
+    with pytest.raises(IrnnError, match=f"is no rate for recipe.optimizer={other}"):
+        dataclasses.replace(recipe, optimizer=other)
 
 
 def test_ptb_without_a_folder_says_what_to_add() -> None:
@@ -191,8 +235,8 @@ def test_schedule_holds_and_then_falls_to_its_last_rate() -> None:
 
 
 def test_matched_float_training_repeats_the_later_stages(tmp_path: Path) -> None:
-    stages = tiny_config(tmp_path, "stages.pwl.epochs=2", "stages.all.lr=0.25").stages
-    assert stages.rates("float_matched") == [rate for name in QAT_STAGES for rate in stages.rates(name)]
-    assert len(stages.rates("float_matched")) == 5
-    warm = tiny_config(tmp_path, "stages.pwl.epochs=2", "stages.pwl.warmup=0.5", "stages.all.warmup=1").stages
+    recipe = tiny_config(tmp_path, "recipe.pwl.epochs=2", "recipe.all.lr=0.05").recipe
+    assert recipe.rates("float_matched") == [rate for name in QAT_STAGES for rate in recipe.rates(name)]
+    assert len(recipe.rates("float_matched")) == 5
+    warm = tiny_config(tmp_path, "recipe.pwl.epochs=2", "recipe.pwl.warmup=0.5", "recipe.all.warmup=1").recipe
     assert warm.warmups("float_matched") == [0.5, 0.0, 0.0, 0.0, 1.0]

@@ -16,6 +16,7 @@ def write_run(folder: Path, seed: int, perplexity: float, configuration: str = "
     stages = {"float": {"valid_perplexity": perplexity, "test_perplexity": perplexity + 1}}
     run = {
         "experiment": "tiny",
+        "problem": "language_model",
         "seed": seed,
         "configuration": configuration,
         "stages": stages,
@@ -63,7 +64,7 @@ def test_recognizers_have_figures_of_their_own(tmp_path: Path) -> None:
             name: {"dev_cross_entropy": 0.5, "test_wer": 0.02 * seed} for name in ("float_matched", "integer")
         }
         factors = {"tvm_integer": 0.001 * seed, "tvm_float": 0.004 * seed, "interpreter": 0.1}
-        run |= {"bootstrap": interval, "real_time_factor": factors}
+        run |= {"problem": "speech", "bootstrap": interval, "real_time_factor": factors}
         (folder / "results.json").write_text(json.dumps(run))
         return folder
 
@@ -96,6 +97,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     (write_run(tmp_path / "bad", 1, 1.0) / "results.json").write_text("{")
     assert main([str(tmp_path / "bad")]) == 1
     assert "is damaged" in capsys.readouterr().err
+    (tmp_path / "bad" / "results.json").write_text("{}")
+    assert main([str(tmp_path / "bad")]) == 1
+    assert "is of irnn 0.1, whose results name no problem; run the experiment again" in capsys.readouterr().err
 
 
 def test_the_readme_names_the_commit_of_every_seed(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.core.plan import plan
 from pipelines.core.problem import TaskSettings
 from pipelines.core.stages import Stage
-from pipelines.problems.language_model.language_models import load_language_model
 from pipelines.problems.speech import speech_problem
 from pipelines.problems.speech.error_rates import Transcripts
+from pipelines.problems.speech.language_models import load_language_model
 from pipelines.problems.speech.recognizers import load_recognizer
 from pipelines.run import problem_of, run
 from pipelines.transcribe import main
@@ -75,9 +75,9 @@ def test_results_hold_every_figure(finished) -> None:
     searched = {f"search_{name}_{rate}" for name in SETS for rate in ("wer", "cer")}
     for stage, found in results["stages"].items():
         assert set(found) == (figures | searched if stage == "integer" else figures), stage
-    assert set(results["stages"]) == {"float", "float_matched", "pwl", "weights", "activations", "qat", "integer"}
+    assert set(results["stages"]) == {"float", "float_matched", "pwl", "weights", "activations", "all", "integer"}
     assert results["stages"]["integer"] != results["stages"]["float_matched"]
-    assert {name: results["stages"]["integer"][name] for name in figures} == results["stages"]["qat"]
+    assert {name: results["stages"]["integer"][name] for name in figures} == results["stages"]["all"]
     assert results["mismatches"]["interpreter_vs_qat"]["count"] == 0
     assert results["mismatches"]["interpreter_vs_qat"]["compared"] > 1000
     assert set(results["bootstrap"]) == figures - {"dev_cross_entropy"}
@@ -141,7 +141,8 @@ def test_digests_follow_what_a_stage_depends_on(tmp_path: Path) -> None:
     assert changed("data.augment.level_db=3") == changed("data.batches.curriculum=1") == everything
     assert changed("data.train_strings=41") == changed("model.dropout=0.3") == everything
     assert changed("data.leave_out=true") == changed("trainer.threads=2") == set()
-    assert changed("evaluation.search.beam=3") == {"evaluate"}
+    searched = changed("evaluation.search.beam=3")
+    assert searched == {"program", "artefact", "evaluate", "bench"} & everything
 
 
 def test_a_killed_training_ends_bit_equal_to_an_unbroken_one(tmp_path: Path) -> None:
@@ -204,9 +205,12 @@ class TestTranscribe:
     def test_float_stages_are_recognizers(self, finished, recording: Path, capsys: pytest.CaptureFixture) -> None:
         _, _, folders = finished
         assert main([str(folders["float"]), str(recording)]) == 0
-        assert main([str(folders["float_matched"]), str(recording)]) == 0
-        _, matched = capsys.readouterr().out.splitlines()
+        # A stage is shared by runs with other searches: it is searched as it was scored, greedily.
         assert load_recognizer(folders["float_matched"]).kind == "float"
+        assert load_recognizer(folders["float_matched"]).search == SearchConfig()
+        runs_own = ["search.beam=2", "search.max_length_factor=0.0", "search.max_length_extra=5"]
+        assert main([str(folders["float_matched"]), str(recording), *runs_own]) == 0
+        _, matched = capsys.readouterr().out.splitlines()
         if deploy.available():
             assert main([str(folders["artefact"] / FLOAT_ARTEFACT), str(recording)]) == 0
             assert capsys.readouterr().out.splitlines() == [matched]
@@ -294,7 +298,7 @@ TINY_MODEL = [
     "data.speech.evaluation_strings=3",
     "data.speech.max_digits=2",
     "data.batch_size=2",
-    "stages.float.epochs=2",
+    "recipe.float.epochs=2",
     "pwl.pieces=8",
     "evaluation.interpreter_tokens=20",
 ]
@@ -323,7 +327,8 @@ class TestLanguageModel:
         fused = self.fused(finished, language_model / PROGRAM)
         again = run(fused)
         changed = {name for name, stage in stages_of(fused).items() if stage.folder != folders[name]}
-        assert changed == {"evaluate"}
+        # The program says how it is to be searched; nothing is trained again.
+        assert changed == {"program", "artefact", "evaluate", "bench"} & set(folders)
         before, after = (found["stages"]["integer"] for found in (results, again))
         assert set(before) == set(after)
         assert {name: after[name] for name in after if "search" not in name} == {

@@ -13,12 +13,13 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines.config import QAT_STAGES, RunConfig, read_config
+from pipelines.config import RunConfig, read_config
 from pipelines.core import deploy, problem
 from pipelines.core.checkpoints import load_weights
 from pipelines.core.plan import plan
 from pipelines.core.stages import Stage
 from pipelines.problems.language_model import text_problem
+from pipelines.recipe import QAT_STAGES
 from pipelines.run import problem_of, run
 from tests import needs
 from tests.tiny_run import ROOT, WORDS, composed, tiny_config, tiny_overrides
@@ -42,7 +43,8 @@ sys.path.insert(0, {root!r})
 from tests.tiny_run import composed
 from pipelines.core import checkpoints
 from pipelines.config import read_config
-from pipelines.run import run
+from pipelines.recipe import QAT_STAGES
+from pipelines.run import problem_of, run
 save, seen = checkpoints.AtomicCheckpointIO.save_checkpoint, []
 def save_and_die(self, checkpoint, path, storage_options=None):
     save(self, checkpoint, path, storage_options)
@@ -67,7 +69,7 @@ def run_and_kill(stage: str, count: int, overrides: list[str]) -> None:
 )
 def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: str, checkpoint: int) -> None:
     # Dropout, two epochs a stage and moving ranges: whatever could differ after a resume is in play.
-    more = ["model.dropout=0.3", "stages.activations.epochs=2", f"until={stage}"]
+    more = ["model.dropout=0.3", "recipe.activations.epochs=2", f"until={stage}"]
     unbroken = tiny_config(tmp_path / "unbroken", *more)
     run(unbroken)
     broken = tiny_overrides(tmp_path / "broken")
@@ -88,7 +90,7 @@ def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: s
 
 
 def test_every_stage_has_its_own_curves(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "logger=csv_tensorboard", "until=float_matched", "stages.float.epochs=2")
+    config = tiny_config(tmp_path, "logger=csv_tensorboard", "until=float_matched", "recipe.float.epochs=2")
     run(config)
     for name, epochs in (("float", 2), ("float_matched", 4)):
         folder = stages_of(config)[name].folder
@@ -99,7 +101,7 @@ def test_every_stage_has_its_own_curves(tmp_path: Path) -> None:
 
 
 def test_wandb_stays_offline_with_one_run_a_stage(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "logger=wandb", "until=float_matched", "stages.float.epochs=1")
+    config = tiny_config(tmp_path, "logger=wandb", "until=float_matched", "recipe.float.epochs=1")
     run(config)
     for name in ("float", "float_matched"):
         assert len(list(stages_of(config)[name].folder.glob("wandb/offline-run-*/*.wandb"))) == 1
@@ -108,7 +110,7 @@ def test_wandb_stays_offline_with_one_run_a_stage(tmp_path: Path) -> None:
 def test_the_seed_decides(tmp_path: Path) -> None:
     weights = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        config = tiny_config(tmp_path / name, f"seed={seed}", "until=float", "stages.float.epochs=1")
+        config = tiny_config(tmp_path / name, f"seed={seed}", "until=float", "recipe.float.epochs=1")
         run(config)
         weights[name] = load_weights(stages_of(config)["float"].folder)["decoder.weight"]
     assert torch.equal(weights["a"], weights["b"])
@@ -116,7 +118,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 
 def test_every_stage_trains_in_training_mode_from_the_previous_weights(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "until=activations", "stages.float.epochs=1")
+    config = tiny_config(tmp_path, "until=activations", "recipe.float.epochs=1")
     run(config)
     stages = stages_of(config)
     for name in ("float", "float_matched", *QAT_STAGES):
@@ -137,19 +139,19 @@ def test_the_learning_rate_rises_where_it_is_asked_to(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(torch.optim.Adam, "step", recorded)
     plain = tiny_config(tmp_path, "until=float")
-    warm = tiny_config(tmp_path, "stages.pwl.warmup=0.5", "stages.pwl.epochs=2", "until=pwl")
+    warm = tiny_config(tmp_path, "recipe.pwl.warmup=0.5", "recipe.pwl.epochs=2", "until=pwl")
     run(plain)
-    batches = len(seen) // plain.stages.float.epochs
-    assert set(seen) == set(plain.stages.float.rates())
+    batches = len(seen) // plain.recipe.float.epochs
+    assert set(seen) == set(plain.recipe.float.rates())
     run(warm)
-    rate = warm.stages.pwl.lr
+    rate = warm.recipe.pwl.lr
     rising = round(0.5 * batches)
     assert 2 <= rising < batches
     expected = [rate * (k + 1) / (rising + 1) for k in range(rising)] + [rate] * (2 * batches - rising)
     assert seen[-2 * batches :] == pytest.approx(expected)
-    assert seen[-2 * batches - 1] == warm.stages.all.lr  # float_matched went before
+    assert seen[-2 * batches - 1] == warm.recipe.all.lr  # float_matched went before
     assert stages_of(warm)["float"].digest == stages_of(plain)["float"].digest
-    assert stages_of(warm)["pwl"].digest != stages_of(tiny_config(tmp_path, "stages.pwl.epochs=2"))["pwl"].digest
+    assert stages_of(warm)["pwl"].digest != stages_of(tiny_config(tmp_path, "recipe.pwl.epochs=2"))["pwl"].digest
 
 
 def test_the_float_stage_hands_on_the_mean_of_its_last_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +164,9 @@ def test_the_float_stage_hands_on_the_mean_of_its_last_weights(tmp_path: Path, m
 
     monkeypatch.setattr(problem.StageTask, "on_train_batch_end", recorded)
     plain = tiny_config(tmp_path, "until=float")
-    averaged = tiny_config(tmp_path, "stages.float.average=1", "until=float")
+    averaged = tiny_config(tmp_path, "recipe.float.average=1", "until=float")
     run(averaged)
-    batches = len(seen) // plain.stages.float.epochs
+    batches = len(seen) // plain.recipe.float.epochs
     handed_on = load_weights(stages_of(averaged)["float"].folder)
     for name in seen[-1]:
         mean = torch.stack([weights[name] for weights in seen[-batches:]]).double().mean(dim=0)
@@ -176,7 +178,7 @@ def test_the_float_stage_hands_on_the_mean_of_its_last_weights(tmp_path: Path, m
 def test_a_mean_of_weights_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     found = []
     for name in ("killed", "whole"):
-        overrides = [*tiny_overrides(tmp_path / name), "until=float", "stages.float.epochs=3", "stages.float.average=2"]
+        overrides = [*tiny_overrides(tmp_path / name), "until=float", "recipe.float.epochs=3", "recipe.float.average=2"]
         if name == "killed":
             run_and_kill("float", 2, overrides)
         config = read_config(composed(*overrides))
@@ -213,27 +215,29 @@ def test_digests_share_what_does_not_depend_on_a_setting(tmp_path: Path) -> None
     quantized = after_float - {"float_matched"}
     assert changed("trainer.threads=2", "trainer.progress=true", "logger=csv_tensorboard", "name=other") == set()
     assert changed("seed=2") == changed("model.dropout=0.1") == changed("data.steps=9") == everything
-    assert changed("stages.float.epochs=4") == changed("trainer.precision=bf16") == everything
+    assert changed("recipe.float.epochs=4") == changed("trainer.precision=bf16") == everything
     assert changed("quant.weight=4") == quantized - {"pwl"}
     assert changed("quant.cell=12") == changed("pwl.pieces=4") == quantized
-    assert changed("stages.all.lr=0.1") == after_float - {"pwl", "weights", "activations"}
+    assert changed("recipe.all.lr=0.05") == after_float - {"pwl", "weights", "activations"}
     assert changed("evaluation.interpreter_tokens=30") == {"evaluate"}
 
 
 def test_an_unchanged_setting_keeps_the_trainings_made_before(tmp_path: Path) -> None:
     """Hours of training lie in folders of these names: a change of this digest throws them away."""
-    assert stages_of(tiny_config(tmp_path))["float"].digest == "43b8d55d4a35"
+    assert stages_of(tiny_config(tmp_path))["float"].digest == "2b2a7c4a5196"
 
 
 def test_a_diverging_training_says_so(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "until=float", "trainer.optimizer=sgd", "stages.float.lr=1e30", "trainer.clip=1e9")
-    with pytest.raises(IrnnError, match=r"training has diverged; lower stages\.float\.lr"):
+    config = tiny_config(
+        tmp_path, "until=float", "recipe=sgd40", "recipe.float.lr=1000", "recipe.float.final_lr=1000", "recipe.clip=1e9"
+    )
+    with pytest.raises(IrnnError, match=r"training has diverged; lower recipe\.float\.lr"):
         run(config)
 
 
 def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(deploy, "available", lambda: False)
-    config = tiny_config(tmp_path, "stages.float.epochs=1")
+    config = tiny_config(tmp_path, "recipe.float.epochs=1")
     results = run(config)
     printed = capsys.readouterr().out
     assert "not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')" in printed
@@ -242,8 +246,8 @@ def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert results["mismatches"]["interpreter_vs_qat"]["count"] == 0
     assert results["mismatches"]["interpreter_vs_qat"]["compared"] > 400
     assert results["mismatches"]["tvm_vs_interpreter"] is None
-    assert results["stages"]["integer"] == pytest.approx(results["stages"]["qat"], rel=1e-6)
-    assert set(results["stages"]) == {"float", "float_matched", "pwl", "weights", "activations", "qat", "integer"}
+    assert results["stages"]["integer"] == pytest.approx(results["stages"]["all"], rel=1e-6)
+    assert set(results["stages"]) == {"float", "float_matched", "pwl", "weights", "activations", "all", "integer"}
     stored = sum((folder / "program" / name).stat().st_size for name in ("program.json", "tensors.safetensors"))
     assert results["size_bytes"]["integer"] == stored
     assert {path.name for path in (folder / "program").iterdir()} == {
@@ -260,7 +264,7 @@ def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(text_problem, "_ROUNDS", 2)
     monkeypatch.setattr(text_problem, "_SECONDS", 0.05)
-    config = tiny_config(tmp_path, "stages.float.epochs=1")
+    config = tiny_config(tmp_path, "recipe.float.epochs=1")
     results = run(config)
     (folder,) = (config.output_dir / "quickstart").iterdir()
     assert {path.name for path in folder.iterdir()} == {
@@ -273,7 +277,7 @@ def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for compared in ("interpreter_vs_qat", "tvm_vs_interpreter"):
         assert results["mismatches"][compared]["count"] == 0
         assert results["mismatches"][compared]["compared"] > 400
-    assert results["stages"]["integer"] == pytest.approx(results["stages"]["qat"], rel=1e-6)
+    assert results["stages"]["integer"] == pytest.approx(results["stages"]["all"], rel=1e-6)
     assert results["us_per_token"]["tvm_integer"] > 0
     assert results["us_per_token"]["tvm_float"] > 0
     program, runner = irnn.load(folder / "program"), deploy_tvm.load(folder / "artefact")

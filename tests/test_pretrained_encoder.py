@@ -25,7 +25,7 @@ def float_stage(config: RunConfig) -> Stage:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """The float stage of a recognizer of other units and another loss."""
-    config = tiny_speech(tmp_path_factory.mktemp("trained"), "until=float", "stages.float.epochs=1", *OTHER_UNITS)
+    config = tiny_speech(tmp_path_factory.mktemp("trained"), "until=float", "recipe.float.epochs=1", *OTHER_UNITS)
     run(config)
     return float_stage(config).folder
 
@@ -36,7 +36,7 @@ def encoder_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def test_training_starts_with_the_encoder_and_with_nothing_else(trained: Path, tmp_path: Path) -> None:
-    config = tiny_speech(tmp_path, f"pretrained_encoder={trained}", "seed=2")
+    config = tiny_speech(tmp_path, f"problem.pretrained_encoder={trained}", "seed=2")
     start, expected = problem_of(config).build().state_dict(), load_weights(trained)
     assert all(torch.equal(start[name], x) for name, x in encoder_of(expected).items())
     assert start["ctc.weight"].shape != expected["ctc.weight"].shape  # its units are others
@@ -45,10 +45,10 @@ def test_training_starts_with_the_encoder_and_with_nothing_else(trained: Path, t
 
 def test_a_run_trains_on_from_the_encoder(trained: Path, tmp_path: Path) -> None:
     """Weights that are hardly trained stay near the other recognizer's; the results say whose they are."""
-    slow = ("seed=2", "until=float", "stages.float.epochs=1", "stages.float.lr=1e-6", "stages.float.final_lr=1e-6")
+    slow = ("seed=2", "until=float", "recipe.float.epochs=1", "recipe.float.lr=1e-6", "recipe.float.final_lr=1e-6")
     farthest = []
     for pretrained in (str(trained), "null"):
-        config = tiny_speech(tmp_path, f"pretrained_encoder={pretrained}", *slow)
+        config = tiny_speech(tmp_path, f"problem.pretrained_encoder={pretrained}", *slow)
         results = run(config)
         assert ("pretrained_encoder" in results) == (pretrained != "null")
         assert results.get("pretrained_encoder", {"epochs": 1})["epochs"] == 1
@@ -61,7 +61,7 @@ def test_a_run_trains_on_from_the_encoder(trained: Path, tmp_path: Path) -> None
 def test_the_stage_is_identified_by_the_weights_wherever_they_lie(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     digests = [
-        float_stage(tiny_speech(tmp_path, f"pretrained_encoder={folder}")).digest
+        float_stage(tiny_speech(tmp_path, f"problem.pretrained_encoder={folder}")).digest
         for folder in (trained, tmp_path / "copy", "null")
     ]
     assert digests[0] == digests[1] != digests[2]
@@ -75,7 +75,7 @@ def test_the_stage_is_identified_by_the_weights_wherever_they_lie(trained: Path,
     ],
 )
 def test_an_encoder_that_does_not_fit_is_one_line(trained: Path, tmp_path: Path, override: str, message: str) -> None:
-    config = tiny_speech(tmp_path, f"pretrained_encoder={trained}", override)
+    config = tiny_speech(tmp_path, f"problem.pretrained_encoder={trained}", override)
     with pytest.raises(IrnnError, match=message):
         problem_of(config).build()
 
@@ -85,10 +85,10 @@ def test_a_folder_without_a_trained_recognizer_is_refused(trained: Path, tmp_pat
     shutil.copytree(trained, unfinished)
     (unfinished / "manifest.json").unlink()
     for folder in (tmp_path, unfinished):
-        with pytest.raises(IrnnError, match=f"{folder} holds no trained recognizer; pretrained_encoder takes"):
-            problem_of(tiny_speech(tmp_path, f"pretrained_encoder={folder}"))
+        with pytest.raises(IrnnError, match=f"{folder} holds no trained recognizer; problem.pretrained_encoder takes"):
+            problem_of(tiny_speech(tmp_path, f"problem.pretrained_encoder={folder}"))
 
 
 def test_a_language_model_has_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(IrnnError, match="a language model has no encoder"):
-        read_config(composed("experiment=quickstart", f"pretrained_encoder={tmp_path}"))
+    with pytest.raises(IrnnError, match=r"problem\.pretrained_encoder is no key of the configuration; allowed: name"):
+        read_config(composed("experiment=quickstart", f"+problem.pretrained_encoder={tmp_path}"))

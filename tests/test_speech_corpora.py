@@ -17,7 +17,7 @@ from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.speech.units import UnitsConfig
 from irnn.errors import IrnnError
-from pipelines.config import read_section
+from pipelines.sections import read_section
 from tests import needs
 from tests.speech_files import tone, write_fsdd, write_librispeech
 

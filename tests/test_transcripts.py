@@ -18,7 +18,7 @@ from irnn.program.interpreter import Interpreter
 from irnn.recognition.recognizer import program_step
 from pipelines.config import read_config
 from pipelines.problems.language_model import text_problem
-from pipelines.problems.language_model.language_models import load_language_model
+from pipelines.problems.speech.language_models import load_language_model
 from pipelines.run import problem_of
 from tests.models import VOCABULARY, language_model, quantized
 from tests.speech_files import write_librispeech

@@ -7,13 +7,15 @@ import platform
 from typing import Any
 
 from irnn.stages import STAGE_OF_ROLE
-from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.config import RunConfig
 from pipelines.core import deploy
 from pipelines.core.evaluate import Evaluation
 from pipelines.core.export import Export
+from pipelines.core.manifest import digest_of
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage
 from pipelines.core.training import Training
+from pipelines.recipe import QAT_STAGES
 
 
 def plan(config: RunConfig, problem: Problem) -> list[Stage]:
@@ -36,7 +38,9 @@ def plan(config: RunConfig, problem: Problem) -> list[Stage]:
 def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) -> list[Stage]:
     """The stages after training; without TVM the program is evaluated by the interpreter and not compiled."""
     root = config.output_dir / "stages"
-    program = Stage("program", {"float": matched.digest}, qat, Export(train, matched), root)
+    # What is written beside the program, such as how it is to be searched, may follow from settings of no stage before.
+    inputs = {"float": matched.digest, "metadata": digest_of(train.problem.metadata())}
+    program = Stage("program", inputs, qat, Export(train, matched), root)
     artefact = None
     if deploy.available():
         inputs = {"target": deploy.TARGET, "machine": platform.machine(), "tvm": deploy.version()}
@@ -55,14 +59,13 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
 
 def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
     """What every training stage's outcome depends on, besides where it starts from."""
-    warmups, average = config.stages.warmups(stage), config.stages.average(stage)
+    recipe = config.recipe
     return {
-        "rates": config.stages.rates(stage),
-        # Stages from before there were these choices are found again.
-        **({"warmups": warmups} if any(warmups) else {}),
-        **({"average": average} if average else {}),
-        "optimizer": config.trainer.optimizer,
-        "clip": config.trainer.clip,
+        "rates": recipe.rates(stage),
+        "warmups": recipe.warmups(stage),
+        "average": recipe.average(stage),
+        "optimizer": recipe.optimizer,
+        "clip": recipe.clip,
         "precision": config.trainer.precision,
         **problem.batching(stage),
     }

@@ -1,4 +1,5 @@
-"""What a run can be about: a `Problem` brings the data, the network and its figures of merit to the common stages."""
+"""What the common stages ask of a problem whose data have been read (`pipelines.problems.Kind.open`), and the part of
+its training that all problems share."""
 
 from __future__ import annotations
 
@@ -84,7 +85,10 @@ class Problem(Protocol):
     def bench(
         self, program: Program | ProgramSet, artefacts: Mapping[str, Path]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Time the compiled programs (by back end: `tvm_integer`, `tvm_float`); (figures, details for the manifest)."""
+        """Time the compiled programs (by back end: `tvm_integer`, `tvm_float`); (figures, details for the manifest).
+
+        The figures hold, under the kind's `timing`, one figure a back end.
+        """
 
 
 def derived_seed(seed: int, stage: str, epoch: int) -> int:
@@ -106,6 +110,7 @@ class StageTask(pl.LightningModule):
         self.average = AveragedModel(model, use_buffers=True) if settings.average else None
         self._epoch_started = time.monotonic()
         self.seconds = 0.0
+        self.figure: str | None = None  # the name of what is validated, once it has been
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -150,8 +155,9 @@ class StageTask(pl.LightningModule):
         if not loss < _DIVERGED:
             raise IrnnError(
                 f"stage {self.settings.stage}, epoch {self.current_epoch + 1}: the validation loss is {loss}, training "
-                f"has diverged; lower stages.{self.settings.stage}.lr or trainer.clip"
+                f"has diverged; lower recipe.{self.settings.stage}.lr or recipe.clip"
             )
+        self.figure = name
         self.log(name, figure, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:

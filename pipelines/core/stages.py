@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
 from pipelines.core.manifest import digest_of, read_manifest, write_manifest
 from pipelines.report.console import console
@@ -47,9 +48,9 @@ class Stage:
 
     @property
     def digest(self) -> str:
-        """Hash of the inputs and, through the previous stage, of all that came before."""
+        """Hash of the inputs, the arithmetic's version and, through the previous stage, all that came before."""
         before = self.previous.digest if self.previous else None
-        return digest_of({"stage": self.name, "inputs": self.inputs, "previous": before})
+        return digest_of({"stage": self.name, "arithmetic": VERSION, "inputs": self.inputs, "previous": before})
 
     @property
     def folder(self) -> Path:

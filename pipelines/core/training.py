@@ -15,10 +15,11 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from irnn import qat
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from pipelines.config import QAT_STAGES, RunConfig
+from pipelines.config import RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.core.stages import Result, Stage
+from pipelines.recipe import QAT_STAGES
 from pipelines.report.loggers import close_loggers, open_loggers
 from pipelines.report.progress import StageProgressBar
 
@@ -43,15 +44,16 @@ class Training:
     problem: Problem
 
     def __call__(self, stage: Stage) -> Result:
-        rates = self.config.stages.rates(stage.name)
+        recipe = self.config.recipe
+        rates = recipe.rates(stage.name)
         settings = TaskSettings(
             stage=stage.name,
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
             rates=rates,
-            warmups=self.config.stages.warmups(stage.name),
-            average=self.config.stages.average(stage.name),
-            optimizer=self.config.trainer.optimizer,
+            warmups=recipe.warmups(stage.name),
+            average=recipe.average(stage.name),
+            optimizer=recipe.optimizer,
             bf16=self.config.trainer.precision == "bf16",
         )
         task = self.problem.task(self._starting_model(stage), settings)
@@ -101,7 +103,7 @@ class Training:
             accelerator=settings.accelerator,
             devices=1,
             max_epochs=epochs,
-            gradient_clip_val=settings.clip,
+            gradient_clip_val=self.config.recipe.clip,
             callbacks=callbacks,
             logger=open_loggers(self.config.logger, folder, self.config.name),
             plugins=[AtomicCheckpointIO()],

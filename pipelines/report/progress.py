@@ -19,6 +19,5 @@ class StageProgressBar(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:
         # Short, so that the bar stays on one line of 80 columns; the loggers' `v_num` says nothing about the training.
         metrics = super().get_metrics(trainer, pl_module)
-        valid = metrics.get("valid_perplexity", metrics.get("dev_cross_entropy"))
-        shown = {"loss": metrics.get("loss"), "valid": valid}
+        shown = {"loss": metrics.get("loss"), "valid": metrics.get(pl_module.figure)}
         return {name: f"{float(value):.2f}" for name, value in shown.items() if value is not None}

@@ -50,8 +50,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _experiment(results: dict[str, Any]) -> str:
     seeds = results["seeds"]
     first = next(iter(seeds.values()))
-    figures = (heading for heading, _ in figures_of(results).values())
-    columns = ("stage", *figures, "size", timing_of(results)[0], "speed-up", "mismatches")
+    figures = (figure.heading for figure in figures_of(results).values())
+    columns = ("stage", *figures, "size", timing_of(results)[0].heading, "speed-up", "mismatches")
     trained = ", ".join(f"{stage} {epochs}" for stage, epochs in first["epochs"].items())
     commits = dict.fromkeys(run["commit"][:12] for run in seeds.values())
     lines = [

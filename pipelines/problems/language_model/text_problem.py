@@ -18,10 +18,11 @@ from irnn.errors import IrnnError
 from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program
-from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.config import RunConfig
 from pipelines.core.problem import Score, TaskSettings
 from pipelines.problems.language_model.language_model_task import LanguageModelTask
 from pipelines.report.console import show_left_out
+from pipelines.sections import architecture_inputs, read_section
 
 # Batches of the training stream that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 20
@@ -40,7 +41,7 @@ class TextProblem:
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
         self.corpus = load_corpus(config.data)
-        show_left_out(self.corpus.left_out)
+        show_left_out(self.corpus.left_out, "utterances")
         if "vocabulary_size" in config.model:
             raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")
         model = {**config.model, "vocabulary_size": len(self.corpus.vocabulary)}
@@ -86,7 +87,7 @@ class TextProblem:
 
         case = Case.random(program, None, dict(artefacts), {"time": 1}, "step")
         measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
-        return measured["us"], {name: measured[name] for name in ("spread", "machine", "measured")}
+        return {"us_per_token": measured["us"]}, {name: measured[name] for name in ("spread", "machine", "measured")}
 
     def evaluate(
         self, program: Program, model: LanguageModel, runner: Any | None, baseline: Path, folder: Path

@@ -31,8 +31,8 @@ class PretrainedEncoder:
         manifest = read_manifest(folder)
         if manifest is None or not (folder / FLOAT_MODEL).is_file():
             raise IrnnError(
-                f"{folder} holds no trained recognizer; pretrained_encoder takes the folder of a finished float stage "
-                "(outputs/stages/float-HASH)"
+                f"{folder} holds no trained recognizer; problem.pretrained_encoder takes the folder of a finished "
+                "float stage (outputs/stages/float-HASH)"
             )
         saved = load_recognizer(folder)
         assert isinstance(saved.recognizer, ModelRecognizer)  # as FLOAT_MODEL says

@@ -19,9 +19,9 @@ from irnn.program.sets import SET_FILE, ProgramSet
 from irnn.program.storage import PROGRAM_FILE
 from irnn.recognition.decoding import SearchConfig, Step, Tokens
 from irnn.recognition.recognizer import ModelRecognizer, ProgramRecognizer, Recognizer, fast_interpreter, search
-from pipelines.config import SearchSettings
 from pipelines.core.checkpoints import load_weights
-from pipelines.problems.language_model.language_models import open_search
+from pipelines.problems.speech.language_models import open_search
+from pipelines.problems.speech.settings import SearchSettings
 
 # What makes the folder of a float stage a recognizer: architecture and metadata.
 FLOAT_MODEL = "recognizer.json"

@@ -28,18 +28,19 @@ from irnn.recognition.recognizer import (
     fast_interpreter,
     search,
 )
-from pipelines.config import RunConfig, architecture_inputs, read_section
+from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
 from pipelines.core.problem import Score, TaskSettings, derived_seed
-from pipelines.problems.language_model.language_models import open_search
 from pipelines.problems.speech.attention_plot import plot_attention
 from pipelines.problems.speech.error_rates import Transcripts, paired_bootstrap
 from pipelines.problems.speech.error_rates import score as score_transcripts
+from pipelines.problems.speech.language_models import open_search
 from pipelines.problems.speech.pretrained import PretrainedEncoder
 from pipelines.problems.speech.recognizers import FLOAT_MODEL
 from pipelines.problems.speech.speech_bench import real_time_factors
 from pipelines.problems.speech.speech_task import InOrder, SpeechTask
 from pipelines.report.console import show_left_out
+from pipelines.sections import architecture_inputs, read_section
 
 # Batches of the training set that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 10
@@ -58,18 +59,22 @@ class SpeechProblem:
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
         self.corpus = load_speech(config.data)
-        show_left_out(self.corpus.left_out)
+        show_left_out(self.corpus.left_out, "utterances")
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
         sizes = {"vocabulary_size": len(self.corpus.units), "feature_size": config.data.features.num_mel_bins}
         self.architecture = read_section(SpeechModelConfig, {**config.model, **sizes}, "model.")
         self.encoder: PretrainedEncoder | None = None
-        if config.pretrained_encoder is not None:
-            self.encoder = PretrainedEncoder.load(config.pretrained_encoder, config.data.features)
+        if config.problem.pretrained_encoder is not None:
+            self.encoder = PretrainedEncoder.load(config.problem.pretrained_encoder, config.data.features)
         self.interpreter_utterances = config.evaluation.interpreter_utterances
         self.search, self.language_model = open_search(config.evaluation.search, self.corpus.units)
-        self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
+        self.origin = {
+            "model": architecture_inputs(self.architecture),
+            "data": self.corpus.fingerprint,
+            "max_seconds": config.data.max_seconds,
+        }
         if self.encoder is not None:
             self.origin["pretrained_encoder"] = self.encoder.origin
         self.evaluation = {
@@ -111,7 +116,9 @@ class SpeechProblem:
         score = self._score(ModelRecognizer(model), folder, _GREEDY, "")[0]
         if model.stage != "float":
             return score
-        write_json(folder / FLOAT_MODEL, {"model": dataclasses.asdict(self.architecture), "metadata": self.metadata()})
+        # Searched as it was scored: runs with other searches share this stage.
+        metadata = {**self.metadata(), "search": dataclasses.asdict(_GREEDY)}
+        write_json(folder / FLOAT_MODEL, {"model": dataclasses.asdict(self.architecture), "metadata": metadata})
         self.save_vocabulary(folder)
         return Score(score.metrics, (*score.files, FLOAT_MODEL, *self.corpus.units.files))
 

@@ -15,7 +15,7 @@ from irnn.program.interpreter import Interpreter
 from irnn.program.storage import PROGRAM_FILE, program_hash
 from irnn.recognition.decoding import SearchConfig, Step
 from irnn.recognition.recognizer import program_step
-from pipelines.config import SearchSettings
+from pipelines.problems.speech.settings import SearchSettings
 
 # A compiled model's folder holds its code beside the program (`deploy_tvm.artefact.artefact`).
 _COMPILED = "library-*.so"

@@ -1,0 +1,41 @@
+"""The configuration of a language model's run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from irnn.data import TextConfig
+from irnn.data.speech.corpus import speech_config_class
+from irnn.data.speech.transcripts import keys_of_speech
+from irnn.data.text.corpus import SOURCES
+from pipelines.sections import need_positive, need_section, need_source, read_section
+
+
+@dataclass(frozen=True)
+class LanguageModelOptions:
+    """The section `problem`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TextEvaluation:
+    """interpreter_tokens: tokens of each split on which QAT, interpreter and TVM are compared."""
+
+    interpreter_tokens: int
+
+    def __post_init__(self) -> None:
+        need_positive("evaluation.interpreter_tokens", self.interpreter_tokens)
+
+
+def read_data(section: Mapping[str, Any]) -> TextConfig:
+    """The section `data`; of transcripts, `data.speech` is the `data` of a recognizer."""
+    need_source(section, "language_model", SOURCES)
+    if section.get("speech") is None:
+        return read_section(TextConfig, section, "data.")
+    speech = need_section(section["speech"], "data.speech")
+    with keys_of_speech():
+        speech = read_section(speech_config_class(speech.get("source")), speech, "data.")
+    return read_section(TextConfig, {**section, "speech": speech}, "data.")
