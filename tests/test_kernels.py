@@ -15,11 +15,11 @@ import tvm
 from tvm import tirx
 
 from deploy_tvm import targets
-from deploy_tvm.codegen.compiler import PIPELINE
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
 from deploy_tvm.codegen.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
 from deploy_tvm.static.bare import BareFunction
+from deploy_tvm.targets.compiler import PIPELINE
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor

@@ -21,8 +21,8 @@ from typing import Any
 
 import tvm
 
-from deploy_tvm.codegen.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find, toolchain
+from deploy_tvm.targets.compiler import compile_program
 from irnn.errors import IrnnError
 from irnn.places import need_folder
 from irnn.program import Program
