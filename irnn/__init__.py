@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "GRU": "irnn.nn.drop_in",
     "IrnnError": "irnn.errors",
-    "LSTM": "irnn.nn.recurrent",
+    "LSTM": "irnn.nn.drop_in",
     "LanguageModel": "irnn.models",
     "LanguageModelConfig": "irnn.models",
     "Program": "irnn.program",

@@ -24,7 +24,6 @@ from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.names import readable_name
 from irnn.nn.linear import Weight
-from irnn.quant.codes.uniform import weight_scale
 from irnn.quant.config import QuantConfig
 from irnn.quant.site import QuantSite
 from irnn.stages import STAGES, PwlConfig, Settings
@@ -105,8 +104,8 @@ def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> Sit
             rows.append(SiteInfo(name, module.role, module.bits, scale, zero_point, observed, clipped.get(module)))
         elif isinstance(module, Weight) and module.key not in seen:
             seen.add(module.key)
-            scale = weight_scale(module.weight, module.bits, module.per_row)
-            scales = [float(scale.min()), float(scale.max())] if module.per_row else [float(scale)]
+            scale = torch.cat([term.scale for term in module.code.terms(module.weight)])
+            scales = [float(scale.min()), float(scale.max())] if len(scale) > 1 else [float(scale)]
             span = (float(module.weight.min()), float(module.weight.max()))
             rows.append(SiteInfo(name, module.role, module.bits, scales, [0], [span], 0.0))
     return rows
@@ -141,7 +140,7 @@ def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, dict[
     _, simulation = model.simulate(batch, None, observing=False)
     _, integers = model.frozen().run(model.integer_input(batch), None)
     steps: dict[str, list[Tensor]] = {}
-    for name, _, site in model.lstm.state_specs():
+    for name, _, site in model.state_specs():
         scale, zero_point = site.simulation_parameters(simulation.state[name])
         simulated = torch.floor(simulation.state[name] / scale + zero_point + 0.5)
         steps.setdefault(site.role, []).append((simulated - integers[name]).abs().flatten())

@@ -7,28 +7,29 @@ import torch
 import irnn
 from irnn import qat
 from irnn.models.sequence import SequenceModel, random_layer
+from irnn.nn.recurrent import Recurrent
 from irnn.quant.site import QuantSite
 
 VOCABULARY = 60
 
 
-def wired(lstm: irnn.LSTM) -> irnn.LSTM:
+def wired(stack: Recurrent) -> Recurrent:
     """The layer with its observers on, in training: it goes its own way where torch's kernel would do the same."""
-    for module in lstm.modules():
+    for module in stack.modules():
         if isinstance(module, QuantSite):
             module.observing = True
-    return lstm.train()
+    return stack.train()
 
 
-def language_model(*, norm=None, layers=1, tie=True, size=24, dropout=0.1, seed=0) -> irnn.LanguageModel:
+def language_model(*, cell="lstm", norm=None, layers=1, tie=True, size=24, dropout=0.1, seed=0) -> irnn.LanguageModel:
     """A float model with weights large enough for gates to move."""
     torch.manual_seed(seed)
     config = irnn.LanguageModelConfig(
-        VOCABULARY, size, size, num_layers=layers, dropout=dropout, tie_weights=tie, norm=norm
+        VOCABULARY, size, size, num_layers=layers, dropout=dropout, tie_weights=tie, norm=norm, cell=cell
     )
     model = irnn.LanguageModel(config)
     with torch.no_grad():
-        for parameter in model.lstm.parameters():
+        for parameter in model.recurrent.parameters():
             parameter.mul_(2.0)
         model.embedding.weight.mul_(8.0)
     return model

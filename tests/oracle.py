@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from irnn.program import Node, Program, Scan
+from irnn.program.graph import Graph, Node, Scan
 
 Row = list[int]
 SIGMOID_ZERO_POINT = -128
@@ -227,7 +227,7 @@ class Network:
         return [y for y, _ in runs], {k: [s[k] for _, s in runs] for k in self.initial_state()}
 
 
-def read_network(program: Program) -> Network:
+def read_network(program: Graph) -> Network:
     """The network of a program that is an LSTM stack; AssertionError at the first node that an LSTM does not have."""
     return _Reader(program).network()
 
@@ -235,7 +235,7 @@ def read_network(program: Program) -> Network:
 class _Reader:
     """Follows a program from its output back to its input.  Every constant is read as Python integers."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Graph) -> None:
         self.program = program
         self.nodes: dict[str, Node] = {node.output: node for node in program.walk()}
         self.scans = {name: s for s in program.nodes if isinstance(s, Scan) for name in s.outputs}

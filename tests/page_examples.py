@@ -83,6 +83,7 @@ PIPELINE = {
     "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py experiment=ptb_gru data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=wikitext2_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2": LANGUAGE_MODEL,
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2 until=float_matched logger=wandb": Example(

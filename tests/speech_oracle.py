@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from irnn.program import Node, Program, Scan
+from irnn.program.graph import Graph, Node, Scan
 from tests.oracle import Affine, Factors, Table, clamp, nearest
 
 Nested = Any  # an integer, or lists of them: [time][bands][channels], [time][size] ...
@@ -18,7 +18,7 @@ Nested = Any  # an integer, or lists of them: [time][bands][channels], [time][si
 class UtteranceOracle:
     """Executes a program for one utterance."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Graph) -> None:
         self.program = program
 
     def run(

@@ -1,14 +1,15 @@
-"""The cells against torch.nn.LSTM, and norms against their definitions."""
+"""The cells against torch's, and norms against their definitions."""
 
 import itertools
 
 import pytest
 import torch
 
+import irnn
 from irnn.errors import IrnnError
+from irnn.nn.drop_in import LSTM
 from irnn.nn.losses import linear_cross_entropy
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
-from irnn.nn.recurrent import LSTM
 from irnn.wiring.simulate import Simulation
 from tests.models import wired
 
@@ -16,27 +17,29 @@ CASES = list(itertools.product((1, 2), (False, True), (False, True), (False, Tru
 
 
 @pytest.mark.parametrize(("layers", "bidirectional", "bias", "batch_first"), CASES)
-def test_equals_torch_lstm(layers, bidirectional, bias, batch_first):
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_equals_torch(kind, layers, bidirectional, bias, batch_first):
     torch.manual_seed(0)
     arguments = dict(num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=batch_first)
-    theirs, ours = torch.nn.LSTM(5, 7, **arguments), LSTM(5, 7, **arguments)
+    theirs, ours = (getattr(place, kind)(5, 7, **arguments) for place in (torch.nn, irnn))
     ours.load_state_dict(theirs.state_dict())
     ours = wired(ours)
     x = torch.randn(3, 4, 5)
     batch = 3 if batch_first else 4
     directions = layers * (1 + bidirectional)
-    for state in (None, (torch.randn(directions, batch, 7), torch.randn(directions, batch, 7))):
-        y, (h, c) = theirs(x, state)
-        y_ours, (h_ours, c_ours) = ours(x, state)
-        for a, b in ((y, y_ours), (h, h_ours), (c, c_ours)):
+    h, c = torch.randn(directions, batch, 7), torch.randn(directions, batch, 7)
+    for state in (None, (h, c) if kind == "LSTM" else h):
+        (y, after), (y_ours, after_ours) = theirs(x, state), ours(x, state)
+        for a, b in ((y, y_ours), *(zip(after, after_ours, strict=True) if kind == "LSTM" else [(after, after_ours)])):
             torch.testing.assert_close(b, a, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_gradients_equal_torch_lstm(steps):
+def test_gradients_equal_torch(steps, kind):
     """The recurrent weight's gradient is made once a sequence; a second backward pass makes it again."""
     torch.manual_seed(0)
-    theirs, ours = (cls(5, 7, num_layers=2, bidirectional=True) for cls in (torch.nn.LSTM, LSTM))
+    theirs, ours = (getattr(place, kind)(5, 7, num_layers=2, bidirectional=True) for place in (torch.nn, irnn))
     ours.load_state_dict(theirs.state_dict())
     ours = wired(ours)
     x = torch.randn(steps, 4, 5)
@@ -47,7 +50,8 @@ def test_gradients_equal_torch_lstm(steps):
         for k, suffix, cell in itertools.product((0, 1), ("", "_reverse"), ("forward_cell", "backward_cell")):
             if (suffix == "") == (cell == "forward_cell"):
                 mine = ours.layers[k].cells[cell]
-                for name, parameter in {"weight_ih": mine.w_x.weight, "weight_hh": mine.w_h.weight}.items():
+                own = {"weight_ih": mine.w_x.weight, "weight_hh": mine.w_h.weight, "bias_ih": mine.w_x.bias_0}
+                for name, parameter in own.items():
                     expected = getattr(theirs, f"{name}_l{k}{suffix}").grad
                     torch.testing.assert_close(parameter.grad, repeat * expected)
 
@@ -70,11 +74,11 @@ def test_exact_layers_equal_torch_on_packed_sequences(lengths):
             y = torch.nn.utils.rnn.pad_packed_sequence(y)[0]
             weights = [theirs.weight_hh_l0, theirs.weight_ih_l0_reverse, theirs.bias_ih_l0, theirs.weight_hh_l0_reverse]
         else:
-            names = [name for name, _, _ in ours.state_specs()]
+            names = [name for name, _, _ in ours.state_specs("lstm")]
             start = {name: state[k % 2][k // 2] for k, name in enumerate(names)}
             simulation = Simulation(start, training=True, observing=False)
             simulation.ragged(None if lengths is None else ends)
-            y = simulation.mask(ours.wire(simulation, x)) if lengths else ours.wire(simulation, x)
+            y = simulation.mask(ours.wire(simulation, x, "lstm")) if lengths else ours.wire(simulation, x, "lstm")
             h, c = (torch.stack([simulation.state[name] for name in names[k::2]]) for k in (0, 1))
             cells = ours.layers[0].cells
             assert "_BiLstmBackward" in ancestors(y)

@@ -515,5 +515,5 @@ def test_matmul_is_exact_with_the_largest_weights(ops: Any, columns: int) -> Non
     ).astype("int8")
     x = np.stack([np.full(columns, -128), np.full(columns, 127), rng.integers(-128, 128, columns)]).astype("int8")
     expected = [[sum(a * b for a, b in zip(row, w, strict=True)) for w in weight.tolist()] for row in x.tolist()]
-    actual = ops.matmul(on(ops, x), ops.weight(weight))
+    actual = ops.matmul(on(ops, x), ops.weight(weight, 128))
     assert_integers(actual, expected, "int32")

@@ -30,26 +30,29 @@ from tests.models import ids, language_model, quantized
 TOKENS = ids(2, 9)
 # Tables on grids of 12 bits are fitted in a few milliseconds.
 NARROW = irnn.QuantConfig(preactivation=12, norm=12)
-QUANTS = (NARROW, replace(NARROW, weight=4), replace(NARROW, cell=12, hidden=6))
+QUANTS = (NARROW, replace(NARROW, weight="ternary"), replace(NARROW, cell=12, hidden=6))
 PWLS = (irnn.PwlConfig(), irnn.PwlConfig(pieces=4))
-NORMS = (None, "mad", "layer")
+PLAIN = ("lstm", None)
+KINDS = (PLAIN, ("lstm", "mad"), ("lstm", "layer"), ("gru", None), ("gru", "mad"))  # cell, norm
+Kind = tuple[str, str | None]
 
 
-def fresh(norm: str | None, seed: int = 0) -> irnn.LanguageModel:
-    return language_model(norm=norm, size=8, dropout=0.0, seed=seed)
+def fresh(kind: Kind, seed: int = 0) -> irnn.LanguageModel:
+    cell, norm = kind
+    return language_model(cell=cell, norm=norm, size=8, dropout=0.0, seed=seed)
 
 
-def prepared(norm: str | None, quant: irnn.QuantConfig, pwl: irnn.PwlConfig, stage: str, seed: int = 0):
+def prepared(kind: Kind, quant: irnn.QuantConfig, pwl: irnn.PwlConfig, stage: str, seed: int = 0):
     """As training reaches it: float, calibrated, then stage by stage with a step in each."""
-    return copy.deepcopy(_prepared(norm, quant, pwl, stage, seed))
+    return copy.deepcopy(_prepared(kind, quant, pwl, stage, seed))
 
 
 @cache
-def _prepared(norm: str | None, quant: irnn.QuantConfig, pwl: irnn.PwlConfig, stage: str, seed: int):
+def _prepared(kind: Kind, quant: irnn.QuantConfig, pwl: irnn.PwlConfig, stage: str, seed: int):
     if stage == "float":
-        model = fresh(norm, seed)
+        model = fresh(kind, seed)
     else:
-        model = prepared(norm, quant, pwl, STAGES[STAGES.index(stage) - 1], seed)
+        model = prepared(kind, quant, pwl, STAGES[STAGES.index(stage) - 1], seed)
     qat.prepare(model, quant, pwl, stage)
     if stage == "pwl":
         calibrate(model)
@@ -133,24 +136,24 @@ COPYING: tuple[Callable, ...] = (
 
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    norm=st.sampled_from(NORMS),
+    kind=st.sampled_from(KINDS),
     stage=st.sampled_from(STAGES),
     quant=st.sampled_from(QUANTS),
     pwl=st.sampled_from(PWLS),
     other_quant=st.sampled_from(QUANTS),
     other_pwl=st.sampled_from(PWLS),
-    other_norm=st.sampled_from(NORMS),
+    other_kind=st.sampled_from(KINDS),
     start=st.sampled_from((None, *STAGES)),
     end=st.sampled_from(STAGES[1:]),
     way=st.sampled_from(LOADING + COPYING),
     used=st.booleans(),
 )
 def test_two_ways_to_one_point_give_equal_integers_or_one_line(
-    norm, stage, quant, pwl, other_quant, other_pwl, other_norm, start, end, way, used
+    kind, stage, quant, pwl, other_quant, other_pwl, other_kind, start, end, way, used
 ) -> None:
     """Weights of ``stage`` arrive in a model that is prepared before (``start``), after (``end``), or both."""
-    trained = prepared(norm, quant, pwl, stage)
-    target = fresh(other_norm, seed=5)
+    trained = prepared(kind, quant, pwl, stage)
+    target = fresh(other_kind, seed=5)
     if start is not None:
         qat.prepare(target, other_quant, other_pwl, start)
     if used and start not in (None, "float"):
@@ -163,7 +166,7 @@ def test_two_ways_to_one_point_give_equal_integers_or_one_line(
         one_line(refusal)
         assert all(_equal(a, b) for a, b in pairs(before, target))
         otherwise = start is not None and trained.settings.difference(target.settings) is not None
-        assert otherwise or norm != other_norm
+        assert otherwise or kind != other_kind
         return
     reference = copy.deepcopy(trained)
     try:
@@ -210,16 +213,16 @@ ACTS = (
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    norm=st.sampled_from(NORMS), acts=st.lists(st.sampled_from(ACTS), min_size=3, max_size=8), seed=st.integers(0, 9)
+    kind=st.sampled_from(KINDS), acts=st.lists(st.sampled_from(ACTS), min_size=3, max_size=8), seed=st.integers(0, 9)
 )
-def test_integers_are_never_stale(norm, acts, seed) -> None:
+def test_integers_are_never_stale(kind, acts, seed) -> None:
     """Whatever was done, evaluation in stage "all" is the program of the present weights and ranges."""
-    model = prepared(norm, QUANTS[0], PWLS[0], "all", seed)
+    model = prepared(kind, QUANTS[0], PWLS[0], "all", seed)
     kept = copy.deepcopy(model.state_dict())
     integers(model)
     for act in acts:
-        weight = model.lstm.layers[0].cells.forward_cell.w_h.weight
-        hidden = model.lstm.layers[0].hidden
+        weight = model.recurrent.layers[0].cells.forward_cell.w_h.weight
+        hidden = model.recurrent.layers[0].hidden
         if act == "eval":
             model.eval()
         elif act == "train mode":
@@ -302,18 +305,18 @@ def test_other_bits_are_refused_in_either_order_unless_through_float() -> None:
 
 def test_weights_bits_are_free_until_their_stage() -> None:
     """A sweep over them shares stage "pwl"."""
-    trained = prepared(None, QUANTS[0], PWLS[0], "pwl")
+    trained = prepared(PLAIN, QUANTS[0], PWLS[0], "pwl")
     for bits in (2, 4, 8):
-        target = fresh(None)
+        target = fresh(PLAIN)
         qat.prepare(target, replace(NARROW, weight=bits), PWLS[0], "pwl")
         target.load_state_dict(trained.state_dict())
         qat.prepare(target, replace(NARROW, weight=bits), PWLS[0], "weights")
 
 
 def test_tables_follow_the_ranges_that_are_loaded() -> None:
-    trained = prepared(None, QUANTS[0], PWLS[0], "pwl").eval()
+    trained = prepared(PLAIN, QUANTS[0], PWLS[0], "pwl").eval()
     loss, _ = trained.loss(TOKENS[:, :-1], TOKENS[:, 1:])
-    target = prepared(None, QUANTS[0], PWLS[0], "pwl", seed=4).eval()
+    target = prepared(PLAIN, QUANTS[0], PWLS[0], "pwl", seed=4).eval()
     target.loss(TOKENS[:, :-1], TOKENS[:, 1:])
     target.load_state_dict(trained.state_dict())
     assert torch.equal(target.loss(TOKENS[:, :-1], TOKENS[:, 1:])[0], loss)

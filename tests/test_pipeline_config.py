@@ -28,7 +28,7 @@ from pipelines.config import LoggerConfig, RunConfig, TrainerConfig, read_config
 from pipelines.problems.language_model.settings import LanguageModelOptions, TextEvaluation
 from pipelines.problems.speech.settings import SearchSettings, SpeechEvaluation, SpeechOptions
 from pipelines.recipe import QAT_STAGES, Recipe, Schedule
-from pipelines.sections import read_section
+from pipelines.sections import architecture_inputs, read_section
 from tests.tiny_run import ROOT, composed, tiny_config
 
 GROUPS = ("data", "model", "quant", "pwl", "recipe", "problem", "logger", "target", "device")
@@ -147,7 +147,7 @@ def test_every_key_is_read_by_some_code() -> None:
     ("override", "message"),
     [
         ("quant.weight=9", r"quant\.weight=9"),
-        ("quant.weight=eight", r"quant\.weight='eight' has the wrong type; wanted: int"),
+        ("quant.weight=eight", r"quant\.weight='eight': unknown weight code; allowed are ternary, "),
         ("quant.weight=true", r"quant\.weight=True has the wrong type"),
         ("+quant.wheight=8", r"quant\.wheight is no key of the configuration; allowed: weight, embedding"),
         ("~seed", r"seed is missing"),
@@ -216,6 +216,19 @@ def test_every_recipe_has_the_rates_of_its_optimizer_alone(experiment: str) -> N
     other = "sgd" if recipe.optimizer == "adam" else "adam"
     with pytest.raises(IrnnError, match=f"is no rate for recipe.optimizer={other}"):
         dataclasses.replace(recipe, optimizer=other)
+
+
+def test_a_cell_and_a_weight_code_are_chosen_by_name() -> None:
+    """An LSTM's stages are those of before there was a choice."""
+    gru = read_config(composed("experiment=ptb_gru", "data.dir=somewhere", "quant.weight=ternary"))
+    lstm = read_config(composed("experiment=ptb_lstm", "data.dir=somewhere"))
+    assert (gru.model["cell"], lstm.model["cell"]) == ("gru", "lstm")
+    assert gru.recipe == lstm.recipe
+    assert gru.quant.weight == "ternary"
+    architectures = [read_section(LanguageModelConfig, {**c.model, "vocabulary_size": 9}, "") for c in (gru, lstm)]
+    assert architecture_inputs(architectures[0]) == architecture_inputs(architectures[1]) | {"cell": "gru"}
+    with pytest.raises(IrnnError, match="unknown weight code; allowed are ternary"):
+        read_config(composed("experiment=quickstart", "quant.weight=trinary"))
 
 
 def test_ptb_without_a_folder_says_what_to_add() -> None:

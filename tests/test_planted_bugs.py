@@ -7,7 +7,9 @@ oracle, or does not run (a division by zero, an index out of range).
 
 from __future__ import annotations
 
+import inspect
 import math
+import pkgutil
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +21,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irnn.program import Program
+from irnn.program import Program, ops
+from irnn.program.ops import Operation
 from tests.oracle import mad_normalized, read_network, standardized
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 from tests.test_interpreter import with_tensors
 
+OPERATIONS = {
+    f"ops.{file.name}": f"{ops.__name__}.{file.name}"
+    for file in pkgutil.iter_modules(ops.__path__)
+    if file.name not in ("base", "constants")
+}
 MODULES = {
     "fixed_point": "irnn.arithmetic.fixed_point",
     "numpy_ops": "irnn.arithmetic.numpy_ops",
     "interpreter": "irnn.program.interpreter",
+    **OPERATIONS,
 }
 
 
@@ -51,6 +60,11 @@ def namespace(what: str, old: str, new: str) -> Mutation:
 
 def walk(what: str, old: str, new: str) -> Mutation:
     return Mutation("interpreter", what, old, new)
+
+
+def operation(file: str, what: str, old: str, new: str) -> Mutation:
+    """In the evaluation of an operation of a program."""
+    return Mutation(f"ops.{file}", what, old, new)
 
 
 # Source strings that several mutations replace.
@@ -203,7 +217,6 @@ MUTATIONS = [
         "the whole tensor summed", "x.sum(axis=-1, keepdims=True, dtype=x.dtype)", "x.sum(keepdims=True, dtype=x.dtype)"
     ),
     # the interpreter's walk
-    walk("bias left out", ' + w["bias"]', ""),
     walk(
         "the backward direction runs forward",
         "for t in reversed(range(steps)) if scan.reverse else range(steps):",
@@ -211,16 +224,20 @@ MUTATIONS = [
     ),
     walk("backward outputs in the order of their making", "items[::-1] if scan.reverse else items", "items"),
     walk("state not carried on", "state.update(after)", "pass"),
-    walk("one norm over all gates", 'groups = a["groups"]', "groups = 1"),
-    walk(
+    # the operations' evaluation
+    operation("linear", "bias left out", ' + tensors["bias"]', ""),
+    operation("norms", "one norm over all gates", 'groups = a["groups"]', "groups = 1"),
+    operation(
+        "requantize",
         "second factor is the first",
-        '(v, w[f"multiplier_{k}"], w[f"shift_{k}"])',
-        '(v, w["multiplier_0"], w["shift_0"])',
+        '(x, tensors[f"multiplier_{k}"], tensors[f"shift_{k}"])',
+        '(x, tensors["multiplier_0"], tensors["shift_0"])',
     ),
-    walk(
+    operation(
+        "slice",
         "slice one element late",
-        'x[0][..., a["start"] : a["stop"]]',
-        'np.roll(x[0], -1, -1)[..., a["start"] : a["stop"]]',
+        'inputs[0][..., node.attributes["start"] : node.attributes["stop"]]',
+        'np.roll(inputs[0], -1, -1)[..., node.attributes["start"] : node.attributes["stop"]]',
     ),
     walk(
         "initial state 0",
@@ -390,11 +407,21 @@ def planted(mutation: Mutation | None) -> Callable[[Program], Any]:
     texts = {module: source(module) for module in MODULES}
     if mutation is not None:
         count = texts[mutation.module].count(mutation.old)
-        assert count == 1, f"{mutation.what}: {mutation.old!r} occurs {count} times in irnn/{mutation.module}.py"
+        assert count == 1, f"{mutation.what}: {mutation.old!r} occurs {count} times in {MODULES[mutation.module]}"
         texts[mutation.module] = texts[mutation.module].replace(mutation.old, mutation.new)
     copies = {module: load(module, text) for module, text in texts.items()}
-    copies["interpreter"].fixed_point = copies["fixed_point"]
+    for copy in copies.values():
+        if hasattr(copy, "fixed_point"):
+            copy.fixed_point = copies["fixed_point"]
+    copied = [operation for module in OPERATIONS for operation in operations_in(copies[module])]
+    copies["interpreter"].OPS = ops.Registry(copied)
     return lambda program: copies["interpreter"].Interpreter(program, copies["numpy_ops"].NUMPY)
+
+
+def operations_in(module: types.ModuleType) -> list[Operation]:
+    """The operations that the module defines itself."""
+    classes = [value for value in vars(module).values() if inspect.isclass(value)]
+    return [cls() for cls in classes if cls.__module__ == module.__name__ and hasattr(cls, "name")]
 
 
 def agrees(make: Callable[[Program], Any], case: Case) -> bool:

@@ -15,8 +15,9 @@ import irnn
 from irnn.program import Tensor
 from irnn.program.__main__ import main
 from irnn.program.check import ranges
+from irnn.program.encodings import pack, unpack
 from irnn.program.sets import ProgramSet
-from irnn.program.storage import PROGRAM_FILE, TENSORS_FILE, pack, program_hash, unpack
+from irnn.program.storage import PROGRAM_FILE, TENSORS_FILE, program_hash
 from tests.models import ids, language_model, quantized, quantized_layer
 
 

@@ -7,6 +7,7 @@ import torch
 import irnn
 from irnn import qat
 from irnn.models.sequence import random_layer
+from irnn.nn.cells import CELLS
 from irnn.quant.site import QuantSite
 from tests.models import ids, language_model, quantized, quantized_layer
 
@@ -120,9 +121,10 @@ def test_ranges_move_in_training_and_are_frozen_in_the_last_stage():
         assert bool(torch.equal(before, model.lstm.layers[0].hidden.observed_max)) is not moves
 
 
-def test_every_stage_trains():
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_stage_trains(cell):
     """Adam at a small rate: a normalized network with random weights is chaotic, and plain descent may climb."""
-    model = language_model(norm="mad", layers=2, dropout=0.0)
+    model = language_model(cell=cell, norm="mad", layers=2, dropout=0.0)
     tokens = ids(4, 20)
     for stage in qat.STAGES:
         qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), stage)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
-from irnn.quant.codes.uniform import weight_scale
+from irnn.quant.codes import weight_code
 from irnn.quant.config import ROLE_BITS, QuantConfig, integer_range
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
@@ -56,7 +56,7 @@ def test_unknown_roles_and_observers_are_refused():
 def test_two_bit_weights_are_minus_one_zero_one():
     assert integer_range("weight", 2) == (-1, 1)
     weight = torch.tensor([[0.9, -1.0, 0.2], [0.0, 0.0, 0.0]])
-    scale = weight_scale(weight, 2, per_row=True)
+    ((_, scale),) = weight_code(2, per_row=True).terms(weight)
     assert scale.shape == (2, 1)
     assert float(scale[0]) == 1.0
     assert float(scale[1]) == pytest.approx(2.0**-16)  # a row of zeros keeps a usable scale

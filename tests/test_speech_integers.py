@@ -19,7 +19,7 @@ from tests.oracle import nearest
 from tests.speech_models import FRAMES, quantized_speech, speech_batch, utterances
 from tests.speech_oracle import UtteranceOracle
 from tests.test_interpreter import with_tensors
-from tests.test_planted_bugs import Mutation, arithmetic, namespace, planted, walk
+from tests.test_planted_bugs import Mutation, arithmetic, namespace, operation, planted, walk
 
 BITS = {
     "8 bits": irnn.QuantConfig(),
@@ -117,11 +117,13 @@ MUTATIONS = [
     arithmetic("zero point of the memory left in", ' - ops.to(zero_point_values, "int64")', ""),
     arithmetic("zero point of a residual left in", ' - ops.to(zero, "int32")', ""),
     walk("states go on in the padding", "if valid is not None:", "if False:"),
-    walk("border of 0 instead of the zero point", 'kernel // 2, a["fill"])', "kernel // 2, 0)"),
-    walk("bands in reverse", "for df in range(kernel_f)", "for df in reversed(range(kernel_f))"),
-    walk("floor of lengths", '(x[0] + (a["factor"] - 1)) // a["factor"]', 'x[0] // a["factor"] + (x[0] == 1)'),
-    walk("padding is not masked", "return ops.where(valid, x[0], ops.to(a[\"fill\"], dtype))", "return x[0]"),
-    walk("the other half of the steps", 'x[0][:, :: a["factor"]]', 'x[0][:, ::-1][:, :: a["factor"]]'),
+    operation("patches", "border of 0 instead of the zero point", 'kernel // 2, a["fill"])', "kernel // 2, 0)"),
+    operation("patches", "bands in reverse", "for df in range(kernel_f)", "for df in reversed(range(kernel_f))"),
+    operation("shorten", "floor of lengths", '(inputs[0] + (factor - 1)) // factor',
+              'inputs[0] // factor + (inputs[0] == 1)'),
+    operation("mask", "padding is not masked", 'return ops.where(valid, x, ops.to(node.attributes["fill"], dtype))',
+              "return x"),
+    operation("subsample", "the other half of the steps", 'inputs[0][:, :: node', 'inputs[0][:, ::-1][:, :: node'),
     namespace("one place too many", "np.arange(count) < lengths[:, None]", "np.arange(count) <= lengths[:, None]"),
 ]  # fmt: skip
 

@@ -15,13 +15,14 @@ from tests import needs
 
 CHUNK = 256
 EVERYTHING, SOME = None, 600
+CASES = [("lstm", None, 8), ("lstm", "mad", 4), ("gru", None, 8)]
 
 
-def _compare(tmp_path: Path, corpus, tokens: int | None, norm: str | None, bits: int) -> int:
+def _compare(tmp_path: Path, corpus, tokens: int | None, cell: str, norm: str | None, bits: int) -> int:
     """Number of integers compared (all logits and the states after each chunk); fails at the first difference."""
     torch.manual_seed(0)
     size = len(corpus.vocabulary)
-    model = irnn.LanguageModel(irnn.LanguageModelConfig(size, 300, 300, norm=norm))
+    model = irnn.LanguageModel(irnn.LanguageModelConfig(size, 300, 300, norm=norm, cell=cell))
     quant = irnn.QuantConfig(weight=bits, embedding=bits, logits_weight=bits)
     qat.prepare(model, quant, irnn.PwlConfig(), "all")
     train = torch.from_numpy(corpus.train[: 20 * 70].astype(np.int64)).reshape(20, 70)
@@ -46,14 +47,14 @@ def _compare(tmp_path: Path, corpus, tokens: int | None, norm: str | None, bits:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "bits"), [(None, 8), ("mad", 4)])
-def test_all_of_ptb(tmp_path, ptb, norm, bits):
-    assert _compare(tmp_path, ptb, EVERYTHING, norm, bits) > 82_430 * 10_000
+@pytest.mark.parametrize(("cell", "norm", "bits"), CASES)
+def test_all_of_ptb(tmp_path, ptb, cell, norm, bits):
+    assert _compare(tmp_path, ptb, EVERYTHING, cell, norm, bits) > 82_430 * 10_000
 
 
-@pytest.mark.parametrize(("norm", "bits"), [(None, 8), ("mad", 4)])
-def test_a_few_hundred_tokens_of_ptb(tmp_path, ptb, norm, bits):
-    assert _compare(tmp_path, ptb, SOME, norm, bits) > SOME * 10_000
+@pytest.mark.parametrize(("cell", "norm", "bits"), CASES)
+def test_a_few_hundred_tokens_of_ptb(tmp_path, ptb, cell, norm, bits):
+    assert _compare(tmp_path, ptb, SOME, cell, norm, bits) > SOME * 10_000
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,11 @@ class NumpyOps:
         return np.asarray(x)
 
     @staticmethod
-    def weight(data: np.ndarray, device: Any = None) -> np.ndarray:
-        """An int8 matrix ``[rows, columns]`` made ready for :meth:`matmul`, once."""
+    def weight(data: np.ndarray, magnitude: int, device: Any = None) -> np.ndarray:
+        """An integer matrix ``[rows, columns]`` made ready for :meth:`matmul`, once.
+
+        magnitude: the largest absolute value of what it multiplies.  int32 is exact for all that ``check`` has proved.
+        """
         return data.astype(np.int32)
 
     @staticmethod

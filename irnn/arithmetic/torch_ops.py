@@ -54,13 +54,14 @@ class TorchOps:
         return torch.as_tensor(x, device=device)
 
     @staticmethod
-    def weight(data: np.ndarray, device: Any = None) -> torch.Tensor:
-        """An int8 matrix ``[rows, columns]`` made ready for :meth:`matmul`: float where that is proved exact.
+    def weight(data: np.ndarray, magnitude: int, device: Any = None) -> torch.Tensor:
+        """An integer matrix ``[rows, columns]`` made ready for :meth:`matmul`: float where that is proved exact.
 
         Integers up to 2**24 are exact in float32 and up to 2**53 in float64, in whatever order they are summed; no
-        partial sum exceeds the largest row's sum of magnitudes times 128.
+        partial sum exceeds the largest row's sum of magnitudes times ``magnitude``, the largest absolute value of what
+        is multiplied.  Accumulators that ``check`` has proved stay below 2**31, so float64 always serves.
         """
-        bound = int(np.abs(data.astype(np.int64)).sum(-1).max()) * 128
+        bound = int(np.abs(data.astype(np.int64)).sum(-1).max()) * magnitude
         return torch.as_tensor(data, device=device).to(torch.float32 if bound < 1 << 24 else torch.float64)
 
     @staticmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irnn.arithmetic.torch_ops import TORCH
+from irnn.conversion import convert_part
 from irnn.errors import IrnnError
 from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names
 from irnn.names import readable_name
@@ -21,6 +22,7 @@ from irnn.program.interpreter import Interpreter
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
+from irnn.wiring.executor import ProgramExecutor
 from irnn.wiring.simulate import Simulation
 
 
@@ -103,8 +105,6 @@ class RecurrentModel(nn.Module):
             self._frozen = {}
             self._frozen_state = {name: tensor.detach().clone() for name, tensor in self._tensors()}
         if part not in self._frozen:
-            from irnn.conversion import convert_part
-
             self._frozen[part] = Interpreter(convert_part(self, part), TORCH, next(self.parameters()).device)
         return self._frozen[part]
 
@@ -182,14 +182,14 @@ class RecurrentModel(nn.Module):
         """For ``copy`` and ``pickle``: the frozen programs are made again where they are needed."""
         return self.__dict__ | {"_frozen": {}, "_frozen_state": {}}
 
-    def program_wires(self) -> dict[str, Callable[[Any], None]]:
+    def program_wires(self) -> dict[str, Callable[[ProgramExecutor[Any]], None]]:
         """What an executor that records has to record: the name of each program and its network.
 
         Most models are one program, without a name.
         """
         return {"": self.program_wire}
 
-    def program_wire(self, a: Any) -> None:
+    def program_wire(self, a: ProgramExecutor[Any]) -> None:
         """The whole network for an executor that records a program."""
         raise NotImplementedError
 

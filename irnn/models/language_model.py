@@ -1,23 +1,26 @@
-"""Word-level language model: embedding, LSTM, output layer (iRNN, section on language modelling)."""
+"""Word-level language model: embedding, recurrent stack, output layer (iRNN, section on language modelling)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.nn.cells import cell_class
 from irnn.nn.embedding import Embedding
 from irnn.nn.linear import Linear
 from irnn.nn.losses import linear_cross_entropy
 from irnn.nn.norm import NORMS
-from irnn.nn.recurrent import LSTM
+from irnn.nn.recurrent import Recurrent
+from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,10 @@ class LanguageModelConfig:
     dropout: float = 0.5
     tie_weights: bool = True
     norm: str | None = None
+    cell: str = "lstm"
 
     def __post_init__(self) -> None:
+        cell_class(self.cell)
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
             if getattr(self, name) < 1:
                 raise IrnnError(f"model.{name}={getattr(self, name)}: must be at least 1")
@@ -59,24 +64,38 @@ class LanguageModel(RecurrentModel):
         self.config = config
         table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).uniform_(-0.1, 0.1))
         self.embedding = Embedding(table)
-        self.lstm = LSTM(
-            config.embedding_size,
-            config.hidden_size,
-            config.num_layers,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-            norm=config.norm,
+        # Under its cell's name, so that programs and state_dicts say lstm.0.w_x.
+        self.add_module(
+            config.cell,
+            Recurrent(
+                config.cell,
+                config.embedding_size,
+                config.hidden_size,
+                config.num_layers,
+                dropout=config.dropout if config.num_layers > 1 else 0.0,
+                norm=config.norm,
+            ),
         )
         weight = table
         if not config.tie_weights:
             weight = nn.Parameter(torch.empty(config.vocabulary_size, config.hidden_size).uniform_(-0.1, 0.1))
         self.decoder = Linear(weight, (nn.Parameter(torch.zeros(config.vocabulary_size)),), role="logits_weight")
 
-    def wire(self, a: Any, ids: Any) -> Any:
+    @property
+    def recurrent(self) -> Recurrent:
+        """The stack of the configured cell."""
+        return self.get_submodule(self.config.cell)
+
+    def state_specs(self) -> list[StateSpec]:
+        """Every state."""
+        return self.recurrent.state_specs(self.config.cell)
+
+    def wire(self, a: Executor[T], ids: T) -> T:
         """Everything before the output layer, for any executor: ids -> features."""
         x = a.dropout(a.embedding(self.embedding, ids), self.config.dropout)
-        return a.dropout(self.lstm.wire(a, x), self.config.dropout)
+        return a.dropout(self.recurrent.wire(a, x, self.config.cell), self.config.dropout)
 
-    def program_wire(self, a: Any) -> None:
+    def program_wire(self, a: ProgramExecutor[T]) -> None:
         """The whole network for an executor that records a program."""
         features = self.wire(a, a.ids("ids", self.config.vocabulary_size))
         a.output("logits", a.linear(self.decoder, features))
@@ -84,7 +103,7 @@ class LanguageModel(RecurrentModel):
     def initial_state(self, batch_size: int) -> State:
         """The float state before the first token: zeros."""
         weight = self.embedding.weight
-        return {name: weight.new_zeros(batch_size, size) for name, size, _ in self.lstm.state_specs()}
+        return {name: weight.new_zeros(batch_size, size) for name, size, _ in self.state_specs()}
 
     def simulate(self, ids: Tensor, state: State | None, *, observing: bool) -> tuple[Tensor, Simulation]:
         """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""

@@ -13,7 +13,7 @@ from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.nn.norm import Norm
 from irnn.nn.state_dicts import check_fit, unwrapped
-from irnn.nn.torch_lstm import TorchLSTM
+from irnn.nn.torch_parameters import TorchParameters
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, read_record
@@ -25,10 +25,10 @@ EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` gives
 def fitting_entries(model: nn.Module, state_dict: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
     """The entries under the model's own names; raises one line for those of another network."""
     entries = unwrapped(state_dict)
-    for path, lstm in model.named_modules():
-        if isinstance(lstm, TorchLSTM):
+    for path, module in model.named_modules():
+        if isinstance(module, TorchParameters):
             inside = {name: value for name, value in entries.items() if name.startswith(f"{path}.")}
-            own_names = lstm.own_entries({n.removeprefix(f"{path}."): v for n, v in inside.items()}, strict=False)
+            own_names = module.own_entries({n.removeprefix(f"{path}."): v for n, v in inside.items()}, strict=False)
             entries = {n: v for n, v in entries.items() if n not in inside}
             entries |= {f"{path}.{name}": value for name, value in own_names.items()}
     every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.nn.recurrent import LSTM
+from irnn.nn.recurrent import Recurrent
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
+
+T = TypeVar("T")
 
 
 class SequenceModel(RecurrentModel):
     """``features [batch, time, input_size] -> h [batch, time, size (x 2)]``; int8 features in the program.
 
-    The size of h is the LSTM's hidden_size, or its proj_size where it has one.
+    The size of h is that of the cell's output: hidden_size, or a projection's.  The stack is registered under its
+    cell's name, so that programs and state_dicts say ``lstm.0.w_x``.
     """
 
-    def __init__(self, lstm: LSTM, input_size: int) -> None:
+    def __init__(self, stack: Recurrent, input_size: int) -> None:
         super().__init__()
         self.input_site = QuantSite("activation", input_size)
-        self.lstm = lstm
+        self.stack_name = stack.mode.lower()
+        self.add_module(self.stack_name, stack)
 
-    def wire(self, a: Any, x: Any) -> Any:
+    @property
+    def recurrent(self) -> Recurrent:
+        """The stack."""
+        return self.get_submodule(self.stack_name)
+
+    def wire(self, a: Executor[T], x: T) -> T:
         """Features -> hidden states, for any executor."""
-        return self.lstm.wire(a, x)
+        return self.recurrent.wire(a, x, self.stack_name)
 
-    def program_wire(self, a: Any) -> None:
+    def state_specs(self) -> list[StateSpec]:
+        """Every state."""
+        return self.recurrent.state_specs(self.stack_name)
+
+    def program_wire(self, a: ProgramExecutor[T]) -> None:
         """The whole network for an executor that records a program."""
         a.output("h", self.wire(a, a.features("x", self.input_site)))
 
     def simulate(self, x: Tensor, state: dict[str, Tensor] | None, *, observing: bool) -> tuple[Tensor, Simulation]:
         """Float hidden states ``[time, batch, ...]``, and the executor with the new state."""
         if state is None:
-            state = {name: x.new_zeros(len(x), size) for name, size, _ in self.lstm.state_specs()}
+            state = {name: x.new_zeros(len(x), size) for name, size, _ in self.state_specs()}
         simulation = self._simulation(state, observing)
         h = self.wire(simulation, simulation.requantize(self.input_site, x.transpose(0, 1)))
         simulation.finish()
@@ -59,13 +73,13 @@ class SequenceModel(RecurrentModel):
 
 
 def random_layer(
-    input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False, norm: str | None = None,
-    proj_size: int = 0, seed: int = 0,
+    input_size: int, hidden_size: int, *, cell: str = "lstm", num_layers: int = 1, bidirectional: bool = False,
+    norm: str | None = None, seed: int = 0, **options: Any,
 ) -> SequenceModel:  # fmt: skip
-    """A stack with random weights of a trained network's size, for benchmarks."""
+    """A stack with random weights of a trained network's size, for benchmarks; options are those of the cell."""
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    lstm = LSTM(input_size, hidden_size, num_layers, bidirectional=bidirectional, proj_size=proj_size, norm=norm)
-    model = SequenceModel(lstm, input_size)
+    stack = Recurrent(cell, input_size, hidden_size, num_layers, bidirectional=bidirectional, norm=norm, **options)
+    model = SequenceModel(stack, input_size)
     torch.set_rng_state(generator_state)
     return model

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ from irnn.nn.cells.lstm import LSTMCell
 from irnn.nn.convolution import ConvolutionLayer
 from irnn.nn.embedding import Embedding
 from irnn.nn.linear import Linear
-from irnn.nn.recurrent import LSTMLayer
+from irnn.nn.recurrent import RecurrentLayer
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
 
 State = dict[str, Tensor]
+T = TypeVar("T")
 IGNORED_TARGET = -100
 CTC_BLANK = 0
 
@@ -109,13 +111,15 @@ class Encoder(nn.Module):
         size = channels * bands
         self.layers = nn.ModuleList()
         for _ in range(config.encoder_layers):
-            self.layers.append(LSTMLayer(size, config.encoder_size, bias=True, norm=None, bidirectional=True))
+            self.layers.append(
+                RecurrentLayer(LSTMCell, size, config.encoder_size, bias=True, norm=None, bidirectional=True)
+            )
             size = 2 * config.encoder_size
         missing = config.encoder_layers - len(config.downsampling)
         self.downsampling = (*config.downsampling, *[1] * missing)
         self.output_size = size
 
-    def wire(self, a: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
+    def wire(self, a: Executor[T], x: T, lengths: T) -> tuple[T, T]:
         """Sequence of features and its lengths -> sequence of both directions' hidden states and its lengths."""
         for layer in self.convolutions:
             x, lengths = layer.wire(a, x, lengths)
@@ -127,14 +131,9 @@ class Encoder(nn.Module):
         a.ragged(lengths)
         return a.mask(x), lengths
 
-    def state_specs(self) -> list[tuple[str, int, QuantSite]]:
+    def state_specs(self) -> list[StateSpec]:
         """(name, size, site) of every state."""
-        return [
-            spec
-            for k, layer in enumerate(self.layers)
-            for direction, cell in layer.cells.items()
-            for spec in cell.states(f"encoder.{k}_reverse" if direction == "backward_cell" else f"encoder.{k}")
-        ]
+        return [spec for k, layer in enumerate(self.layers) for spec in layer.state_specs(f"encoder.{k}")]
 
 
 class DecoderLayer(nn.Module):
@@ -168,15 +167,15 @@ class Decoder(nn.Module):
         self.output = Linear(_output_weight(config.vocabulary_size, size), (bias,), role="logits_weight")
         self.context_output = Linear(_output_weight(config.vocabulary_size, memory_size), role="logits_weight")
 
-    def wire(self, a: Any, tokens: Any, memory: Memory) -> tuple[Any, Any]:
+    def wire(self, a: Executor[T], tokens: T, memory: Memory[T]) -> tuple[T, T]:
         """(logits, attention weights) of every step."""
 
-        def step(a: Any, pre_x: Any, *states: Any) -> tuple[Any, ...]:
+        def step(a: Executor[T], pre_x: T, *states: T) -> tuple[Any, ...]:
             *cells, context = states
             after, x, weights = [], None, None
             for k, layer in enumerate(self.layers):
-                pre = pre_x if k == 0 else layer.cell.input_product(a, x)
-                h, _, c = layer.cell.step(a, pre, cells[2 * k], cells[2 * k + 1], context)
+                pre = pre_x if k == 0 else layer.cell.hoist(a, x)
+                h, _, c = layer.cell.step(a, pre, cells[2 * k], cells[2 * k + 1], context=context)
                 after += [h, c]
                 if k == 0:
                     context, weights = self.attention.step(a, h, memory)
@@ -184,15 +183,15 @@ class Decoder(nn.Module):
             return (x, context, weights), *after, context
 
         embedded = a.dropout(a.embedding(self.embedding, tokens), self.dropout)
-        pre_x = self.layers[0].cell.input_product(a, embedded)
+        pre_x = self.layers[0].cell.hoist(a, embedded)
         x, context, weights = a.scan(step, pre_x, self.state_specs())
         return a.accumulate(a.linear(self.output, x), a.linear(self.context_output, context)), weights
 
-    def state_specs(self) -> list[tuple[str, int, QuantSite]]:
+    def state_specs(self) -> list[StateSpec]:
         """(name, size, site) of every state: each layer's h and c, then the context that is fed in."""
         specs = [spec for k, layer in enumerate(self.layers) for spec in layer.cell.states(f"decoder.{k}")]
         site = self.attention.context
-        return [*specs, ("decoder.context", site.size, site)]
+        return [*specs, StateSpec("decoder.context", site.size, site)]
 
 
 class SpeechModel(RecurrentModel):
@@ -212,18 +211,18 @@ class SpeechModel(RecurrentModel):
             if isinstance(module, LSTMCell):
                 module.remember()
 
-    def program_wires(self) -> dict[str, Callable[[Any], None]]:
+    def program_wires(self) -> dict[str, Callable[[ProgramExecutor[Any]], None]]:
         """The encoder runs once an utterance, the decoder once a token: two programs."""
         return {"encoder": self._encoder_wire, "decoder": self._decoder_wire}
 
-    def _encoder_wire(self, a: Any) -> None:
+    def _encoder_wire(self, a: ProgramExecutor[T]) -> None:
         x = a.features("features", self.encoder.input)
         memory, lengths = self.encoder.wire(a, x, a.lengths("lengths", "time"))
         a.output("memory", memory)
         a.output("keys", self.decoder.attention.keys(a, memory))
         a.output("lengths", lengths)
 
-    def _decoder_wire(self, a: Any) -> None:
+    def _decoder_wire(self, a: ProgramExecutor[T]) -> None:
         tokens = a.ids("tokens", self.config.vocabulary_size)
         attention = self.decoder.attention
         memory = Memory(

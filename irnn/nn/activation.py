@@ -47,7 +47,7 @@ class Activation(nn.Module):
         self.pieces: int | None = None
         self.method = "greedy"
         self.quantizing = False
-        self._fitted: tuple[float, int] | None = None
+        self._fitted: tuple[float, int, int] | None = None
         self._table: PwlTable | None = None
         self._real: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -65,13 +65,13 @@ class Activation(nn.Module):
     def table(self) -> PwlTable:
         """The integer table for the input's present scale (fitted again only when that has changed)."""
         site, group = self._input
-        scale = float(site.qparams()[0][group])
-        if self._fitted != (scale, site.bits):
+        scale, zero_point = (v[group].item() for v in site.qparams())
+        if self._fitted != (scale, zero_point, site.bits):
             output_scale, output_zero_point, low, high = GATE_FORMAT[self.function]
             self._table = fit(
                 self.function,
                 scale=scale,
-                zero_point=0,
+                zero_point=zero_point,
                 bits=site.bits,
                 output_scale=output_scale,
                 output_zero_point=output_zero_point,
@@ -80,7 +80,7 @@ class Activation(nn.Module):
                 pieces=self.pieces,
                 method=self.method,
             )
-            self._fitted = (scale, site.bits)
+            self._fitted = (scale, zero_point, site.bits)
             knots, slopes = self._table.real_knots, self._table.real_slopes
             intercepts = self._table.real_values - slopes * knots
             self._real = tuple(torch.as_tensor(v, dtype=torch.float32) for v in (knots, slopes, intercepts))

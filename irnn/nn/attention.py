@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,18 +20,20 @@ from irnn.nn.linear import Linear, Weight
 from irnn.quant.fake import round_half_up
 from irnn.quant.pwl import fit
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Executor
 
 # The last of the 256 distances is 12: exp(-12) * 65535 = 0.4 rounds to 0, as the table's end must.
 EXP_STEP = 12 / (EXP_ENTRIES - 1)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Generic[T]):
     """What a decoder attends to: an encoder's output, its keys, the lengths of both; for any executor."""
 
-    values: Any
-    keys: Any
-    lengths: Any
+    values: T
+    keys: T
+    lengths: T
 
 
 class NormalizedVector(Weight):
@@ -48,12 +50,14 @@ class NormalizedVector(Weight):
         return self.g * self.v / self.v.norm()
 
     @property
-    def key(self) -> int:
+    def identity(self) -> int:
         return id(self.v)
 
 
 class Exponential(nn.Module):
     """Softmax over a memory: exact, or by the integers' table of exp (256 distances below the best) from "pwl" on."""
+
+    STEP = EXP_STEP
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,11 +119,11 @@ class Attention(nn.Module):
         self.exponential = Exponential()
         self.context = QuantSite("activation", memory_size)
 
-    def keys(self, a: Any, values: Any) -> Any:
+    def keys(self, a: Executor[T], values: T) -> T:
         """W_k k + b of the encoder's output."""
         return a.requantize(self.preactivation, a.linear(self.key, values))
 
-    def step(self, a: Any, query: Any, memory: Memory) -> tuple[Any, Any]:
+    def step(self, a: Executor[T], query: T, memory: Memory[T]) -> tuple[T, T]:
         """(context, weights) of one query."""
         q = a.requantize(self.preactivation, a.linear(self.query, query))
         weights = a.attention_weights(self.v, self.tanh, self.exponential, q, memory.keys, memory.lengths)

@@ -8,7 +8,7 @@ Source: Espresso's speech_conv_lstm encoder (3x3 kernels, batch norm, ReLU).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.nn.linear import Weight
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Executor
+
+T = TypeVar("T")
 
 
 class Convolution(Weight):
@@ -53,7 +56,7 @@ class Convolution(Weight):
         return self.beta - self.mean * self._factor
 
     @property
-    def key(self) -> int:
+    def identity(self) -> int:
         return id(self.kernel)
 
     @property
@@ -95,7 +98,7 @@ class ConvolutionLayer(nn.Module):
         self.convolution = Convolution(channels, filters, stride)
         self.output = QuantSite("activation", filters)
 
-    def wire(self, a: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
+    def wire(self, a: Executor[T], x: T, lengths: T) -> tuple[T, T]:
         """Sequence ``[bands * channels]`` and its lengths -> sequence ``[bands' * filters]`` and its lengths."""
         a.ragged(lengths)
         y = a.convolution(self.convolution, a.mask(x))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from irnn.errors import IrnnError
 from irnn.quant.config import QuantConfig
 
 
@@ -20,34 +19,45 @@ class Weight(nn.Module):
 
     weight: Tensor
     bias: Tensor | None = None
+    recurrent = False  # whether x is a state
 
     def __init__(self, role: str) -> None:
         super().__init__()
         self.role = role
         self.where = f"a weight of role {role!r}"  # what messages call it
-        self.bits = QuantConfig().bits(role)
+        self.code = QuantConfig().weight_code(role)
         self.quantizing = False
 
     def configure(self, config: QuantConfig, *, quantizing: bool) -> None:
-        """Set the bits and switch quantization on or off."""
-        self.bits = config.bits(self.role)
+        """Set the code and switch quantization on or off."""
+        self.code = config.weight_code(self.role)
         self.quantizing = quantizing
 
     @property
-    def per_row(self) -> bool:
-        """One scale a row; embedding and output layer have one per tensor, so that logits are comparable."""
-        return self.role == "weight"
+    def bits(self) -> int:
+        """Of the weight's integers."""
+        return self.code.bits
 
     @property
-    def key(self) -> int:
-        """Identity of the weight: modules that share one (tied weights) quantize and store it once."""
+    def per_row(self) -> bool:
+        """One scale a row, or one for the matrix."""
+        return self.code.per_row
+
+    @property
+    def identity(self) -> int:
+        """Equal for modules that share a weight (tied weights)."""
         return id(self.weight)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for modules that share a weight and quantize it in one way: they quantize and store it once."""
+        return self.identity, self.code
 
 
 class Linear(Weight):
     """``y = W x + b`` with W ``[rows, columns]``.  ``biases`` are added up: torch's LSTM has two.
 
-    ``recurrent``: x is the state, so that every step's product depends on the first one's; it has no bias.
+    ``recurrent``: x is the state, so that every step's product depends on the first one's.
     """
 
     def __init__(
@@ -59,8 +69,6 @@ class Linear(Weight):
     ) -> None:
         super().__init__(role)
         self.weight = weight
-        if recurrent and biases:
-            raise IrnnError("a recurrent product has no bias: it stands with the input product")
         self.recurrent = recurrent
         for k, bias in enumerate(biases):
             self.register_parameter(f"bias_{k}", bias)

@@ -1,22 +1,6 @@
-"""Programs as data: the graph, its proofs, the reference interpreter, storage, the listing."""
+"""Programs as data: the graph, its proofs, the reference interpreter, storage, the listing.  Needs no PyTorch."""
 
-from irnn.program.graph import (
-    DTYPES,
-    FLOAT_OPS,
-    FORMAT_VERSION,
-    INTEGER_OPS,
-    LENGTH_MAX,
-    Inputs,
-    Node,
-    Program,
-    Scan,
-    State,
-    States,
-    Tensor,
-    Value,
-)
+from irnn.program.graph import LENGTH_MAX, Inputs, Node, Scan, State, States, Tensor, Value
+from irnn.program.program import Program
 
-__all__ = [
-    "DTYPES", "FLOAT_OPS", "FORMAT_VERSION", "INTEGER_OPS", "LENGTH_MAX", "Inputs", "Node", "Program", "Scan", "State",
-    "States", "Tensor", "Value",
-]  # fmt: skip
+__all__ = ["LENGTH_MAX", "Inputs", "Node", "Program", "Scan", "State", "States", "Tensor", "Value"]

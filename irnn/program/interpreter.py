@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
-from irnn.program import Node, Program, Scan, Value
+from irnn.program.graph import Graph, Node, Scan, Value
+from irnn.program.ops import OPS
 
 
 class Interpreter:
@@ -21,15 +21,19 @@ class Interpreter:
     ``run`` takes and returns the namespace's arrays: NumPy by default.
     """
 
-    def __init__(self, program: Program, ops: Any = NUMPY, device: Any = None) -> None:
+    def __init__(self, program: Graph, ops: Any = NUMPY, device: Any = None) -> None:
         if program.kind != "integer":
             raise IrnnError(f"the interpreter executes integer programs, this one is {program.kind!r}")
         self.program = program
         self.ops = ops
         self.device = device
-        self.tensors = {name: ops.constant(tensor.data, device) for name, tensor in program.tensors.items()}
-        linear = {node.tensors["weight"] for node in program.walk() if node.op in ("linear", "attention_weights")}
-        self.weights = {name: ops.weight(program.tensors[name].data, device) for name in linear}
+        self.constants = {node.output: self._constants(node) for node in program.walk()}
+
+    def _constants(self, node: Node) -> dict[str, Any]:
+        """The node's constants by their roles, made ready once."""
+        tensors = {role: self.program.tensors[name] for role, name in node.tensors.items()}
+        values = self.program.inputs | self.program.values
+        return OPS[node.op].constants(self.ops, node, values, tensors, self.device)
 
     def run(self, inputs: Any, state: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Inputs ``[batch, time, *shape]`` (several: a dict by name) -> (the first output, the last state)."""
@@ -119,100 +123,9 @@ class Interpreter:
             environment[outer] = self.ops.stack(items[::-1] if scan.reverse else items)
 
     def _node(self, node: Node, environment: dict[str, Any]) -> Any:
-        ops, a = self.ops, node.attributes
-        x = [environment[name] for name in node.inputs]
-        w = {role: self.tensors[name] for role, name in node.tensors.items()}
+        inputs = [environment[name] for name in node.inputs]
         dtype = self.program.values[node.output].dtype
-        match node.op:
-            case "embedding":
-                return ops.take(w["table"], x[0])
-            case "linear":
-                return ops.matmul(x[0], self.weights[node.tensors["weight"]]) + w["bias"]
-            case "requantize":
-                terms = [(v, w[f"multiplier_{k}"], w[f"shift_{k}"]) for k, v in enumerate(x)]
-                return fixed_point.requantize(ops, terms, a["zero_point"], a["low"], a["high"], dtype)
-            case "add":
-                return fixed_point.add(ops, x[0], x[1], a["low"], a["high"], dtype)
-            case "multiply":
-                return fixed_point.multiply(ops, x[0], x[1], a["zero_point_a"], a["zero_point_b"])
-            case "pwl":
-                return fixed_point.pwl(
-                    ops, x[0], w["knots"], w["slopes"], w["intercepts"], a["shift"], a["low"], a["high"], dtype
-                )
-            case "mad_norm" | "layer_norm":
-                return self._norm(node.op, x[0], w, a, dtype)
-            case "slice":
-                return x[0][..., a["start"] : a["stop"]]
-            case "concat":
-                return ops.concat(x)
-            case "residual":
-                terms = [(v, a["zero_points"][k], w[f"multiplier_{k}"], w[f"shift_{k}"]) for k, v in enumerate(x)]
-                return fixed_point.residual(ops, terms, a["zero_point"], a["low"], a["high"], dtype)
-            case "mask":
-                valid = ops.valid(x[1], x[0].shape[1])
-                valid = valid.reshape(*valid.shape, *[1] * (len(x[0].shape) - 2))
-                return ops.where(valid, x[0], ops.to(a["fill"], dtype))
-            case "shorten":
-                return (x[0] + (a["factor"] - 1)) // a["factor"]
-            case "subsample":
-                return x[0][:, :: a["factor"]]
-            case "patches":
-                return self._patches(x[0], a)
-            case "flatten":
-                return x[0].reshape(*x[0].shape[:-2], -1)
-            case "attention_weights":
-                return self._attention_weights(node, x, w, a)
-            case "attention_context":
-                y = fixed_point.attention_context(
-                    ops, x[0][..., None, :], x[1].swapaxes(-1, -2), a["zero_point_values"], w["multiplier"],
-                    w["shift"], a["zero_point"], a["low"], a["high"], dtype,
-                )  # fmt: skip
-                return y[..., 0]
-        raise IrnnError(f"unknown operation {node.op!r} in an integer program")
-
-    def _patches(self, x: Any, a: dict[str, Any]) -> Any:
-        """Neighbourhoods of every (strided) step and band, for a convolution as a matrix product."""
-        x = x.reshape(*x.shape[:2], -1, a["channels"])
-        (kernel_t, kernel_f), (stride_t, stride_f) = a["kernel"], a["strides"]
-        # Half a kernel of border on both sides: ceil(size / stride) neighbourhoods.
-        counts = [-(-size // stride) for size, stride in zip(x.shape[1:3], (stride_t, stride_f), strict=True)]
-        for axis, kernel in ((1, kernel_t), (2, kernel_f)):
-            x = self.ops.pad(x, axis, kernel // 2, kernel // 2, a["fill"])
-        parts = [
-            x[:, dt : dt + stride_t * counts[0] : stride_t, df : df + stride_f * counts[1] : stride_f]
-            for dt in range(kernel_t)
-            for df in range(kernel_f)
-        ]
-        return self.ops.concat(parts)
-
-    def _attention_weights(self, node: Node, x: list[Any], w: dict[str, Any], a: dict[str, Any]) -> Any:
-        ops, (query, keys, lengths) = self.ops, x
-        both_i16 = fixed_point.add(ops, keys, query[..., None, :], a["low"], a["high"], "int16")
-        tanh_i8 = fixed_point.pwl(
-            ops, both_i16, w["knots"], w["slopes"], w["intercepts"], a["tanh_shift"], a["tanh_low"], a["tanh_high"],
-            "int8",
-        )  # fmt: skip
-        score_i32 = ops.matmul(tanh_i8, self.weights[node.tensors["weight"]])[..., 0]
-        valid = ops.valid(lengths, keys.shape[1])
-        return fixed_point.attention_weights(ops, score_i32, valid, w["table"], w["multiplier"], w["shift"])
-
-    def _norm(self, op: str, x: Any, w: dict[str, Any], a: dict[str, Any], dtype: str) -> Any:
-        groups = a["groups"]
-        length = x.shape[-1] // groups
-        rows = x.reshape(*x.shape[:-1], groups, length)
-        y = getattr(fixed_point, op)(
-            self.ops,
-            rows,
-            length,
-            w["gamma"].reshape(groups, length),
-            w["beta"].reshape(groups, length),
-            w["multiplier"].reshape(groups, 1),
-            w["shift"].reshape(groups, 1),
-            a["low"],
-            a["high"],
-            dtype,
-        )
-        return y.reshape(x.shape)
+        return OPS[node.op].apply(self.ops, node, inputs, self.constants[node.output], dtype)
 
 
 def _dtype(array: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from irnn.program import Node, Program, Scan, Tensor, Value
 from irnn.program.check import ranges
+from irnn.program.graph import Graph, Node, Scan, Tensor, Value
 
 
-def listing(program: Program) -> str:
+def listing(program: Graph) -> str:
     """One line an operation with formats and (integer programs) proved ranges; constants with bits and bytes."""
     proved = ranges(program) if program.kind == "integer" else {}
     lines = [f"{program.kind} program"]
@@ -29,7 +29,7 @@ def listing(program: Program) -> str:
     return "\n".join(lines)
 
 
-def _scan(scan: Scan, program: Program, proved: dict[str, tuple[int, int]]) -> list[str]:
+def _scan(scan: Scan, program: Graph, proved: dict[str, tuple[int, int]]) -> list[str]:
     direction = "from the last step to the first" if scan.reverse else "over time"
     walked = ", ".join(f"{inner} in {outer}" for inner, outer in scan.sequences.items())
     lines = [f"  scan {direction}: {walked}"]
@@ -43,7 +43,7 @@ def _scan(scan: Scan, program: Program, proved: dict[str, tuple[int, int]]) -> l
     return lines
 
 
-def _node(node: Node, program: Program, proved: dict[str, tuple[int, int]], indent: str) -> str:
+def _node(node: Node, program: Graph, proved: dict[str, tuple[int, int]], indent: str) -> str:
     arguments = ", ".join([*node.inputs, *(f"{k}={v}" for k, v in node.attributes.items() if k not in ("low", "high"))])
     span = f"  in {proved[node.output][0]}..{proved[node.output][1]}" if node.output in proved else ""
     return f"{indent}{node.output:34s} {_format(program.values[node.output])}{span}  = {node.op}({arguments})"

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
-from irnn.program import FORMAT_VERSION, Program
+from irnn.program.program import Program
 
 SET_FILE = "programs.json"
+SET_VERSION = 1  # of the index; each program has its own
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,7 @@ class ProgramSet(Mapping[str, Program]):
             index.unlink(missing_ok=True)
             for name, program in self.programs.items():
                 program.save(folder / name)
-            document = {"format_version": FORMAT_VERSION, "programs": list(self.programs), "metadata": self.metadata}
+            document = {"format_version": SET_VERSION, "programs": list(self.programs), "metadata": self.metadata}
             index.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise IrnnError(f"cannot write the programs to {folder}: {error.strerror or error}") from error
-
-
-def load_set(folder: Path) -> ProgramSet:
-    """Read what :meth:`ProgramSet.save` wrote."""
-    from irnn.program.storage import load
-
-    try:
-        document = json.loads((folder / SET_FILE).read_text(encoding="utf-8"))
-        version, names, metadata = (document[key] for key in ("format_version", "programs", "metadata"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise IrnnError(f"{folder / SET_FILE} is damaged ({error!r}); export the programs again") from error
-    if version != FORMAT_VERSION:
-        raise IrnnError(
-            f"{folder} has program format {version}, this version reads {FORMAT_VERSION}; export the programs again"
-        )
-    return ProgramSet({name: load(folder / name) for name in names}, metadata)

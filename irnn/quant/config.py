@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from irnn.errors import IrnnError
+from irnn.quant.codes import CODES, WeightCode, weight_code
 
 # Bits that a role may have.  Operands of a matrix product have at most 8: int16 x int8 would overflow an int32
 # accumulator above 516 terms.  Gates are 8-bit by contract: their scales are fixed.
@@ -21,21 +22,22 @@ ROLE_BITS = {
     "cell": (8, 16),
 }
 SYMMETRIC_ROLES = ("weight", "embedding", "logits_weight", "preactivation", "norm", "cell")
+WEIGHT_ROLES = ("weight", "embedding", "logits_weight")
 OBSERVERS = ("ema", "percentile")
 
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """Bits per role (DESIGN: roles), and how ranges are observed.
+    """Bits per role, and how ranges are observed; a weight's role may have a code by its name (``irnn.quant.codes``).
 
     observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
     "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
     two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
     """
 
-    weight: int = 8
-    embedding: int = 8
-    logits_weight: int = 8
+    weight: int | str = 8
+    embedding: int | str = 8
+    logits_weight: int | str = 8
     activation: int = 8
     hidden: int = 8
     preactivation: int = 16
@@ -49,7 +51,13 @@ class QuantConfig:
     def __post_init__(self) -> None:
         for role, (low, high) in ROLE_BITS.items():
             bits = getattr(self, role)
-            if not isinstance(bits, int) or not low <= bits <= high:
+            if role in WEIGHT_ROLES and isinstance(bits, str):
+                if bits not in CODES:
+                    raise IrnnError(
+                        f"quant.{role}={bits!r}: unknown weight code; allowed are {', '.join(CODES)}, and for uniform "
+                        f"integers their bits, {low} to {high}"
+                    )
+            elif not isinstance(bits, int) or not low <= bits <= high:
                 raise IrnnError(
                     f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
                 )
@@ -73,10 +81,17 @@ class QuantConfig:
         """Bits of a role; an unknown role is an error that lists the known ones."""
         if role not in ROLE_BITS:
             raise IrnnError(f"unknown role {role!r}; allowed are {', '.join(ROLE_BITS)}")
-        return getattr(self, role)
+        return self.weight_code(role).bits if role in WEIGHT_ROLES else getattr(self, role)
+
+    def weight_code(self, role: str) -> WeightCode:
+        """How a matrix of the role is quantized: a scale a row, but embedding and output layer have one.
+
+        With one scale the logits can be compared, and a row of the table has the scale of all others.
+        """
+        return weight_code(getattr(self, role), per_row=role == "weight")
 
 
 def integer_range(role: str, bits: int) -> tuple[int, int]:
     """Smallest and largest integer of a role: weights are +-(2**(b-1) - 1), so 2 bits = {-1, 0, 1}."""
     high = 2 ** (bits - 1) - 1
-    return (-high if role in ("weight", "embedding", "logits_weight") else -high - 1), high
+    return (-high if role in WEIGHT_ROLES else -high - 1), high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from irnn.errors import IrnnError
 from irnn.names import readable_name
-from irnn.nn.convolution import Convolution
-from irnn.nn.linear import Weight
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import StateSpec, state_taken
+from irnn.wiring.parts import ConvolutionPart, WeightPart
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Recorder:
     kind: str
 
     def __init__(self, model: nn.Module) -> None:
-        self._names = {module: readable_name(name) for name, module in model.named_modules()}
+        self._names: dict[object, str] = {module: readable_name(name) for name, module in model.named_modules()}
         self._taken: dict[str, int] = {}
         self._nodes: list[Node | Scan] = []
         self.values: dict[str, Value] = {}
@@ -53,14 +53,16 @@ class Recorder:
         self._lengths: Symbol | None = None
 
     def program(self) -> Program:
-        """What has been recorded."""
+        """What has been recorded, without what nothing reads (a part of a split that is of no use)."""
+        nodes = _read_nodes(self._nodes, set(self.outputs))
+        dropped = {node.output for node in _walk(self._nodes)} - {node.output for node in _walk(nodes)}
         return Program(
             kind=self.kind,
             inputs=self.inputs,
             outputs=tuple(self.outputs),
             states=self.states,
-            values=self.values,
-            nodes=tuple(self._nodes),
+            values={name: value for name, value in self.values.items() if name not in dropped},
+            nodes=tuple(nodes),
             tensors=self.tensors,
         )
 
@@ -119,7 +121,7 @@ class Recorder:
         self,
         step: Callable[..., tuple[Any, ...]],
         sequence: Symbol,
-        states: list[tuple[str, int, QuantSite]],
+        states: list[StateSpec],
         *,
         reverse: bool = False,
     ) -> Any:
@@ -147,6 +149,17 @@ class Recorder:
         )
         return collected if isinstance(output, tuple) else collected[0]
 
+    def fused(self, layer: Callable[..., Any], x: Symbol, states: list[StateSpec]) -> None:
+        """A program is made of the wiring."""
+        return None
+
+    def complement(self, x: Symbol) -> Symbol:
+        return self._emit("complement", (x,), f"{x.name}.complement", x.dtype, x.shape, x.scale, x.zero_point)
+
+    def last(self, x: Symbol) -> Symbol:
+        inputs = (x,) if self._lengths is None else (x, self._lengths)
+        return self._emit("last", inputs, f"{x.name}.last", x.dtype, x.shape, x.scale, x.zero_point, axes=())
+
     def mask(self, x: Symbol) -> Symbol:
         return self._emit(
             "mask", (x, self._lengths), f"{x.name}.masked", x.dtype, x.shape, x.scale, x.zero_point,
@@ -167,7 +180,7 @@ class Recorder:
             axes=axes,
         )  # fmt: skip
 
-    def convolution(self, module: Convolution, x: Symbol) -> Symbol:
+    def convolution(self, module: ConvolutionPart, x: Symbol) -> Symbol:
         """im2col, then a matrix product with each band's neighbourhood."""
         stride_t, stride_f = module.strides
         bands = -(-x.size // module.channels // stride_f)
@@ -187,10 +200,12 @@ class Recorder:
         shape = (*x.shape[:-2], x.shape[-2] * x.shape[-1])
         return self._emit("flatten", (x,), f"{x.name}.flat", x.dtype, shape, x.scale, x.zero_point)
 
-    def linear(self, module: Weight, x: Symbol) -> Symbol:
+    def linear(self, module: WeightPart, x: Symbol) -> Symbol:
         raise NotImplementedError
 
     def _state(self, name: str, size: int, site: QuantSite, axes: tuple[str, ...]) -> Symbol:
+        if name in self.states:
+            raise IrnnError(state_taken(name))
         dtype, scale, zero_point = self._state_format(site)
         self.states[name] = State(dtype, (size,), zero_point)
         return self._declare(f"{name}.before", dtype, (size,), scale, zero_point, axes)
@@ -227,7 +242,7 @@ class Recorder:
         scale: np.ndarray,
         zero_point: int = 0,
         attributes: dict[str, Any] | None = None,
-        tensors: dict[str, Tensor | str] | None = None,
+        tensors: Mapping[str, Tensor | str] | None = None,
         axes: tuple[str, ...] | None = None,
     ) -> Symbol:
         symbol = self._declare(name, dtype, shape, scale, zero_point, inputs[0].axes if axes is None else axes)
@@ -241,10 +256,33 @@ class Recorder:
         self._nodes.append(Node(op, tuple(s.name for s in inputs), symbol.name, attributes or {}, names))
         return symbol
 
-    def _name(self, module: nn.Module) -> str:
+    def _name(self, module: object) -> str:
         name = self._names[module]
         self._scope = name.rpartition(".")[0] + "." if "." in name else ""
         return name
+
+
+def _walk(nodes: list[Node | Scan]) -> Iterator[Node]:
+    for item in nodes:
+        yield from item.body if isinstance(item, Scan) else (item,)
+
+
+def _read_nodes(nodes: Sequence[Node | Scan], wanted: set[str]) -> list[Node | Scan]:
+    """The nodes, in order, of which anything in ``wanted`` is made; a scan stays, since it moves its states."""
+    kept: list[Node | Scan] = []
+    for item in reversed(nodes):
+        if isinstance(item, Scan):
+            inner = {after for _, after in item.states.values()} | set(item.outputs.values())
+            body = tuple(_read_nodes(item.body, inner))
+            read = {name for node in body for name in node.inputs}
+            item = replace(item, body=body, captures=tuple(name for name in item.captures if name in read))
+            wanted |= {*item.sequences.values(), *item.captures, *([item.lengths] if item.lengths else [])}
+        elif item.output in wanted:
+            wanted |= set(item.inputs)
+        else:
+            continue
+        kept.append(item)
+    return kept[::-1]
 
 
 def divided(axis: str, factor: int) -> str:

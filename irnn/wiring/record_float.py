@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from irnn.errors import IrnnError
-from irnn.nn.activation import Activation
-from irnn.nn.attention import Exponential
-from irnn.nn.embedding import Embedding
-from irnn.nn.linear import Weight
-from irnn.nn.norm import Norm
 from irnn.program import Tensor
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
+from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.record import Recorder, Symbol
 
 
@@ -31,11 +28,11 @@ class FloatRecorder(Recorder):
         self.inputs[name] = self.values[symbol.name]
         return symbol
 
-    def embedding(self, module: Embedding, ids: Symbol) -> Symbol:
+    def embedding(self, module: WeightPart, ids: Symbol) -> Symbol:
         table = _float_tensor(module.where, module.weight)
         return self._float("embedding", (ids,), self._name(module), (table.data.shape[1],), {"table": table})
 
-    def linear(self, module: Weight, x: Symbol) -> Symbol:
+    def linear(self, module: WeightPart, x: Symbol) -> Symbol:
         rows = module.weight.shape[0]
         bias = module.bias if module.bias is not None else torch.zeros(rows)
         weight = _float_tensor(module.where, module.weight)
@@ -65,14 +62,20 @@ class FloatRecorder(Recorder):
             x = self._float("add", (x, term), f"{self._scope}accumulated", x.shape)
         return x
 
-    def residual(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
-        return self._float("add", (a, b), self._name(site), a.shape)
+    def residual(self, site: QuantSite, *terms: Symbol) -> Symbol:
+        return self.requantize(site, *terms)
 
     def relu(self, site: QuantSite, x: Symbol) -> Symbol:
         return self._float("relu", (x,), self._name(site), x.shape)
 
     def attention_weights(
-        self, v: Weight, tanh: Activation, exponential: Exponential, query: Symbol, keys: Symbol, lengths: Symbol
+        self,
+        v: WeightPart,
+        tanh: ActivationPart,
+        exponential: ExponentialPart,
+        query: Symbol,
+        keys: Symbol,
+        lengths: Symbol,
     ) -> Symbol:
         tensors = {"weight": _float_tensor(v.where, v.weight)}
         axes = (*query.axes, *keys.axes)
@@ -82,7 +85,7 @@ class FloatRecorder(Recorder):
         axes = weights.axes[:1]
         return self._float("attention_context", (weights, values), self._name(site), values.shape, axes=axes)
 
-    def norm(self, module: Norm, site: QuantSite, x: Symbol) -> Symbol:
+    def norm(self, module: NormPart, site: QuantSite, x: Symbol) -> Symbol:
         tensors = {
             "gamma": _float_tensor(module.where, module.weight),
             "beta": _float_tensor(f"the bias of {module.where}", module.bias),
@@ -90,7 +93,7 @@ class FloatRecorder(Recorder):
         attributes = {"groups": module.groups, "epsilon": module.EPSILON}
         return self._float(f"{module.kind}_norm", (x,), self._name(module), x.shape, tensors, attributes)
 
-    def activation(self, module: Activation, x: Symbol) -> Symbol:
+    def activation(self, module: ActivationPart, x: Symbol) -> Symbol:
         return self._float(module.function, (x,), self._name(module), x.shape)
 
     def _state_format(self, site: QuantSite) -> tuple[str, np.ndarray, int]:
@@ -102,7 +105,7 @@ class FloatRecorder(Recorder):
         inputs: tuple[Symbol, ...],
         name: str,
         shape: tuple[int, ...],
-        tensors: dict[str, Tensor | str] | None = None,
+        tensors: Mapping[str, Tensor | str] | None = None,
         attributes: dict[str, Any] | None = None,
         axes: tuple[str, ...] | None = None,
     ) -> Symbol:

@@ -9,18 +9,15 @@ from torch import nn
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
-from irnn.nn.activation import Activation
-from irnn.nn.attention import EXP_STEP, Exponential
-from irnn.nn.embedding import Embedding
-from irnn.nn.linear import Weight
-from irnn.nn.norm import Norm
 from irnn.program import Tensor, Value
-from irnn.quant.codes.uniform import weight_scale
+from irnn.quant.config import SYMMETRIC_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
+from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.record import Recorder, Symbol, shorten
 
+SIGMOID_FORMAT = (1 / 255, -128)  # scale and zero point of a sigmoid gate
 # No row's scale is so small that a bias leaves this.
 BIAS_LIMIT = 2.0**30
 
@@ -32,7 +29,7 @@ class IntegerRecorder(Recorder):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._weights: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, str]] = {}
+        self._weights: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray, str]] = {}
 
     def features(self, name: str, site: QuantSite) -> Symbol:
         """Declare the program's input: integers of ``site``'s format."""
@@ -43,13 +40,13 @@ class IntegerRecorder(Recorder):
         self.values[symbol.name] = self.inputs[name]
         return symbol
 
-    def embedding(self, module: Embedding, ids: Symbol) -> Symbol:
+    def embedding(self, module: WeightPart, ids: Symbol) -> Symbol:
         table, scale, tensor = self._weight(module, "table")
         return self._emit(
             "embedding", (ids,), self._name(module), "int8", (table.shape[1],), scale, tensors={"table": tensor}
         )
 
-    def linear(self, module: Weight, x: Symbol) -> Symbol:
+    def linear(self, module: WeightPart, x: Symbol) -> Symbol:
         if len(x.scale) != 1:
             raise IrnnError(
                 f"{self._name(module)} reads {x.name}, which has several scales; a matrix product needs one"
@@ -58,7 +55,7 @@ class IntegerRecorder(Recorder):
         if module.bias is not None:
             bias = _numbers(f"the bias of {module.where}", module.bias)
         # A row's scale is never so small that its bias would leave +-2**30.
-        floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.per_row else None
+        floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.code.per_row else None
         weight, scale, tensor = self._weight(module, "weight", floor)
         acc_scale = x.scale * scale
         bias_i64 = _floor_half(bias / acc_scale) - x.zero_point * weight.sum(1, dtype=np.int64)
@@ -78,6 +75,8 @@ class IntegerRecorder(Recorder):
         return self._requantize(site, (x,), max(site.range()[0], self._format(site)[2]))
 
     def _requantize(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
+        if any(term.zero_point for term in terms):
+            return self._residual(site, terms, low)
         dtype, scale, zero_point = self._format(site)
         high = site.range()[1]
         tensors = _factors([term.scale / scale for term in terms], site.where)
@@ -86,30 +85,50 @@ class IntegerRecorder(Recorder):
             {"zero_point": zero_point, "low": low, "high": high}, tensors,
         )  # fmt: skip
 
+    def residual(self, site: QuantSite, *terms: Symbol) -> Symbol:
+        return self._residual(site, terms, site.range()[0])
+
+    def _residual(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
+        """The sum of quantized values; an accumulator among them is an :class:`IrnnError`."""
+        for term in terms:
+            if term.dtype == "int32":
+                raise IrnnError(
+                    f"{self._name(site)} sums {[t.name for t in terms]}: {term.name} holds accumulators, which do not "
+                    "add up with values that have a zero point; requantize it first, then take their residual sum"
+                )
+        dtype, scale, zero_point = self._format(site)
+        attributes = {
+            "zero_points": [term.zero_point for term in terms], "zero_point": zero_point, "low": low,
+            "high": site.range()[1],
+        }  # fmt: skip
+        tensors = _factors([term.scale / scale for term in terms], site.where)
+        name, shape = self._name(site), terms[0].shape
+        return self._emit("residual", terms, name, dtype, shape, scale, zero_point, attributes, tensors)
+
     def accumulate(self, *terms: Symbol) -> Symbol:
         """Sum of accumulators as int32 at the coarsest of their scales, which loses nothing worth a bit."""
+        for term in terms:
+            if term.zero_point:
+                raise IrnnError(f"cannot accumulate {term.name}: it has the zero point {term.zero_point}; requantize")
         scale = np.array([max(term.scale.max() for term in terms)])
         attributes = {"zero_point": 0, "low": fixed_point.INT32_MIN, "high": fixed_point.INT32_MAX}
         name = f"{self._scope}accumulated"
         tensors = _factors([term.scale / scale for term in terms], name)
         return self._emit("requantize", terms, name, "int32", terms[0].shape, scale, 0, attributes, tensors)
 
-    def residual(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
-        dtype, scale, zero_point = self._format(site)
-        low, high = site.range()
-        attributes = {
-            "zero_points": [a.zero_point, b.zero_point], "zero_point": zero_point, "low": low, "high": high,
-        }  # fmt: skip
-        tensors = _factors([a.scale / scale, b.scale / scale], site.where)
-        return self._emit("residual", (a, b), self._name(site), dtype, a.shape, scale, zero_point, attributes, tensors)
-
     def attention_weights(
-        self, v: Weight, tanh: Activation, exponential: Exponential, query: Symbol, keys: Symbol, lengths: Symbol
+        self,
+        v: WeightPart,
+        tanh: ActivationPart,
+        exponential: ExponentialPart,
+        query: Symbol,
+        keys: Symbol,
+        lengths: Symbol,
     ) -> Symbol:
         table = self._table(tanh, query)
         low, high = tanh.site.range()
         _, scale, tensor = self._weight(v, "weight")
-        multiplier, shift = choose_multiplier(scale * table.output_scale / EXP_STEP, v.where)
+        multiplier, shift = choose_multiplier(scale * table.output_scale / exponential.STEP, v.where)
         tensors = {
             "weight": tensor,
             **_pwl_tensors(table),
@@ -141,7 +160,7 @@ class IntegerRecorder(Recorder):
         )  # fmt: skip
 
     def add(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
-        dtype, scale, zero_point = self._format(site)
+        dtype, scale, zero_point = self._symmetric_format(site, "a saturating sum")
         low, high = site.range()
         if not all(np.array_equal(np.broadcast_to(s.scale, scale.shape), scale) for s in (a, b)):
             raise IrnnError(f"cannot add {a.name} and {b.name}: both must live at the site {self._name(site)}")
@@ -153,8 +172,8 @@ class IntegerRecorder(Recorder):
         name = f"{self._scope}product"
         return self._emit("multiply", (a, b), name, "int32", a.shape, shorten(a.scale * b.scale), 0, attributes)
 
-    def norm(self, module: Norm, site: QuantSite, x: Symbol) -> Symbol:
-        dtype, scale, zero_point = self._format(site)
+    def norm(self, module: NormPart, site: QuantSite, x: Symbol) -> Symbol:
+        dtype, scale, zero_point = self._symmetric_format(site, "a norm")
         low, high = site.range()
         groups = module.groups
         gamma, beta = (
@@ -178,7 +197,7 @@ class IntegerRecorder(Recorder):
         op = f"{module.kind}_norm"
         return self._emit(op, (x,), self._name(module), dtype, x.shape, scale, zero_point, attributes, tensors)
 
-    def activation(self, module: Activation, x: Symbol) -> Symbol:
+    def activation(self, module: ActivationPart, x: Symbol) -> Symbol:
         table = self._table(module, x)
         attributes = {
             "function": module.function, "shift": int(table.shift), "low": table.output_min, "high": table.output_max,
@@ -187,9 +206,14 @@ class IntegerRecorder(Recorder):
         zero_point, tensors = table.output_zero_point, _pwl_tensors(table)
         return self._emit("pwl", (x,), self._name(module), "int8", x.shape, scale, zero_point, attributes, tensors)
 
-    def _table(self, module: Activation, x: Symbol) -> PwlTable:
+    def complement(self, x: Symbol) -> Symbol:
+        if (float(x.scale[0]), x.zero_point, len(x.scale)) != (*SIGMOID_FORMAT, 1):
+            raise IrnnError(f"cannot take the complement of {x.name}: only a sigmoid's output has one (scale 1/255)")
+        return super().complement(x)
+
+    def _table(self, module: ActivationPart, x: Symbol) -> PwlTable:
         table = module.table()
-        if table.scale != x.scale[0] or len(x.scale) != 1:
+        if (table.scale, table.zero_point) != (x.scale[0], x.zero_point) or len(x.scale) != 1:
             raise IrnnError(f"the table of {self._name(module)} was fitted for another scale than that of {x.name}")
         return table
 
@@ -199,23 +223,30 @@ class IntegerRecorder(Recorder):
             scale = scale.repeat(site.size // site.groups)
         return ("int8" if site.bits <= 8 else "int16"), scale, int(zero_point[0])
 
+    def _symmetric_format(self, site: QuantSite, operation: str) -> tuple[str, np.ndarray, int]:
+        """``_format``; an asymmetric site is an :class:`IrnnError`: ``operation`` adds no zero point."""
+        if site.role not in SYMMETRIC_ROLES:
+            raise IrnnError(
+                f"{self._name(site)} has the role {site.role!r}, which is asymmetric: {operation} needs a site of one "
+                f"of the roles {', '.join(SYMMETRIC_ROLES)}; requantize its result where 8 bits are wanted"
+            )
+        return self._format(site)
+
     _state_format = _format
 
     def _weight(
-        self, module: Weight, role: str, floor: np.ndarray | None = None
+        self, module: WeightPart, role: str, floor: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, Tensor | str]:
         """(integers, scales, constant); a weight that two modules share is stored once."""
-        key = (module.key, module.bits)
+        key = module.key
         if key in self._weights:
             return self._weights[key]
-        weight = torch.from_numpy(_numbers(module.where, module.weight))
-        scale = weight_scale(weight, module.bits, module.per_row).numpy()
-        if floor is not None:
-            scale = np.maximum(scale, floor[:, None])
-        high = 2 ** (module.bits - 1) - 1
-        integers = np.clip(_floor_half(weight.numpy() / scale), -high, high).astype(np.int8)
-        self._weights[key] = (integers, scale[:, 0], f"{self._names[module]}.{role}")
-        return integers, scale[:, 0], Tensor(integers, module.bits)
+        planes = module.code.encode(_numbers(module.where, module.weight), floor)
+        if len(planes) != 1:
+            raise IrnnError(f"{self._name(module)}: its weight code has {len(planes)} planes; a product takes one")
+        (plane,) = planes
+        self._weights[key] = (plane.integers, plane.scale, f"{self._names[module]}.{role}")
+        return plane.integers, plane.scale, Tensor(plane.integers, plane.bits, plane.encoding)
 
 
 def _floor_half(x: np.ndarray) -> np.ndarray:

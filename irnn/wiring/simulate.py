@@ -12,16 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irnn.nn.activation import Activation
-from irnn.nn.attention import Exponential
-from irnn.nn.convolution import Convolution
-from irnn.nn.embedding import Embedding
-from irnn.nn.fast.recurrent_product import RecurrentProduct
-from irnn.nn.linear import Linear, Weight
-from irnn.nn.norm import Norm
-from irnn.quant.codes.uniform import FakeQuantizeWeight, weight_scale
+from irnn.errors import IrnnError
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import StateSpec, state_taken
+from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.recurrent_product import RecurrentProduct
 
 
 class Simulation:
@@ -31,10 +27,11 @@ class Simulation:
         self.state = dict(state)
         self.training = training
         self.observing = observing
-        self._weights: dict[int, Tensor] = {}
+        self._weights: dict[tuple[object, ...], Tensor] = {}
         self._parameters: dict[QuantSite, tuple[Tensor, Tensor]] = {}
-        self._products: dict[Linear, RecurrentProduct] = {}
+        self._products: dict[WeightPart, RecurrentProduct] = {}
         self._seen: dict[QuantSite, list[Tensor]] = {}
+        self._scanned: set[str] = set()  # states that a scan has walked
         self.lengths: Tensor | None = None  # where the sequences of the batch end, see `ragged`
         self._valid: Tensor | None = None  # rows of the batch that have not ended, within a scan
 
@@ -65,30 +62,30 @@ class Simulation:
         """bool ``[time, batch]``: what of the sequences ``x`` is no padding."""
         return torch.arange(len(x), device=x.device)[:, None] < self.lengths
 
-    def weight(self, module: Weight) -> Tensor:
+    def weight(self, module: WeightPart) -> Tensor:
         """The module's weight, fake-quantized if it is on; once a forward."""
         key = module.key
         if key not in self._weights:
             weight = module.weight
             if module.quantizing:
-                scale = weight_scale(weight, module.bits, module.per_row)
-                weight = FakeQuantizeWeight.apply(weight, scale, 2 ** (module.bits - 1) - 1)
+                weight = module.code.fake(weight)
             self._weights[key] = weight
         return self._weights[key]
 
-    def embedding(self, module: Embedding, ids: Tensor) -> Tensor:
+    def embedding(self, module: WeightPart, ids: Tensor) -> Tensor:
         return torch.nn.functional.embedding(ids, self.weight(module))
 
     def input(self, site: QuantSite, x: Tensor) -> Tensor:
         """Features that enter the network."""
         return self.requantize(site, x)
 
-    def linear(self, module: Linear, x: Tensor) -> Tensor:
+    def linear(self, module: WeightPart, x: Tensor) -> Tensor:
         if module.recurrent and torch.is_grad_enabled():
-            return self._recurrent_product(module)(x)
+            y = self._recurrent_product(module)(x)
+            return y if module.bias is None else y + module.bias.to(y.dtype)
         return torch.nn.functional.linear(x, self.weight(module), module.bias)
 
-    def _recurrent_product(self, module: Linear) -> RecurrentProduct:
+    def _recurrent_product(self, module: WeightPart) -> RecurrentProduct:
         if module not in self._products:
             weight = self.weight(module)
             device = weight.device.type
@@ -111,11 +108,14 @@ class Simulation:
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         return a * b
 
-    def norm(self, module: Norm, site: QuantSite, x: Tensor) -> Tensor:
+    def norm(self, module: NormPart, site: QuantSite, x: Tensor) -> Tensor:
         return self._quantize(site, module(x))
 
-    def activation(self, module: Activation, x: Tensor) -> Tensor:
+    def activation(self, module: ActivationPart, x: Tensor) -> Tensor:
         return module(x)
+
+    def complement(self, x: Tensor) -> Tensor:
+        return 1 - x
 
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.chunk(parts, dim=-1)
@@ -130,15 +130,11 @@ class Simulation:
         self,
         step: Callable[..., tuple[Any, ...]],
         sequence: Tensor,
-        states: list[tuple[str, int, QuantSite]],
+        states: list[StateSpec],
         *,
         reverse: bool = False,
     ) -> Any:
-        """Run ``step(executor, x_t, *states) -> (output, *states)`` along time; the outputs as a sequence.
-
-        An output that is a tuple gives a tuple of sequences.
-        """
-        values = [self.state[name] for name, _, _ in states]
+        values = self._start(states)
         outputs = []
         steps = sequence.unbind(0)
         valid = None if self.lengths is None else self._before_end(sequence)
@@ -158,13 +154,29 @@ class Simulation:
             return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
         return torch.stack(outputs)
 
+    def fused(self, layer: Callable[..., Any], x: Tensor, states: list[StateSpec]) -> Tensor | None:
+        """Unless observers watch: they see what only the wiring shows."""
+        if self.observing:
+            return None
+        y, after = layer(x, self.lengths, self._start(states))
+        self.state.update({spec.name: value for spec, value in zip(states, after, strict=True)})
+        return y
+
+    def _start(self, states: list[StateSpec]) -> list[Tensor]:
+        """The states before a scan; each belongs to one."""
+        for spec in states:
+            if spec.name in self._scanned:
+                raise IrnnError(state_taken(spec.name))
+            self._scanned.add(spec.name)
+        return [self.state[spec.name] for spec in states]
+
     def accumulate(self, *terms: Tensor) -> Tensor:
         """Sum of accumulators, not quantized."""
         return sum(terms[1:], terms[0])
 
-    def residual(self, site: QuantSite, a: Tensor, b: Tensor) -> Tensor:
-        """Sum of two quantized tensors of different scales."""
-        return self._quantize(site, a + b)
+    def residual(self, site: QuantSite, *terms: Tensor) -> Tensor:
+        """Sum of quantized tensors of different scales."""
+        return self.requantize(site, *terms)
 
     def relu(self, site: QuantSite, x: Tensor) -> Tensor:
         return self._quantize(site, torch.relu(x))
@@ -181,7 +193,13 @@ class Simulation:
     def subsample(self, x: Tensor, factor: int) -> Tensor:
         return x[::factor]
 
-    def convolution(self, module: Convolution, x: Tensor) -> Tensor:
+    def last(self, x: Tensor) -> Tensor:
+        """The last valid step of each sequence."""
+        if self.lengths is None:
+            return x[-1]
+        return x[self.lengths - 1, torch.arange(x.shape[1], device=x.device)]
+
+    def convolution(self, module: ConvolutionPart, x: Tensor) -> Tensor:
         """Sequences ``[time, batch, bands * channels]`` -> ``[time', batch, bands', filters]``."""
         image = x.reshape(*x.shape[:2], -1, module.channels).permute(1, 3, 0, 2)
         if module.batch_statistics and self.training:
@@ -192,7 +210,13 @@ class Simulation:
         return x.flatten(-2)
 
     def attention_weights(
-        self, v: Weight, tanh: Activation, exponential: Exponential, query: Tensor, keys: Tensor, lengths: Tensor
+        self,
+        v: WeightPart,
+        tanh: ActivationPart,
+        exponential: ExponentialPart,
+        query: Tensor,
+        keys: Tensor,
+        lengths: Tensor,
     ) -> Tensor:
         """Query ``[batch, size]``, keys ``[memory, batch, size]`` -> probabilities ``[batch, memory]``."""
         both = self._quantize_sum(tanh.site, query + keys, lengths)
@@ -227,7 +251,7 @@ class Simulation:
         return FakeQuantize.apply(x.float(), *self._parameters[site], *site.range())
 
 
-def _convolve(module: Convolution, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve(module: ConvolutionPart, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``[batch, channels, time, band]`` -> ``[batch, filters, time', band']``; a row of the weight is a filter."""
     kernel = weight.reshape(len(weight), *module.kernel_size, module.channels).permute(0, 3, 1, 2)
     padding = tuple(size // 2 for size in module.kernel_size)

@@ -8,27 +8,45 @@ NeurIPS 2019; iRNN).
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from irnn.nn.activation import Activation
+from irnn.nn.cells.base import Cell
+from irnn.nn.fast.exact_bilstm import exact_bilstm
 from irnn.nn.linear import Linear
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Executor, StateSpec
+
+T = TypeVar("T")
 
 GATES = ("i", "f", "g", "o")
 FUNCTIONS = ("sigmoid", "sigmoid", "tanh", "sigmoid")
 
 
-class LSTMCell(nn.Module):
-    """One direction of one layer: weights, norms, activations, sites.
+class LSTMCell(Cell):
+    """One direction of one layer.
 
     Shapes: W_x ``[4 hidden, input]``, W_h ``[4 hidden, hidden]``, in the gate order i, f, g, o.  With
     ``context_size`` each step has a second input, W_c ``[4 hidden, context]`` (input feeding of a context vector).
     With ``proj_size`` h is projected, W_r ``[proj, hidden]`` (Sak et al. 2014), and W_h is ``[4 hidden, proj]``.
     """
+
+    TITLE = "LSTM"
+    TORCH_PARAMETERS: ClassVar = {
+        "weight_ih": "w_x.weight",
+        "weight_hh": "w_h.weight",
+        "bias_ih": "w_x.bias_0",
+        "bias_hh": "w_x.bias_1",
+        "weight_hr": "w_r.weight",
+    }
+    STATES = ("h", "c")
+    OPTIONS = ("proj_size",)
 
     def __init__(
         self,
@@ -78,21 +96,32 @@ class LSTMCell(nn.Module):
         """Start with a forget gate that is nearly open (Jozefowicz et al. 2015): long sequences are learned sooner."""
         self.w_x.bias_0[self.hidden_size : 2 * self.hidden_size] = 1.0
 
-    @property
-    def exact(self) -> bool:
-        """Whether this is a plain LSTM of real numbers: nothing quantized or piecewise linear, no norm, no context."""
-        quantized = (self.w_x, self.w_h, self.w_r, self.unprojected, self._hidden[0], self.preactivation, self.cell)
-        tables = (self.tanh_c, *self.gates.values())
-        if self.norm_x is not None or self.w_c is not None or any(table.pieces is not None for table in tables):
-            return False
-        return not any(part.quantizing for part in quantized if part is not None)
+    @staticmethod
+    def output_size(hidden_size: int, *, proj_size: int = 0) -> int:
+        """That of h: the projection's where there is one."""
+        return proj_size or hidden_size
 
-    def input_product(self, a: Any, x: Any) -> Any:
-        """W_x x + b for a whole sequence: it needs no state, so it stands outside the time loop."""
+    @classmethod
+    def from_torch(cls, module: nn.LSTM, layer: int, direction: int, *, hidden: QuantSite) -> LSTMCell:
+        """See :meth:`Cell.from_torch`."""
+        size = getattr(module, f"weight_ih_l{layer}").shape[1]
+        cell = cls(size, module.hidden_size, bias=module.bias, norm=None, hidden=hidden, proj_size=module.proj_size)
+        cell._load_torch(module, layer, direction)
+        return cell
+
+    @classmethod
+    def fused(cls, cells: Sequence[LSTMCell]) -> Any:
+        """Both directions of plain cells in one time loop, ``irnn.nn.fast.exact_bilstm``."""
+        if len(cells) != 2 or any(cell.w_r is not None for cell in cells):
+            return None
+        return partial(_both_directions, cells)
+
+    def hoist(self, a: Executor[T], x: T) -> T:
+        """W_x x + b."""
         pre = a.requantize(self.preactivation, a.linear(self.w_x, x))
         return pre if self.norm_x is None else a.norm(self.norm_x, self.norm_gates, pre)
 
-    def step(self, a: Any, pre_x: Any, h: Any, c: Any, context: Any = None) -> tuple[Any, Any, Any]:
+    def step(self, a: Executor[T], pre: T, h: T, c: T, *, context: T | None = None) -> tuple[T, T, T]:
         """One time step -> (h, h, c): the output and the next states."""
         products = [a.linear(self.w_h, h)]
         if self.w_c is not None:
@@ -100,7 +129,7 @@ class LSTMCell(nn.Module):
         pre_h = a.requantize(self.preactivation, *products)
         if self.norm_h is not None:
             pre_h = a.norm(self.norm_h, self.norm_gates, pre_h)
-        parts = a.split(a.add(self._gate_input[0], pre_x, pre_h), 4)
+        parts = a.split(a.add(self._gate_input[0], pre, pre_h), 4)
         i, f, g, o = (a.activation(self.gates[name], part) for name, part in zip(GATES, parts, strict=True))
         c = a.requantize(self.cell, a.multiply(f, c), a.multiply(i, g))
         c_read = c if self.norm_c is None else a.norm(self.norm_c, self.norm_cell, c)
@@ -110,9 +139,19 @@ class LSTMCell(nn.Module):
         h = a.requantize(self._hidden[0], product)
         return h, h, c
 
-    def states(self, name: str) -> list[tuple[str, int, QuantSite]]:
-        """(name, size, site) of the two states."""
+    def states(self, name: str) -> list[StateSpec]:
+        """h at the output's site, c at its own."""
         return [
-            (f"{name}.h", self._hidden[0].size, self._hidden[0]),
-            (f"{name}.c", self.hidden_size, self.cell),
+            StateSpec(f"{name}.h", self._hidden[0].size, self._hidden[0]),
+            StateSpec(f"{name}.c", self.hidden_size, self.cell),
         ]
+
+
+def _both_directions(
+    cells: Sequence[LSTMCell], x: Tensor, lengths: Tensor | None, states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """``Executor.fused``'s layer: states are forward h, c, backward h, c."""
+    pairs = [torch.stack([forward, backward]) for forward, backward in zip(states[:2], states[2:], strict=True)]
+    w_x, w_h = ([getattr(cell, name) for cell in cells] for name in ("w_x", "w_h"))
+    y, after = exact_bilstm(x, lengths, [w.weight for w in w_x], [w.bias for w in w_x], [w.weight for w in w_h], pairs)
+    return y, [part[direction] for direction in (0, 1) for part in after]

@@ -1,36 +1,34 @@
-"""Uniform weights of 2 to 8 bits: symmetric, one scale a row or one for the matrix."""
+"""Uniform weights of 2 to 8 bits: symmetric integers up to ``2**(bits - 1) - 1``, one scale a row or for the matrix."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# A row of weights is never scaled more finely than 2**-16 of its tensor's largest: rows at or near zero exist, and a
-# finer scale would push their bias and multiplier out of range for a contribution that nobody could measure.
-ROW_SCALE_FLOOR = 2.0**-16
+from irnn.quant.codes.base import ROW_SCALE_FLOOR, Term, WeightCode, usable
 
 
-def weight_scale(weight: Tensor, bits: int, per_row: bool) -> Tensor:
-    """Symmetric scale(s) of a weight matrix ``[rows, columns]``: ``[rows, 1]`` or ``[1, 1]``."""
-    high = 2 ** (bits - 1) - 1
-    largest = weight.detach().abs().amax()
-    if per_row:
-        rows = weight.detach().abs().amax(dim=1, keepdim=True)
-        scale = torch.maximum(rows, largest * ROW_SCALE_FLOOR) / high
-    else:
-        scale = (largest / high).reshape(1, 1)
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+@dataclass(frozen=True)
+class Uniform(WeightCode):
+    """The range holds every weight, so that the largest of a row is the largest integer."""
 
+    width: int
 
-class FakeQuantizeWeight(torch.autograd.Function):
-    """The same for symmetric weights: the range holds every weight, so the gradient passes unchanged."""
+    @property
+    def bits(self) -> int:
+        """The width that was chosen."""
+        return self.width
 
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, high: int) -> Tensor:
-        return weight.div(scale).add_(0.5).floor_().clamp_(-high, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None
+    def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
+        """One plane, rounded half up."""
+        high = 2 ** (self.width - 1) - 1
+        largest = weight.detach().abs().amax()
+        if self.per_row:
+            rows = weight.detach().abs().amax(dim=1, keepdim=True)
+            scale = torch.maximum(rows, largest * ROW_SCALE_FLOOR) / high
+        else:
+            scale = (largest / high).reshape(1, 1)
+        scale = usable(scale, floor)
+        return (Term(weight.div(scale).add_(0.5).floor_().clamp_(-high, high), scale),)

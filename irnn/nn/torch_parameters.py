@@ -1,4 +1,4 @@
-"""What users of ``torch.nn.LSTM`` touch beside calling it: parameters under torch's names, their loading and reset.
+"""What users of torch's recurrent modules touch beside calling them: parameters by torch's names, loading and reset.
 
 The parameters lie where the wiring has them (``layers.0.cells.forward_cell.w_x.weight``), and ``named_parameters`` and
 ``state_dict`` name them so; as attributes they have torch's names too (``weight_ih_l0``): the same objects.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
+from irnn.nn.cells.base import Cell
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
 from irnn.nn.state_dicts import check_fit, unwrapped
 from irnn.quant.site import QuantSite
@@ -22,10 +23,10 @@ from irnn.quant.site import QuantSite
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")
 
 
-class TorchLSTM(nn.Module):
-    """Base of :class:`irnn.LSTM`, which sets the attributes and makes ``layers``."""
+class TorchParameters(nn.Module):
+    """Base of :class:`irnn.nn.recurrent.Recurrent`, which sets the attributes and makes ``layers``."""
 
-    mode = "LSTM"
+    cell: type[Cell]
     input_size: int
     hidden_size: int
     num_layers: int
@@ -33,21 +34,28 @@ class TorchLSTM(nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    proj_size: int
     norm: str | None
+    options: dict[str, Any]
     layers: nn.ModuleList
 
     def __init__(self) -> None:
         super().__init__()
         self.register_load_state_dict_pre_hook(_read_state_dict)
 
+    @property
+    def mode(self) -> str:
+        """What torch calls the cell."""
+        return self.cell.TITLE
+
+    @property
+    def proj_size(self) -> int:
+        """Size of the projection of h; 0: there is none."""
+        return self.options.get("proj_size", 0)
+
     def torch_names(self) -> dict[str, str]:
         """Torch's name of each parameter that torch has, in torch's order -> its name in this module."""
-        parts = {"weight_ih": "w_x.weight", "weight_hh": "w_h.weight"}
-        if self.bias:
-            parts |= {"bias_ih": "w_x.bias_0", "bias_hh": "w_x.bias_1"}
-        if self.proj_size:
-            parts |= {"weight_hr": "w_r.weight"}
+        absent = (*(() if self.bias else ("bias_ih", "bias_hh")), *(() if self.proj_size else ("weight_hr",)))
+        parts = {name: own for name, own in self.cell.TORCH_PARAMETERS.items() if name not in absent}
         directions = {"": "forward_cell"} | ({"_reverse": "backward_cell"} if self.bidirectional else {})
         return {
             f"{part}_l{k}{suffix}": f"layers.{k}.cells.{cell}.{own}"
@@ -119,7 +127,7 @@ class TorchLSTM(nn.Module):
     def flatten_parameters(self) -> None:
         """On CUDA, lay the parameters into one piece of memory, which cuDNN is faster with; elsewhere do nothing."""
         weights = self._flat_weights
-        usable = all(
+        usable = bool(weights) and all(
             w.is_cuda and w.dtype == weights[0].dtype and torch.backends.cudnn.is_acceptable(w) for w in weights
         )
         if not usable or len({w.data_ptr() for w in weights}) < len(weights):
@@ -137,14 +145,14 @@ class TorchLSTM(nn.Module):
                 self.bidirectional,
             )
 
-    def _apply(self, fn: Any, recurse: bool = True) -> TorchLSTM:
+    def _apply(self, fn: Any, recurse: bool = True) -> TorchParameters:
         """``to``, ``cuda`` and their kin: parameters that moved have to be laid together again."""
         super()._apply(fn, recurse)
         self.flatten_parameters()
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As ``nn.Module.load_state_dict``, of torch's LSTM or of this one, wrapped or not.
+        """As ``nn.Module.load_state_dict``, of torch's module or of this one, wrapped or not.
 
         Raises one line of :class:`IrnnError` for entries that do not fit.
         """
@@ -152,7 +160,7 @@ class TorchLSTM(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def own_entries(self, state_dict: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-        """The entries under this module's names; raises one line for those of another LSTM.
+        """The entries under this module's names; raises one line for those of another module.
 
         Without ``strict`` entries may be missing or unknown; their shapes always count.
         """
@@ -165,11 +173,11 @@ class TorchLSTM(nn.Module):
             for own, buffer in self.named_buffers():  # torch's module has observed nothing
                 entries.setdefault(own, buffer)
         check_fit(
-            f"{type(self).__name__}({self.extra_repr()})",
+            f"{self.mode}({self.extra_repr()})",
             {names[own]: shape for own, shape in shapes.items()},
             entries,
             strict=strict,
-            mend="give the LSTM the sizes, layers and directions of the one that was saved",
+            mend=f"give the {self.mode} the sizes, layers and directions of the one that was saved",
         )
         own_names = {name: own for own, name in names.items()}
         return {own_names.get(name, name): value for name, value in entries.items()}
@@ -185,10 +193,10 @@ class TorchLSTM(nn.Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}", *given])
 
 
-def _read_state_dict(module: TorchLSTM, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+def _read_state_dict(module: TorchParameters, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
     """Bring the module's entries under its own names before they are loaded, alone or as a part of a network.
 
-    Whether entries may be missing or unknown is not said here: :meth:`TorchLSTM.load_state_dict` checks that.
+    Whether entries may be missing or unknown is not said here: :meth:`TorchParameters.load_state_dict` checks that.
     """
     given = [key for key in state_dict if key.startswith(prefix)]
     entries = module.own_entries({key.removeprefix(prefix): state_dict.pop(key) for key in given}, strict=False)

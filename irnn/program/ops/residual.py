@@ -1,0 +1,34 @@
+"""A sum of narrow values, each at its own scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from irnn.arithmetic import fixed_point
+from irnn.program.graph import Node, Tensor
+from irnn.program.ops.base import Array, Operand, Operation, Range, attribute_range
+from irnn.program.ops.constants import factor_problems
+
+
+class Residual(Operation):
+    """See ``documentation``."""
+
+    name = "residual"
+    documentation = (
+        "narrow values -> `clamp(sum rescale(x_k - zero_points[k], [multiplier_k], [shift_k]) + zero_point)` "
+        "(zero_points, zero_point, low, high)"
+    )
+    float_programs = False
+
+    def range(self, node: Node, inputs: list[Operand], tensors: Mapping[str, Tensor]) -> tuple[Range, list[str]]:
+        """It saturates."""
+        return attribute_range(node), factor_problems(node, tensors)
+
+    def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
+        """``fixed_point.residual``."""
+        a = node.attributes
+        terms = [
+            (x, a["zero_points"][k], tensors[f"multiplier_{k}"], tensors[f"shift_{k}"]) for k, x in enumerate(inputs)
+        ]
+        return fixed_point.residual(ops, terms, a["zero_point"], a["low"], a["high"], dtype)

@@ -1,0 +1,67 @@
+"""The program as its users hold it: the plain graph with its proofs, its execution and its storage as methods.
+
+This class stands on top of the floors that it calls.  The graph at the ground knows none of them, so that no import
+runs in a circle; they take any :class:`Graph`, and only what makes programs (``irnn.convert``, ``storage.load``)
+names this class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from irnn.program.check import check
+from irnn.program.document import save
+from irnn.program.graph import Graph, Inputs, States
+from irnn.program.interpreter import Interpreter
+from irnn.program.listing import listing
+
+
+class Program(Graph):
+    """A recurrent network as a short list of operations; see :class:`Graph` for its fields."""
+
+    def run(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """A whole sequence: inputs ``[batch, time, *shape]`` -> (first output ``[batch, time, ...]``, last state).
+
+        A program with several inputs takes a dict of them by name.
+        """
+        outputs, state = self.run_all(inputs, state)
+        return outputs[0], state
+
+    def run_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`run`, with every output, in the order of ``outputs``."""
+        return self._interpreter.run_all(inputs, state)
+
+    def step(self, inputs: Inputs, state: States | None = None) -> tuple[np.ndarray, States]:
+        """One time step: sequences without their time axis -> (first output ``[batch, ...]``, next state)."""
+        outputs, state = self.step_all(inputs, state)
+        return outputs[0], state
+
+    def step_all(self, inputs: Inputs, state: States | None = None) -> tuple[list[np.ndarray], States]:
+        """As :meth:`step`, with every output."""
+        if isinstance(inputs, Mapping):
+            walked = {name for name, value in self.inputs.items() if "time" in value.axes}
+            inputs = {name: np.asarray(x)[:, None] if name in walked else x for name, x in inputs.items()}
+        else:
+            inputs = np.asarray(inputs)[:, None]
+        outputs, state = self.run_all(inputs, state)
+        return [output[:, 0] for output in outputs], state
+
+    @cached_property
+    def _interpreter(self) -> Interpreter:
+        return Interpreter(self)
+
+    def check(self) -> None:
+        """Prove that the program is integer-only and cannot overflow; see :func:`irnn.program.check.check`."""
+        check(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``program.json`` and ``tensors.safetensors``; see :func:`irnn.program.document.save`."""
+        save(self, folder)
+
+    def describe(self) -> str:
+        """A readable listing: inputs, states, every operation with its formats, every constant with its size."""
+        return listing(self)

@@ -1,0 +1,161 @@
+"""What a network says to its executor: the words of which every wiring is made.
+
+A network's wiring is written once, against :class:`Executor`.  Three classes execute it: ``Simulation`` computes with
+real numbers (training, calibration), ``IntegerRecorder`` writes the integer program, ``FloatRecorder`` its float
+baseline.  A word means the same real numbers to all three; where a recorder has no integers for a call, it refuses it
+in one line instead of meaning something else.
+
+``T`` is what an executor computes with: a tensor or a symbol.  Sequences are T with a time axis in front.  A value that
+is quantized *at a site* has that site's scale and zero point; *accumulators* (what ``linear`` and ``multiply`` give)
+are not quantized yet and go through ``requantize``.  A site is *asymmetric* where its zero point is not 0 (roles
+``activation`` and ``hidden``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from irnn.quant.site import QuantSite
+from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+
+T = TypeVar("T")
+
+
+class StateSpec(NamedTuple):
+    """A recurrent state: its name in programs, its size, the site at which it is quantized."""
+
+    name: str
+    size: int
+    site: QuantSite
+
+
+def state_taken(name: str) -> str:
+    """What is wrong with a second scan of one state, in words."""
+    return (
+        f"the state {name!r} belongs to a scan already: a second one would start where the first has ended; wire the "
+        "second call under a name of its own"
+    )
+
+
+class Executor(Protocol[T]):
+    """Everything that a wiring may say.  Names of arguments are part of it."""
+
+    # --- products and sums ---
+
+    def embedding(self, module: WeightPart, ids: T) -> T:
+        """Rows of the table: ids -> ``[size]``, at the table's scale and zero point 0."""
+
+    def linear(self, module: WeightPart, x: T) -> T:
+        """``W x + b`` as accumulators, ``[columns]`` -> ``[rows]``.  x has one scale; any zero point is taken off."""
+
+    def convolution(self, module: ConvolutionPart, x: T) -> T:
+        """Sequence ``[bands * channels]`` -> accumulators ``[bands', filters]``; the border holds 0, not an integer."""
+
+    def multiply(self, a: T, b: T) -> T:
+        """``a * b`` elementwise as accumulators; zero points are taken off."""
+
+    def requantize(self, site: QuantSite, *terms: T) -> T:
+        """Sum of the terms, quantized at ``site``.
+
+        Terms are accumulators and symmetric values in any mixture, or quantized values alone, which may be asymmetric:
+        a sum of accumulators and an asymmetric value is refused.
+        """
+
+    def residual(self, site: QuantSite, *terms: T) -> T:
+        """Sum of quantized values of any scales and zero points, quantized at ``site``; no accumulators."""
+
+    def accumulate(self, *terms: T) -> T:
+        """Sum of accumulators, still accumulators, at one scale; values with a zero point are refused."""
+
+    def add(self, site: QuantSite, a: T, b: T) -> T:
+        """Saturating sum of two values that both live at ``site``, which is symmetric: its range holds the sum too."""
+
+    # --- functions ---
+
+    def relu(self, site: QuantSite, x: T) -> T:
+        """``max(x, 0)``, quantized at ``site``; x is accumulators or any quantized value."""
+
+    def norm(self, module: NormPart, site: QuantSite, x: T) -> T:
+        """The norm of a quantized value (its zero point falls out), quantized at ``site``, which is symmetric."""
+
+    def activation(self, module: ActivationPart, x: T) -> T:
+        """sigmoid or tanh of a value at the module's site and group, asymmetric ones included, at the gate's scale."""
+
+    def complement(self, x: T) -> T:
+        """``1 - x`` of a sigmoid gate, at its scale and zero point; anything else is refused."""
+
+    # --- shapes and time ---
+
+    def split(self, x: T, parts: int) -> tuple[T, ...]:
+        """Equal parts of the last axis, each with its own scale."""
+
+    def concat(self, parts: list[T]) -> T:
+        """Values joined along the last axis; they share scale and zero point (a site), or are refused."""
+
+    def flatten(self, x: T) -> T:
+        """``[bands, channels]`` -> ``[bands * channels]``."""
+
+    def ragged(self, lengths: T | None) -> None:
+        """From here on sequences end at ``lengths [batch]``; None: they are all as long as the longest."""
+
+    def mask(self, x: T) -> T:
+        """The sequence with padding set to 0, that is to the zero point."""
+
+    def shorten(self, lengths: T, factor: int) -> T:
+        """Lengths after every ``factor``-th step has been kept: ``ceil(length / factor)``."""
+
+    def subsample(self, x: T, factor: int) -> T:
+        """Every ``factor``-th step of the sequence, the first included."""
+
+    def last(self, x: T) -> T:
+        """The last valid step of each sequence, a value without time; scale and zero point stay."""
+
+    def dropout(self, x: T, p: float) -> T:
+        """Zeros with probability ``p`` in training; nothing elsewhere."""
+
+    # --- recurrence ---
+
+    def scan(
+        self, step: Callable[..., tuple[Any, ...]], sequence: T, states: list[StateSpec], *, reverse: bool = False
+    ) -> Any:
+        """Run ``step(executor, x_t, *states) -> (output, *states)`` along time; the outputs as a sequence.
+
+        An output that is a tuple gives a tuple of sequences.  A state belongs to one scan: a second one under its name
+        would start where the first has ended, and is refused.  A sequence keeps its state behind its end.
+        """
+
+    def fused(self, layer: Callable[..., Any], x: T, states: list[StateSpec]) -> T | None:
+        """A layer of real numbers at once, ``layer(x, lengths, states) -> (y, states)``, in place of its wiring.
+
+        None where the executor cannot: what then stands is the wiring.
+        """
+
+    # --- attention ---
+
+    def attention_weights(
+        self, v: WeightPart, tanh: ActivationPart, exponential: ExponentialPart, query: T, keys: T, lengths: T
+    ) -> T:
+        """Query ``[size]``, keys ``[memory, size]`` at the symmetric site of ``tanh`` -> probabilities ``[memory]``."""
+
+    def attention_context(self, site: QuantSite, weights: T, values: T) -> T:
+        """Probabilities ``[memory]``, values ``[memory, size]`` -> their mean ``[size]``, quantized at ``site``."""
+
+
+class ProgramExecutor(Executor[T], Protocol[T]):
+    """An executor that also declares what enters and leaves a program."""
+
+    def ids(self, name: str, count: int) -> T:
+        """An input: token ids below ``count``."""
+
+    def features(self, name: str, site: QuantSite) -> T:
+        """An input: a sequence in the site's format."""
+
+    def lengths(self, name: str, axis: str) -> T:
+        """An input: how much of ``axis`` each sequence of the batch fills."""
+
+    def memory(self, name: str, site: QuantSite, size: int) -> T:
+        """An input ``[memory, size]`` in the site's format."""
+
+    def output(self, name: str, x: T) -> None:
+        """``x`` leaves the program; ``name`` documents it."""

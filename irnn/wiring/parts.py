@@ -1,0 +1,91 @@
+"""What an executor asks of the parts of a network: the interfaces behind which the modules of ``irnn.nn`` stand."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from irnn.quant.codes import WeightCode
+from irnn.quant.pwl import PwlTable
+from irnn.quant.site import QuantSite
+
+
+class WeightPart(Protocol):
+    """A matrix ``[rows, columns]`` and how it is quantized (``irnn.nn.linear.Weight``)."""
+
+    where: str
+    quantizing: bool
+    code: WeightCode
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[rows]``, or None."""
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the product is that of a state: every step's depends on the one before."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for modules whose weights are one tensor, quantized in one way."""
+
+
+class NormPart(Protocol):
+    """A norm over each of ``groups`` equal parts of the last axis (``irnn.nn.norm.Norm``)."""
+
+    EPSILON: float
+    where: str
+    kind: str
+    groups: int
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """In real numbers."""
+
+
+class ActivationPart(Protocol):
+    """sigmoid or tanh of a group of a site (``irnn.nn.activation.Activation``)."""
+
+    function: str
+
+    @property
+    def site(self) -> QuantSite:
+        """Where the input is quantized."""
+
+    def table(self) -> PwlTable:
+        """The integers' table."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """In real numbers, by the table where there is one."""
+
+
+class ExponentialPart(Protocol):
+    """Softmax over a memory (``irnn.nn.attention.Exponential``)."""
+
+    STEP: float
+
+    def table(self) -> np.ndarray:
+        """The integers' table of exp of the distance below the best, one entry each ``STEP``."""
+
+    def __call__(self, score: Tensor, valid: Tensor) -> Tensor:
+        """Scores and what is no padding -> probabilities."""
+
+
+class ConvolutionPart(WeightPart, Protocol):
+    """Filters with a norm folded in (``irnn.nn.convolution.Convolution``)."""
+
+    channels: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    kernel: Tensor
+    batch_statistics: bool
+
+    def normalized(self, y: Tensor, lengths: Tensor) -> Tensor:
+        """Training: filtered sequences, normalized by the statistics of their valid steps."""

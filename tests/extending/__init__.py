@@ -1,0 +1,1 @@
+"""What somebody else would add, as docs/extending.md shows it."""
