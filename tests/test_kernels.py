@@ -150,8 +150,7 @@ ENCODINGS = {"int8": (-128, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2,
 
 def encoded(weight: np.ndarray, encoding: str) -> Tensor:
     """A tensor of that encoding; a codebook is int16 in memory."""
-    bits = {"int4": 4, "int3": 3, "int2": 2, "ternary": 2}.get(encoding, 8)
-    return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), bits)
+    return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), 8, encoding)
 
 
 def products_of_every_encoding(target: targets.Target, encoding: str) -> None:

@@ -89,6 +89,14 @@ def test_what_needs_whole_sequences_cannot_stand_in_a_loop() -> None:
         plan(replace(program, nodes=tuple(nodes)), LANES)
 
 
+def test_an_operation_without_an_emitter_has_one_shape() -> None:
+    program = random_program(Spec(logits=None))
+    name = program.outputs[0]
+    wrong = Node("add", (name, "layer0.forward.x.pre"), name, {"low": -128, "high": 127})
+    with pytest.raises(IrnnError, match=r"'add' .* has no emitter of its own; the generic one goes element"):
+        plan(with_nodes(program, wrong), LANES)
+
+
 def test_a_kind_that_is_unknown_is_refused() -> None:
     with pytest.raises(IrnnError, match="'decimal' cannot be compiled; the kinds are integer, float"):
         plan(replace(random_program(Spec()), kind="decimal"), LANES)

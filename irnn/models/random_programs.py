@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from irnn import qat
 from irnn.conversion import convert, float_program
@@ -16,6 +15,7 @@ from irnn.data.speech.speech_batches import collate
 from irnn.errors import IrnnError
 from irnn.models.sequence import random_layer
 from irnn.models.speech import SpeechModel, SpeechModelConfig
+from irnn.nn.cells import cell_class
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
 from irnn.quant.config import QuantConfig
@@ -26,13 +26,10 @@ CALIBRATION_STEPS, CALIBRATION_FRAMES = 256, 100
 # Of a random recognizer: filterbanks and SentencePiece units as in Espresso's LibriSpeech recipe.
 FEATURES, VOCABULARY = 80, 5000
 
-# The cells of which a stack can be made, by name.
-CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": random_layer}
-
 
 @dataclass(frozen=True)
 class Layer:
-    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``CELLS``."""
+    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``."""
 
     input: int
     hidden: int
@@ -43,8 +40,7 @@ class Layer:
     cell: str = "lstm"
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise IrnnError(f"cell {self.cell!r} is unknown; known are {', '.join(CELLS)}")
+        cell_class(self.cell)
         for name in ("input", "hidden", "layers"):
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIZE:
@@ -53,9 +49,9 @@ class Layer:
 
 def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
     """(integer program, float program) of one stack."""
-    model = CELLS[layer.cell](
-        layer.input, layer.hidden, num_layers=layer.layers, bidirectional=layer.bidirectional, norm=layer.norm,
-        seed=seed,
+    model = random_layer(
+        layer.input, layer.hidden, cell=layer.cell, num_layers=layer.layers, bidirectional=layer.bidirectional,
+        norm=layer.norm, seed=seed,
     )  # fmt: skip
     qat.prepare(model, QuantConfig(weight=layer.weight_bits), PwlConfig(), "all")
     features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
