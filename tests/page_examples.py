@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, Workspace
+from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, WORDS, Workspace
 
 # A run stops there unless it is run to its end, which takes long.
 FLOAT = "until=float"
@@ -72,6 +72,7 @@ FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
     "python run.py experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
+    "python run.py experiment=quickstart quant.weight=ternary": QUICK,
     "python run.py -m experiment=quickstart quant.weight=2,4,8": QUICK,
     "python run.py experiment=quickstart quant=int4 pwl.pieces=8 pwl.fit=greedy": QUICK,
     "python run.py until=?": Example(
@@ -80,6 +81,8 @@ PIPELINE = {
         says="until=? is no stage; allowed: float, float_matched, pwl",
     ),
     "python run.py data=text data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py experiment=digit_words data.dir=FOLDER": training("digits", WORDS),
+    "python run.py problem=classifier data=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
@@ -130,6 +133,7 @@ PIPELINE = {
         {"MODEL": "{w.float_stage}", "FILE ...": "{w.recording}", "[search.KEY=VALUE ...]": "search.beam=2"},
         says="FILE.wav: ",
     ),
+    "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes README.md, as the next"),
     "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes README.md: see tests/test_pipeline_publish.py"),
 }
 
@@ -147,6 +151,9 @@ LIBRARIES = {
     "python -m deploy_tvm compile outputs/.../program out=lib": Example(PROGRAM, says="lib: integer program for host"),
     "python -m deploy_tvm compile PROGRAM_FOLDER target=host out=FOLDER": Example(
         {"PROGRAM_FOLDER": "{w.language_model}/program", "FOLDER": "another"}, says="another: integer program for host"
+    ),
+    "python -m deploy_tvm plan PROGRAM_FOLDER target=cortex_a76": Example(
+        {"PROGRAM_FOLDER": "{w.language_model}/program"}, says="read in place: "
     ),
     'python -m deploy_tvm run lib "the value of the"': Example(
         {"lib": "{w.library}", "the value of the": "the cat sees a"}, "--top 12", says="  cat\n"
@@ -242,7 +249,9 @@ BOARDS = {
 
 INSTALLATION = {
     "make run": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
+    "make lint": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
     "make test": NotRun("runs all tests, this one among them"),
+    "make test-slow": NotRun("runs the long tests, this one among them"),
     "pip install .": INSTALLS_EXTRA,
     "pip install '.[train,tvm,speech]'": INSTALLS_EXTRA,
     "pip install ziglang": INSTALLS_EXTRA,
