@@ -17,6 +17,7 @@ from irnn.program import Node, ops
 from irnn.program.check import check
 from irnn.program.interpreter import Interpreter
 from irnn.program.ops import FLOAT_OPS, INTEGER_OPS, OPS, Operation, Registry
+from irnn.program.ops.base import VERSION_1
 from tests.random_programs import Spec, random_program
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,15 @@ def test_every_operation_is_documented_and_exists_somewhere() -> None:
         assert operation.documentation, name
         assert (name in INTEGER_OPS) or (name in FLOAT_OPS), name
         assert "\n" not in operation.documentation
+
+
+def test_what_version_1_does_not_know_is_version_2() -> None:
+    later = {name for name in OPS if name not in VERSION_1}
+    assert {"complement", "last"} <= later
+    assert set(OPS) - later == VERSION_1
+    node = Node("any", ("x",), "y")
+    values = {"x": random_program(Spec()).values["embedded"]}
+    assert {name for name, operation in OPS.items() if operation.format_version(node, values) == 2} == later
 
 
 def test_every_file_of_an_operation_is_registered() -> None:

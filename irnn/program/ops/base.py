@@ -11,6 +11,12 @@ from irnn.program.graph import LENGTH_MAX, Node, Tensor, Value
 
 Array = Any
 Range = tuple[int, int]
+# What version 1 of the program format knows, for ever: a program with any other operation is written as version 2.
+VERSION_1 = frozenset({
+    "embedding", "linear", "requantize", "add", "multiply", "pwl", "mad_norm", "layer_norm", "slice", "concat",
+    "residual", "mask", "shorten", "subsample", "patches", "flatten", "attention_weights", "attention_context",
+    "relu", "sigmoid", "tanh",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Operation(ABC):
 
     def format_version(self, node: Node, values: Mapping[str, Value]) -> int:
         """The first version of the program format that knows the operation as this node uses it."""
-        return 1
+        return 1 if self.name in VERSION_1 else 2
 
 
 class FloatOperation(Operation):

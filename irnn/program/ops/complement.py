@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from irnn.arithmetic import fixed_point
-from irnn.program.graph import Node, Tensor, Value
+from irnn.program.graph import Node, Tensor
 from irnn.program.ops.base import Array, Operand, Operation, Range
 
 
@@ -25,7 +25,3 @@ class Complement(Operation):
     def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
         """``fixed_point.complement``."""
         return fixed_point.complement(ops, inputs[0])
-
-    def format_version(self, node: Node, values: Mapping[str, Value]) -> int:
-        """Unknown to version 1."""
-        return 2

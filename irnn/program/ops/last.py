@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from irnn.program.graph import Node, Tensor, Value
+from irnn.program.graph import Node, Tensor
 from irnn.program.ops.base import Array, Operand, Operation, Range, length_problems
 
 
@@ -32,7 +32,3 @@ class Last(Operation):
             return inputs[0][:, -1]
         sequence, lengths = inputs
         return ops.steps(sequence, lengths - 1)
-
-    def format_version(self, node: Node, values: Mapping[str, Value]) -> int:
-        """Unknown to version 1."""
-        return 2
