@@ -233,6 +233,14 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
     assert result["versions"]["numpy"] == np.__version__
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_layer_has_any_cell(steps: int) -> None:
+    needs.tvm()
+    result = bench_layer(Layer(9, 16, cell="gru"), steps)
+    assert result["mismatches"]["count"] == 0
+    assert set(result["us_per_step"]) == {"tvm_integer", "tvm_float"}
+
+
 def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -> None:
     needs.tvm()
     convert(quantized_speech()).save(tmp_path / "program")
