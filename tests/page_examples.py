@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, Workspace
+from tests.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, WORDS, Workspace
 
 # A run stops there unless it is run to its end, which takes long.
 FLOAT = "until=float"
@@ -81,6 +81,8 @@ PIPELINE = {
         says="until=? is no stage; allowed: float, float_matched, pwl",
     ),
     "python run.py data=text data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py experiment=digit_words data.dir=FOLDER": training("digits", WORDS),
+    "python run.py problem=classifier data=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
@@ -131,6 +133,7 @@ PIPELINE = {
         {"MODEL": "{w.float_stage}", "FILE ...": "{w.recording}", "[search.KEY=VALUE ...]": "search.beam=2"},
         says="FILE.wav: ",
     ),
+    "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes README.md, as the next"),
     "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes README.md: see tests/test_pipeline_publish.py"),
 }
 
@@ -243,7 +246,9 @@ BOARDS = {
 
 INSTALLATION = {
     "make run": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
+    "make lint": NotRun("sets up an environment; its commands are looked at in tests/test_documentation.py"),
     "make test": NotRun("runs all tests, this one among them"),
+    "make test-slow": NotRun("runs the long tests, this one among them"),
     "pip install .": INSTALLS_EXTRA,
     "pip install '.[train,tvm,speech]'": INSTALLS_EXTRA,
     "pip install ziglang": INSTALLS_EXTRA,

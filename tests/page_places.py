@@ -38,6 +38,7 @@ SPEECH = f"{TRAINING} data.cache_dir=features data.batches.max_utterances=8 " + 
 DIGITS = f"{SPEECH} data.train_strings=40 data.evaluation_strings=3 data.max_digits=2"
 LIBRISPEECH = f"{SPEECH} data.units.kind=characters data.units.size=null"
 UNIT_MODEL = f"{TEXT} data.speech.train_strings=40 data.speech.evaluation_strings=3 data.speech.max_digits=2"
+WORDS = f"{TRAINING} data.cache_dir=features model.hidden_size=8"
 TRANSCRIPTS = ["SEVEN SEAS", "ONE SHIP", "A GREAT SHIP ON THE SEA", "NO SEA IS NEAR"]
 
 

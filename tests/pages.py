@@ -52,7 +52,7 @@ def _docstrings() -> Iterator[tuple[str, str]]:
 
 
 def _markdown() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _texts() -> Iterator[tuple[str, str]]:

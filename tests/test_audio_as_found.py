@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from irnn.data.speech.audio import _resample, file_fingerprint, read_audio, resample
-from irnn.data.speech.features import FeatureConfig, filterbank
+from irnn.data.audio.features import FeatureConfig, filterbank
+from irnn.data.audio.reading import _resample, file_fingerprint, read_audio, resample
 from irnn.errors import IrnnError
 from irnn.recognition.decoding import SearchConfig
 from pipelines.transcribe import main
@@ -226,7 +226,7 @@ def test_long_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monke
         samples(np.stack([SOUND[:count], -SOUND[:count] / 2], axis=1))(tmp_path / "a.wav")
         whole = read_audio(tmp_path / "a.wav", 16000)
         with monkeypatch.context() as patch:
-            patch.setattr("irnn.data.speech.audio._BLOCK", 2000)
+            patch.setattr("irnn.data.audio.reading._BLOCK", 2000)
             assert np.array_equal(read_audio(tmp_path / "a.wav", 16000), whole)
         assert len(whole) == count
 

@@ -11,13 +11,13 @@ import pyarrow.parquet
 import pytest
 
 from irnn.data import TextConfig, load_corpus
+from irnn.data.audio.features import FeatureConfig
+from irnn.data.audio.utterances import NO_SPLIT
 from irnn.data.folders import entries_under, recordings_of, shown
 from irnn.data.speech.corpus import load_speech, speech_splits
 from irnn.data.speech.digits import DigitsConfig, digit_splits
-from irnn.data.speech.features import FeatureConfig
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.units import UnitsConfig
-from irnn.data.speech.utterances import NO_SPLIT
 from irnn.errors import IrnnError
 from tests.speech_files import write_fsdd, write_librispeech
 

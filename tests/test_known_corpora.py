@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from irnn.data.audio.feature_cache import cached_features
+from irnn.data.audio.features import FeatureConfig
+from irnn.data.audio.utterances import Utterance
 from irnn.data.speech.digits import DigitsConfig, digit_splits
-from irnn.data.speech.feature_cache import cached_features
-from irnn.data.speech.features import FeatureConfig
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
-from irnn.data.speech.utterances import Utterance
 from tests import needs
 
 

@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 from irnn.data import TextConfig
-from irnn.data.speech.augment import AugmentConfig
+from irnn.data.audio.augment import AugmentConfig
+from irnn.data.audio.features import FeatureConfig
+from irnn.data.labelled.corpus import SOURCES as LABELLED_SOURCES
 from irnn.data.speech.corpus import SOURCES as SPEECH_SOURCES
 from irnn.data.speech.corpus import speech_config_class
-from irnn.data.speech.features import FeatureConfig
 from irnn.data.speech.speech_config import BatchConfig
 from irnn.data.speech.units import UnitsConfig
 from irnn.data.text.corpus import SOURCES as TEXT_SOURCES
 from irnn.errors import IrnnError
+from irnn.models.classifier import ClassifierConfig
 from irnn.models.language_model import LanguageModelConfig
 from irnn.models.speech import SpeechModelConfig
 from irnn.qat import PwlConfig, QuantConfig
@@ -25,14 +27,21 @@ from irnn.quant.config import ROLE_BITS
 from irnn.recognition.decoding import SearchConfig
 from pipelines import problems
 from pipelines.config import LoggerConfig, RunConfig, TrainerConfig, read_config
-from pipelines.problems.language_model.settings import LanguageModelOptions, TextEvaluation
-from pipelines.problems.speech.settings import SearchSettings, SpeechEvaluation, SpeechOptions
+from pipelines.problems.speech.settings import SearchSettings
 from pipelines.recipe import QAT_STAGES, Recipe, Schedule
 from pipelines.sections import architecture_inputs, read_section
 from tests.tiny_run import ROOT, composed, tiny_config
 
 GROUPS = ("data", "model", "quant", "pwl", "recipe", "problem", "logger", "target", "device")
-SPEECH_SECTIONS = {"features": FeatureConfig, "units": UnitsConfig, "augment": AugmentConfig, "batches": BatchConfig}
+SECTIONS = {"features": FeatureConfig, "units": UnitsConfig, "augment": AugmentConfig, "batches": BatchConfig}
+
+
+# The network of each problem, and what of it the data decide.
+ARCHITECTURES: dict[str, tuple[type, set[str]]] = {
+    "language_model": (LanguageModelConfig, {"vocabulary_size"}),
+    "speech": (SpeechModelConfig, {"vocabulary_size", "feature_size"}),
+    "classifier": (ClassifierConfig, {"classes", "feature_size"}),
+}
 
 
 def options(group: str) -> list[str]:
@@ -43,11 +52,17 @@ def content(group: str, option: str) -> dict[str, Any]:
     return yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
 
 
-def is_speech(group: str, option: str) -> bool:
-    """Whether the option is one of a recognizer; other groups' options serve both kinds."""
+def problem_with(group: str, option: str) -> str:
+    """The problem that the option belongs to; those of many groups belong to all."""
+    if group == "problem":
+        return option
     if group == "data":
-        return content(group, option)["source"] not in TEXT_SOURCES
-    return group in ("model", "problem") and option.startswith("speech")
+        sources = {"language_model": TEXT_SOURCES, "speech": SPEECH_SOURCES, "classifier": LABELLED_SOURCES}
+        (problem,) = (name for name, known in sources.items() if content(group, option)["source"] in known)
+        return problem
+    if group == "model" and option != "classifier":
+        return "speech" if option.startswith("speech") else "language_model"
+    return "classifier" if group == "model" else "language_model"
 
 
 def folder_of(*overrides: str) -> list[str]:
@@ -59,14 +74,12 @@ def folder_of(*overrides: str) -> list[str]:
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_of_every_group_is_accepted(group: str, option: str) -> None:
-    speech = is_speech(group, option)
-    overrides = ["problem=speech"] * (speech and group != "problem") + [f"{group}={option}"]
+    problem = problem_with(group, option)
+    overrides = [f"problem={problem}"] + [f"{group}={option}"] * (group != "problem")
     config = read_config(composed(*overrides, *folder_of(*overrides)))
-    assert isinstance(config, RunConfig)
-    if speech:
-        read_section(SpeechModelConfig, {**config.model, "vocabulary_size": 100, "feature_size": 40}, "model.")
-    else:
-        read_section(LanguageModelConfig, {**config.model, "vocabulary_size": 100}, "model.")
+    assert config.kind is problems.find(problem)
+    architecture, sizes = ARCHITECTURES[problem]
+    read_section(architecture, config.model | dict.fromkeys(sizes, 40), "model.")
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -79,8 +92,8 @@ def test_every_experiment_names_its_command_and_itself(experiment: str) -> None:
 
 
 def test_yaml_files_set_every_field_and_nothing_else() -> None:
-    def keys(group: str, speech: bool = False) -> list[set[str]]:
-        chosen = [option for option in options(group) if is_speech(group, option) == speech]
+    def keys(group: str, problem: str = "language_model") -> list[set[str]]:
+        chosen = [option for option in options(group) if problem_with(group, option) == problem]
         return [set(content(group, option)) - {"defaults"} for option in chosen]
 
     def fields(cls: type) -> set[str]:
@@ -88,20 +101,22 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
 
     assert set(content("quant", "int8")) == fields(QuantConfig)
     assert all(found == fields(PwlConfig) for found in keys("pwl"))
-    assert all(found == fields(LanguageModelConfig) - {"vocabulary_size"} for found in keys("model"))
-    sizes = {"vocabulary_size", "feature_size"}
-    assert all(found == fields(SpeechModelConfig) - sizes for found in keys("model", True))
+    for problem, (architecture, sizes) in ARCHITECTURES.items():
+        assert keys("model", problem)
+        assert all(found == fields(architecture) - sizes for found in keys("model", problem)), problem
     assert set().union(*keys("data")) == fields(TextConfig) - {"speech"}  # a group of its own
     for option in options("data"):
-        if is_speech("data", option):
+        if (problem := problem_with("data", option)) != "language_model":
             found = content("data", option)
-            assert set(found) == fields(speech_config_class(found["source"]))
-            for key, cls in SPEECH_SECTIONS.items():
-                assert set(found[key]) == fields(cls), f"{option}: {key}"
-    assert set(content("problem", "language_model")["problem"]) == fields(LanguageModelOptions)
-    assert set(content("problem", "language_model")["evaluation"]) == fields(TextEvaluation)
-    assert set(content("problem", "speech")["problem"]) == fields(SpeechOptions)
-    assert set(content("problem", "speech")["evaluation"]) == fields(SpeechEvaluation)
+            source = found["source"]
+            cls = speech_config_class(source) if problem == "speech" else LABELLED_SOURCES[source][0]
+            assert set(found) == fields(cls)
+            for key, section in SECTIONS.items():
+                assert key not in found or set(found[key]) == fields(section), f"{option}: {key}"
+    for problem in problems.names():
+        kind, found = problems.find(problem), content("problem", problem)
+        assert set(found["problem"]) == fields(kind.options)
+        assert set(found["evaluation"]) == fields(kind.evaluation)
     assert set(content("problem", "speech")["evaluation"]["search"]) == fields(SearchSettings)
     whole = [found for found in keys("recipe") if "optimizer" in found]
     assert len(whole) > 5
@@ -136,8 +151,8 @@ def test_every_key_is_read_by_some_code() -> None:
     classes |= {
         cls for name in problems.names() for cls in (problems.find(name).options, problems.find(name).evaluation)
     }
-    classes |= {LanguageModelConfig, SpeechModelConfig, *SPEECH_SECTIONS.values()}
-    classes |= {cls for cls, _ in SPEECH_SOURCES.values()}
+    classes |= {*(cls for cls, _ in ARCHITECTURES.values()), *SECTIONS.values()}
+    classes |= {cls for cls, _ in SPEECH_SOURCES.values()} | {cls for cls, _, _ in LABELLED_SOURCES.values()}
     names = {field.name for cls in classes for field in dataclasses.fields(cls)}
     # Bits are read by role, schedules by stage, folders by split: all through one getattr.
     assert names - read - set(ROLE_BITS) - {"float", *QAT_STAGES} - {"train", "dev", "test"} == set()

@@ -322,13 +322,15 @@ class TestLanguageModel:
         parent = finished[0].output_dir.parent
         return tiny_speech(parent, "evaluation.search.beam=2", "evaluation.search.lm_weight=2", model, *more)
 
-    def test_evaluation_alone_runs_again_and_reports_the_fused_search(self, finished, language_model: Path) -> None:
+    def test_nothing_is_trained_again_for_the_fused_search(self, finished, language_model: Path) -> None:
         config, results, folders = finished
         fused = self.fused(finished, language_model / PROGRAM)
         again = run(fused)
         changed = {name for name, stage in stages_of(fused).items() if stage.folder != folders[name]}
         # The program says how it is to be searched; nothing is trained again.
         assert changed == {"program", "artefact", "evaluate", "bench"} & set(folders)
+        searches = [load_recognizer(stages_of(c)["program"].folder / PROGRAM).search for c in (config, fused)]
+        assert [search.lm_weight for search in searches] == [0, 2]
         before, after = (found["stages"]["integer"] for found in (results, again))
         assert set(before) == set(after)
         assert {name: after[name] for name in after if "search" not in name} == {

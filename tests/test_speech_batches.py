@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from irnn.data.speech.augment import AugmentConfig
+from irnn.data.audio.augment import AugmentConfig
+from irnn.data.audio.features import FeatureConfig
 from irnn.data.speech.corpus import SpeechCorpus, load_speech
-from irnn.data.speech.features import FeatureConfig
 from irnn.data.speech.speech_batches import IGNORE, SpeechBatch, SpeechBatches
 from irnn.data.speech.speech_config import BatchConfig
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from omegaconf import OmegaConf
 
+from irnn.data.audio.features import FeatureConfig, filterbank
 from irnn.data.speech.corpus import load_speech, speech_config_class, speech_splits
 from irnn.data.speech.digits import DIGITS, DigitsConfig, digit_splits, join, quiet_stretches
-from irnn.data.speech.features import FeatureConfig, filterbank
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.speech.units import UnitsConfig

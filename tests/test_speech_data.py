@@ -12,8 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irnn.data.speech.audio import change_speed, file_fingerprint, read_audio, resample
-from irnn.data.speech.augment import (
+from irnn.data.audio.augment import (
     AugmentConfig,
     change_level,
     random_level,
@@ -22,10 +21,11 @@ from irnn.data.speech.augment import (
     stretched,
     warped,
 )
-from irnn.data.speech.feature_cache import cached_features
-from irnn.data.speech.features import FeatureConfig, Normalization, filterbank
+from irnn.data.audio.feature_cache import cached_features
+from irnn.data.audio.features import FeatureConfig, Normalization, filterbank
+from irnn.data.audio.reading import change_speed, file_fingerprint, read_audio, resample
+from irnn.data.audio.utterances import Utterance
 from irnn.data.speech.units import BLANK, BOS, EOS, Units, UnitsConfig
-from irnn.data.speech.utterances import Utterance
 from irnn.errors import IrnnError
 from tests.speech_files import tone
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from irnn.data.speech.audio import need_audio
+from irnn.data.audio.feature_cache import FeatureTable, cached_features
+from irnn.data.audio.features import Normalization
+from irnn.data.audio.reading import need_audio
+from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.speech.digits import DigitsConfig, digit_splits
-from irnn.data.speech.feature_cache import FeatureTable, cached_features
-from irnn.data.speech.features import Normalization
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_splits
 from irnn.data.speech.units import Units
-from irnn.data.speech.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.errors import IrnnError
 
 # data.source -> (its configuration, what reads its splits)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from irnn.data.audio.reading import change_speed, file_fingerprint, read_audio
+from irnn.data.audio.utterances import NO_SPLIT, Utterance, unusable
 from irnn.data.folders import entries_under, recordings_of, shown
-from irnn.data.speech.audio import change_speed, file_fingerprint, read_audio
 from irnn.data.speech.speech_config import SpeechConfig, at_least
-from irnn.data.speech.utterances import NO_SPLIT, Utterance, unusable
 from irnn.errors import IrnnError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -140,7 +140,7 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
     String k of a split depends on the seed, the split and k alone. Recordings and silences of one split are never part
     of another one of the same corpus.
     """
-    found, faulty = _find_recordings(Path(config.dir or ""))
+    found, faulty = find_recordings(Path(config.dir or ""))
     held_out = {"test_unseen_speaker": UNSEEN_SPEAKER} if config.split == "speaker" else {}
     if config.dev_speaker is not None:
         held_out["dev"] = config.dev_speaker
@@ -169,7 +169,7 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
     return splits
 
 
-def _find_recordings(folder: Path) -> tuple[dict[str, dict[int, dict[int, Path]]], list[Utterance]]:
+def find_recordings(folder: Path) -> tuple[dict[str, dict[int, dict[int, Path]]], list[Utterance]]:
     """(speaker -> digit -> index -> file, recordings that cannot be used)."""
     recordings = folder / "recordings"
     if not recordings.is_dir():

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from irnn.data.audio.reading import change_speed, file_fingerprint, read_audio
+from irnn.data.audio.utterances import NO_SPLIT, Utterance, marked_repeats, unusable
 from irnn.data.folders import entries_under, recordings_of, shown
-from irnn.data.speech.audio import change_speed, file_fingerprint, read_audio
 from irnn.data.speech.speech_config import SpeechConfig
-from irnn.data.speech.utterances import NO_SPLIT, Utterance, marked_repeats, unusable
 from irnn.data.text.parquet import open_parquet, text_column
 from irnn.data.text.text_files import Row, read_lines, read_table
 from irnn.errors import IrnnError

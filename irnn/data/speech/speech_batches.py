@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from irnn.data.speech.augment import random_level, random_voice, spec_augment
+from irnn.data.audio.augment import random_level, random_voice, spec_augment
 from irnn.data.speech.corpus import SpeechCorpus, SpeechSplit
 from irnn.data.speech.units import BLANK, BOS, EOS
 from irnn.errors import IrnnError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from irnn.data.speech.augment import AugmentConfig
-from irnn.data.speech.features import FeatureConfig
+from irnn.data.audio.augment import AugmentConfig
+from irnn.data.audio.features import FeatureConfig
 from irnn.data.speech.units import UnitsConfig
 from irnn.errors import IrnnError
 

@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
+from irnn.data.audio.utterances import Utterance
 from irnn.data.speech.digits import DIGITS, join
 from irnn.data.speech.speech_config import SpeechConfig, at_least
-from irnn.data.speech.utterances import Utterance
 
 # Version of the synthesis, part of the features' identity.
-_VERSION = 1
+VERSION = 1
 # Vowels and other voiced sounds: two formants in Hz. Rough values of English.
 _VOICED = {
     "i": (280, 2250),
@@ -45,7 +45,7 @@ _WORDS = {
     "nine": "nain",
 }
 # Part of every split's random numbers: speakers and strings of one split never return in another.
-_SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
+SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def synthetic_splits(config: SyntheticSpeechConfig) -> dict[str, list[Utterance]
 
 
 def _string(split: str, number: int, max_digits: int, rate: int) -> Utterance:
-    generator = np.random.default_rng([_SPLIT_SEEDS[split], number])
+    generator = np.random.default_rng([SPLIT_SEEDS[split], number])
     words = [DIGITS[k] for k in generator.integers(0, 10, size=generator.integers(1, max_digits + 1))]
     name = f"{split}-{number:05d}"
     return Utterance(
@@ -78,12 +78,12 @@ def _string(split: str, number: int, max_digits: int, rate: int) -> Utterance:
         text=" ".join(words),
         speaker=name,
         where=f"synthetic string {name}",
-        identity=f"{_VERSION} {split} {number} {max_digits} {rate}",
-        read=partial(_speak, words, [_SPLIT_SEEDS[split], number, 1], rate),
+        identity=f"{VERSION} {split} {number} {max_digits} {rate}",
+        read=partial(speak, words, [SPLIT_SEEDS[split], number, 1], rate),
     )
 
 
-def _speak(words: list[str], seed: list[int], rate: int) -> np.ndarray:
+def speak(words: list[str], seed: list[int], rate: int) -> np.ndarray:
     """The string `words` by a speaker drawn from `seed`: float32 [samples]."""
     generator = np.random.default_rng(seed)
     pitch = generator.uniform(90, 230)  # Hz

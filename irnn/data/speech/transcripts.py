@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.speech.corpus import encoded_transcript, speech_splits, training_units
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.units import EOS, Units
-from irnn.data.speech.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.errors import IrnnError
 
 # Splits of a text corpus <- splits of a speech corpus.

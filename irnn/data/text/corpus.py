@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from irnn.data.audio.utterances import LeftOut
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.transcripts import line_stream, transcript_streams
 from irnn.data.speech.units import Units
-from irnn.data.speech.utterances import LeftOut
 from irnn.data.text.parquet import open_parquet, text_column
 from irnn.data.text.quickstart import quickstart_lines
 from irnn.data.text.text_files import read_lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from irnn.data.speech.features import FeatureConfig
+from irnn.data.audio.features import FeatureConfig
 from irnn.errors import IrnnError
 from irnn.recognition.recognizer import ModelRecognizer
 from pipelines.core.checkpoints import WEIGHTS_FILE

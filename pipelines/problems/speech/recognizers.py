@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import irnn
-from irnn.data.speech.audio import read_audio
-from irnn.data.speech.features import FeatureConfig, Normalization, filterbank
+from irnn.data.audio.features import FeatureConfig, Normalization, filterbank
+from irnn.data.audio.reading import read_audio
 from irnn.data.speech.units import BLANK, BOS, EOS, Units
 from irnn.data.text.text_files import read_json
 from irnn.errors import IrnnError

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from irnn.data.speech.torchaudio_import import torchaudio
+from irnn.data.audio.torchaudio_import import torchaudio
 from irnn.errors import IrnnError
 
 # Kaldi's features are those of 16-bit samples.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from irnn.data.speech.features import LOG_FLOOR
+from irnn.data.audio.features import LOG_FLOOR
 from irnn.errors import IrnnError
 
 QUIETEST_NOISE_DB = 40

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from irnn.data.speech.features import FeatureConfig, Normalization, centred, filterbank
-from irnn.data.speech.utterances import LeftOut, Utterance
+from irnn.data.audio.features import FeatureConfig, Normalization, centred, filterbank
+from irnn.data.audio.utterances import LeftOut, Utterance
 from irnn.errors import IrnnError
 from irnn.places import expanded
 

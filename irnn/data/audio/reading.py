@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from irnn.data.audio.audio_length import what_is_missing
+from irnn.data.audio.torchaudio_import import torchaudio
 from irnn.data.folders import shown
-from irnn.data.speech.audio_length import what_is_missing
-from irnn.data.speech.torchaudio_import import torchaudio
 from irnn.errors import IrnnError
 
 # Polyphase filters grow with the terms of the reduced ratio of two rates; a ratio rounded to such terms is off by less

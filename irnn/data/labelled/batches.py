@@ -1,0 +1,59 @@
+"""Batches of labelled sequences, padded to the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irnn.data.audio.augment import random_level, random_voice, spec_augment
+from irnn.data.labelled.corpus import LabelledCorpus
+
+
+class LabelledBatch(NamedTuple):
+    """features: float32 [batch, frames, bins], normalized, padded with 0 (the mean).  frames, labels: int64 [batch]."""
+
+    features: Tensor
+    frames: Tensor
+    labels: Tensor
+
+
+class LabelledBatches:
+    """One epoch's batches, each sequence once.
+
+    For training (`seed` given) they are drawn anew for every epoch and augmented, and depend on (seed, epoch) alone.
+    Without a seed (evaluation) there is one order, that of the split, and no augmentation.
+    """
+
+    def __init__(
+        self, corpus: LabelledCorpus, split: str, batch_size: int, seed: int | None = None, epoch: int = 0
+    ) -> None:
+        self._corpus, self._split = corpus, corpus.splits[split]
+        self._batch_size, self._seed, self._epoch = batch_size, seed, epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._batch_size)
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        order = np.arange(len(self._split))
+        if self._seed is not None:
+            order = np.random.default_rng([self._seed, self._epoch]).permutation(order)
+        for start in range(0, len(order), self._batch_size):
+            yield self._collate(order[start : start + self._batch_size].tolist())
+
+    def _collate(self, members: list[int]) -> LabelledBatch:
+        features = [torch.from_numpy(self._features(member)) for member in members]
+        frames = torch.tensor([len(part) for part in features])
+        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+        return LabelledBatch(padded, frames, torch.from_numpy(self._split.labels[members]))
+
+    def _features(self, member: int) -> np.ndarray:
+        features, augment = self._split.features(member), self._corpus.config.augment
+        if self._seed is None:
+            return self._corpus.normalization.apply(features)
+        generator = np.random.default_rng([self._seed, self._epoch, member])
+        other = random_voice(random_level(features, augment, generator), augment, generator)
+        return spec_augment(self._corpus.normalization.apply(other), augment, generator)

@@ -1,0 +1,148 @@
+"""Classifiers: cross-entropy and accuracy of a sequence's label."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irnn.data.labelled.batches import LabelledBatch, LabelledBatches
+from irnn.data.labelled.corpus import load_labelled
+from irnn.errors import IrnnError
+from irnn.metrics import cross_entropy_sum
+from irnn.models.classifier import Classifier, ClassifierConfig, program_inputs
+from irnn.program import Program
+from pipelines.config import RunConfig
+from pipelines.core.manifest import write_json
+from pipelines.core.problem import Score, TaskSettings, derived_seed
+from pipelines.problems.classifier.classifier_task import ClassifierTask
+from pipelines.report.console import show_left_out
+from pipelines.sections import architecture_inputs, read_section
+
+LABELS_FILE = "labels.json"
+_SPLITS = ("dev", "test")
+# Batches of the training set that give the quantization sites their first ranges.
+_CALIBRATION_BATCHES = 20
+# Of the timing: both libraries take turns, a second each in all.
+_ROUNDS = 20
+_SECONDS = 1.0
+
+# (features [batch, frames, size], frames [batch]) -> real logits [batch, classes]
+Logits = Callable[[Tensor, Tensor], Any]
+
+
+class ClassifierProblem:
+    """A corpus of labelled sequences and a classifier; see `pipelines.core.problem.Problem`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.seed, self.batch_size = config.seed, config.evaluation.batch_size
+        self.corpus = load_labelled(config.data)
+        show_left_out(self.corpus.left_out, "recordings")
+        for key in ("classes", "feature_size"):
+            if key in config.model:
+                raise IrnnError(f"model.{key} follows from the data; leave it out")
+        sizes = {"classes": len(self.corpus.labels), "feature_size": config.data.features.num_mel_bins}
+        self.architecture = read_section(ClassifierConfig, {**config.model, **sizes}, "model.")
+        self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
+        self.evaluation: dict[str, Any] = {}
+
+    def batching(self, stage: str) -> dict[str, Any]:
+        """See `Problem`."""
+        return {"batch_size": self.corpus.config.batch_size, "augment": self.corpus.config.augment.described}
+
+    def build(self) -> Classifier:
+        """See `Problem`."""
+        return Classifier(self.architecture)
+
+    def calibration(self) -> Iterable[LabelledBatch]:
+        """See `Problem`."""
+        seed = derived_seed(self.seed, "calibration", 0)
+        return islice(LabelledBatches(self.corpus, "train", self.corpus.config.batch_size, seed), _CALIBRATION_BATCHES)
+
+    def task(self, model: Classifier, settings: TaskSettings) -> ClassifierTask:
+        """See `Problem`."""
+        return ClassifierTask(model, settings, self.corpus, derived_seed(self.seed, f"{settings.stage} batches", 0))
+
+    @torch.no_grad()
+    def score(self, model: Classifier, folder: Path) -> Score:
+        """Cross-entropy of dev, accuracy of dev and test."""
+        return Score(self._figures(model))
+
+    def metadata(self) -> dict[str, Any]:
+        """How features are made and normalized."""
+        mean, deviation = self.corpus.normalization.mean, self.corpus.normalization.std
+        return {
+            "features": dataclasses.asdict(self.corpus.config.features),
+            "normalization": {"mean": mean.tolist(), "std": deviation.tolist()},
+        }
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """The names of the logits, in their order."""
+        write_json(folder / LABELS_FILE, list(self.corpus.labels))
+
+    def bench(self, program: Program, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Time of a sequence through both libraries, one a call, one thread: a test sequence of median length."""
+        from deploy_tvm.bench.measure import PartCase, Settings, measure
+
+        split = self.corpus.splits["test"]
+        middle = int(np.argsort(split.frames, kind="stable")[len(split) // 2])
+        x = self.corpus.normalization.apply(split.features(middle))[None]
+        inputs = program_inputs(program, x, [x.shape[1]])
+        case = PartCase(program, None, dict(artefacts), inputs, {**inputs, "features": x})
+        measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
+        details = {name: measured[name] for name in ("spread", "machine", "measured")}
+        return {"us_per_sequence": measured["us"]}, {"frames": x.shape[1], **details}
+
+    def evaluate(self, program: Program, model: Classifier, runner: Any | None, baseline: Path, folder: Path) -> Score:
+        """QAT, interpreter and TVM are compared on every sequence of dev and test, and scored."""
+        executors = {"interpreter_vs_qat": model.frozen(), "tvm_vs_interpreter": runner}
+        mismatches = {
+            name: None if executor is None else self._mismatch(program, executor)
+            for name, executor in executors.items()
+        }
+        executor = program if runner is None else runner
+
+        def logits(features: Tensor, frames: Tensor) -> Any:
+            (found,), _ = executor.run_all(program_inputs(program, features, frames))
+            return torch.as_tensor(found) * program.logits_scale
+
+        metrics = {"mismatches": mismatches, **self._figures(logits)}
+        left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
+        if left_out:
+            metrics["left_out"] = left_out
+        return Score(metrics)
+
+    def _mismatch(self, program: Program, executor: Any) -> dict[str, int]:
+        """Integers of logits and states that differ from the interpreter's."""
+        count = compared = 0
+        for batch in self._batches(*_SPLITS):
+            inputs = program_inputs(program, batch.features, batch.frames)
+            for a, b in zip(_integers(*program.run_all(inputs)), _integers(*executor.run_all(inputs)), strict=True):
+                count += int(np.count_nonzero(a != b))
+                compared += a.size
+        return {"count": count, "compared": compared}
+
+    def _batches(self, *splits: str) -> Iterable[LabelledBatch]:
+        return (batch for split in splits for batch in LabelledBatches(self.corpus, split, self.batch_size))
+
+    def _figures(self, logits: Logits) -> dict[str, float]:
+        figures = {}
+        for split in _SPLITS:
+            nats = right = 0.0
+            for batch in self._batches(split):
+                found = logits(batch.features, batch.frames)
+                nats += cross_entropy_sum(found, batch.labels.numpy())
+                right += int((found.argmax(-1) == batch.labels).sum())
+            count = len(self.corpus.splits[split])
+            figures[f"{split}_cross_entropy"], figures[f"{split}_accuracy"] = nats / count, right / count
+        return figures
+
+
+def _integers(outputs: list[Any], state: dict[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(x) for x in (*outputs, *(state[name] for name in sorted(state)))]

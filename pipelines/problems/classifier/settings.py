@@ -1,0 +1,33 @@
+"""The configuration of a classifier's run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from irnn.data.labelled.config import LabelledConfig
+from irnn.data.labelled.corpus import SOURCES
+from pipelines.sections import need_positive, need_source, read_section
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """The section `problem`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ClassifierEvaluation:
+    """batch_size: sequences that are evaluated at once."""
+
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        need_positive("evaluation.batch_size", self.batch_size)
+
+
+def read_data(section: Mapping[str, Any]) -> LabelledConfig:
+    """The section `data`, of the class of its source."""
+    return read_section(SOURCES[need_source(section, "classifier", SOURCES)][0], section, "data.")
