@@ -152,6 +152,9 @@ LIBRARIES = {
     "python -m deploy_tvm compile PROGRAM_FOLDER target=host out=FOLDER": Example(
         {"PROGRAM_FOLDER": "{w.language_model}/program", "FOLDER": "another"}, says="another: integer program for host"
     ),
+    "python -m deploy_tvm plan PROGRAM_FOLDER target=cortex_a76": Example(
+        {"PROGRAM_FOLDER": "{w.language_model}/program"}, says="read in place: "
+    ),
     'python -m deploy_tvm run lib "the value of the"': Example(
         {"lib": "{w.library}", "the value of the": "the cat sees a"}, "--top 12", says="  cat\n"
     ),

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from deploy_tvm.artefact.artefact_set import open_parts
 from deploy_tvm.artefact.inputs import random_inputs
-from deploy_tvm.bench.recognizer_bench import PARTS, Utterance, open_recognizer, places
+from deploy_tvm.bench.utterance import PARTS, Utterance, places
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
 from deploy_tvm.targets import Target
@@ -37,7 +38,9 @@ class Recognizer:
 
     def open(self, folder: Path, kind: str) -> Mapping[str, tuple[Program, Path]]:
         """See ``Model``."""
-        programs = open_recognizer(folder, kind)
+        programs = open_parts(folder, kind)
+        if set(programs) != set(PARTS):
+            raise IrnnError(f"{folder} holds no recognizer: wanted are the programs {' and '.join(PARTS)}")
         return {part: (programs[part], folder / part) for part in PARTS}
 
     def measure(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm.artefact.inputs import random_input
-from deploy_tvm.bench.bench import weight_bytes
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.bench.rounds import now
+from deploy_tvm.bench.subject import weight_bytes
 from deploy_tvm.static import bare
 from deploy_tvm.static.emulated_peers import peer_instructions
 from deploy_tvm.static.mca import CORES, cycles_per_step, find_tool, tool_version
