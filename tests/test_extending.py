@@ -25,7 +25,7 @@ from tests.extending.powers import PowersOfTwo
 from tests.models import ids, language_model, quantized, quantized_layer, wired
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ("elman.py", "powers.py", "minimum.py")
+EXAMPLES = ("elman.py", "powers.py", "minimum.py", "minimum_lowered.py")
 
 
 def test_the_page_shows_the_files() -> None:
@@ -124,3 +124,21 @@ def test_the_operation_is_proved_and_evaluated(monkeypatch: pytest.MonkeyPatch) 
     assert "in -128..50" in program.describe()
     with pytest.raises(IrnnError, match="minimum z compares two dtypes"):
         compared("int16").check()
+
+
+@needs.with_tvm
+def test_the_operation_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import deploy_tvm
+    from deploy_tvm.codegen.body import Operation
+    from deploy_tvm.codegen.ops import OPERATIONS
+    from tests.extending.minimum_lowered import minimum
+
+    monkeypatch.setitem(OPS, "minimum", Minimum())
+    monkeypatch.setitem(OPERATIONS["integer"], "minimum", Operation(minimum, elementwise=True))
+    x, half = Value("int8", (34,), 0.1, 0, -128, 127), Value("int8", (17,), 0.1)
+    nodes = [Node("slice", ("x",), name, {"start": k, "stop": k + 17}) for name, k in (("a", 0), ("b", 17))]
+    values = {"x": x, "a": half, "b": half, "z": half}
+    program = Program("integer", {"x": x}, ("z",), {}, values, (*nodes, Node("minimum", ("a", "b"), "z")), {})
+    inputs = np.random.default_rng(0).integers(-128, 128, (1, 5, 34)).astype("int8")
+    compiled, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(inputs)
+    assert np.array_equal(compiled, np.minimum(inputs[..., :17], inputs[..., 17:]))

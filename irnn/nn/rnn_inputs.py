@@ -62,7 +62,7 @@ def check_dropout(dropout: Any, num_layers: int) -> float:
     if dropout > 0 and num_layers == 1:
         warnings.warn(
             f"dropout={dropout} stands between layers and num_layers=1: it has no effect; add a layer or leave it out",
-            stacklevel=3,
+            stacklevel=4,  # a drop-in stands between
         )
     return float(dropout)
 
