@@ -11,20 +11,20 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from deploy_tvm import targets
-from deploy_tvm.bench.bench import Layer
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.peers.peers import parse_against
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import from_config
-from deploy_tvm.static.command import bench_static
+from deploy_tvm.static.figures import static_figures
 from irnn.errors import IrnnError
+from irnn.models.random_programs import Layer, layer_programs
 
 PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"
@@ -69,7 +69,8 @@ def _static(name: str, bits: int, peers_python: str | None, progress: Progress) 
         target = replace(target, name=I8MM, mattr=(*target.mattr, "+i8mm"))
     against = parse_against(AGAINST) if (name, bits) == (MAIN, 8) else ()
     layer = Layer(**LAYER, weight_bits=bits)
-    return bench_static(layer, None, None, target, STEPS, against=against, peers_python=peers_python, progress=progress)
+    figures = static_figures(*layer_programs(layer), target, STEPS, against, peers_python, progress)
+    return {**figures, "layer": asdict(layer)}
 
 
 def with_tables(text: str, results: dict[str, Any]) -> str:

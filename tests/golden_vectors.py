@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from irnn.program import Node, Program, Scan, State, Tensor, Value
-from tests.oracle import read_network
+from tests.gru_oracle import read_stack
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 
 FOLDER = Path(__file__).parent / "golden"
@@ -30,6 +30,22 @@ SPECS = {
     "lstm_2_bit": Spec(hidden=4, input_size=4, vocabulary=7, logits=6, pieces=6, weight_bits=2, seed=14),
     "lstm_mad_norm": Spec(hidden=6, input_size=3, vocabulary=7, logits=5, pieces=6, norm="mad", seed=15),
     "lstm_layer_norm": Spec(hidden=6, input_size=3, vocabulary=7, logits=5, pieces=6, norm="layer", seed=16),
+    "gru": Spec(cell="gru", hidden=5, input_size=4, vocabulary=7, logits=6, pieces=6, seed=21),
+    "gru_2_layers_features": Spec(
+        cell="gru", hidden=3, input_size=4, vocabulary=None, logits=None, layers=2, pieces=6, seed=22
+    ),
+    "gru_extreme_mad_norm": Spec(
+        cell="gru",
+        hidden=5,
+        input_size=4,
+        vocabulary=7,
+        logits=6,
+        pieces=6,
+        extreme=True,
+        wide_tables=True,
+        norm="mad",
+        seed=23,
+    ),
     "lstm_bidirectional": Spec(hidden=3, input_size=3, vocabulary=7, logits=5, pieces=6, bidirectional=True, seed=17),
 }
 BATCH, STEPS = 2, 5
@@ -77,7 +93,7 @@ def _item(record: dict[str, Any]) -> Node | Scan:
 
 def vectors(program: Program, inputs: np.ndarray, state: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """What the oracle computes: from the initial state, and from ``state``."""
-    network = read_network(program)
+    network = read_stack(program)
     records = []
     for start in (None, {name: array.tolist() for name, array in state.items()}):
         output, last = network.run_batch(inputs.tolist(), start)

@@ -155,8 +155,8 @@ class Cell:
     state_h: str
     state_c: str
 
-    def step(self, x: Row, h: Row, c: Row) -> tuple[Row, Row]:
-        """(h, c) after one time step."""
+    def step(self, x: Row, h: Row, c: Row) -> tuple[Row, tuple[Row, Row]]:
+        """(the output, (h, c)) after one time step: the output is h."""
         pre_x = [clamp(self.pre_x.times(k, a), self.pre_limits[0]) for k, a in enumerate(self.w_x(x))]
         pre_h = [clamp(self.pre_h.times(k, a), self.pre_limits[1]) for k, a in enumerate(self.w_h(h))]
         pre_x = self.norm_x(pre_x) if self.norm_x else pre_x
@@ -173,7 +173,11 @@ class Cell:
         if self.projection:
             matrix, out = self.projection
             h = out(matrix(h))
-        return h, c
+        return h, (h, c)
+
+    def initial(self) -> dict[str, Row]:
+        """h at its zero point, c at 0, of one sequence."""
+        return {self.state_h: self.initial_h, self.state_c: [0] * self.hidden}
 
     @property
     def initial_h(self) -> Row:
@@ -193,11 +197,10 @@ class Network:
     logits: Affine | None
 
     def initial_state(self) -> dict[str, Row]:
-        """h at its zero point, c at 0, of one sequence."""
+        """The state of one sequence before its first step."""
         state = {}
         for cell in (cell for layer in self.layers for cell in layer):
-            state[cell.state_h] = cell.initial_h
-            state[cell.state_c] = [0] * cell.hidden
+            state |= cell.initial()
         return state
 
     def run(self, inputs: list, state: dict[str, Row] | None = None) -> tuple[list[Row], dict[str, Row]]:
@@ -207,12 +210,13 @@ class Network:
         for layer in self.layers:
             outputs: list[Row] = [[] for _ in sequence]
             for cell in layer:
-                h, c = state[cell.state_h], state[cell.state_c]
+                names = list(cell.initial())
+                values = [state[name] for name in names]
                 order = range(len(sequence))
                 for t in reversed(order) if cell.reverse else order:
-                    h, c = cell.step(sequence[t], h, c)
-                    outputs[t] = outputs[t] + h
-                state[cell.state_h], state[cell.state_c] = h, c
+                    y, values = cell.step(sequence[t], *values)
+                    outputs[t] = outputs[t] + y
+                state |= dict(zip(names, values, strict=True))
             sequence = outputs
         return [self.logits(h) for h in sequence] if self.logits else sequence, state
 
@@ -229,10 +233,10 @@ class Network:
 
 def read_network(program: Graph) -> Network:
     """The network of a program that is an LSTM stack; AssertionError at the first node that an LSTM does not have."""
-    return _Reader(program).network()
+    return Reader(program).network()
 
 
-class _Reader:
+class Reader:
     """Follows a program from its output back to its input.  Every constant is read as Python integers."""
 
     def __init__(self, program: Graph) -> None:
@@ -312,13 +316,13 @@ class _Reader:
             norm_x=norm_x,
             norm_h=norm_h,
             norm_c=norm_c,
-            gate_limits=_limits(sum_node),
+            gate_limits=limits(sum_node),
             rows={gate: node.attributes["start"] for gate, node in slices.items()},
             gates={gate: self.table(node) for gate, node in pwl_nodes.items()},
             tanh_c=self.table(tanh_node),
             kept=self.factors(c_node, 0),
             new=self.factors(c_node, 1),
-            cell_limits=_limits(c_node),
+            cell_limits=limits(c_node),
             out=self.rescaling(product_node),
             projection=projection,
             reverse=scan.reverse,
@@ -333,7 +337,7 @@ class _Reader:
         assert len(node.inputs) == 1
         assert node.attributes["zero_point"] == 0
         linear = self.node(node.inputs[0], "linear")
-        return self.affine(linear), self.factors(node, 0), _limits(node), norm, linear.inputs[0]
+        return self.affine(linear), self.factors(node, 0), limits(node), norm, linear.inputs[0]
 
     def product(self, name: str) -> tuple[str, str]:
         """(sigmoid gate, other factor) of a multiply; the sigmoid's zero point is -128, the other's 0."""
@@ -349,20 +353,20 @@ class _Reader:
         node = self.node(name, self.nodes[name].op)
         gamma, beta = self.integers(node, "gamma"), self.integers(node, "beta")
         factors = Factors(self.integers(node, "multiplier"), self.integers(node, "shift"))
-        return NormLayer(node.op, node.attributes["groups"], gamma, beta, factors, _limits(node)), node.inputs[0]
+        return NormLayer(node.op, node.attributes["groups"], gamma, beta, factors, limits(node)), node.inputs[0]
 
     def affine(self, node: Node) -> Affine:
         return Affine(self.integers(node, "weight"), self.integers(node, "bias"))
 
     def table(self, node: Node) -> Table:
         knots, slopes, intercepts = (self.integers(node, role) for role in ("knots", "slopes", "intercepts"))
-        return Table(knots, slopes, intercepts, node.attributes["shift"], _limits(node))
+        return Table(knots, slopes, intercepts, node.attributes["shift"], limits(node))
 
     def factors(self, node: Node, k: int) -> Factors:
         return Factors(self.integers(node, f"multiplier_{k}"), self.integers(node, f"shift_{k}"))
 
     def rescaling(self, node: Node) -> Rescaling:
-        return Rescaling(self.factors(node, 0), node.attributes["zero_point"], _limits(node))
+        return Rescaling(self.factors(node, 0), node.attributes["zero_point"], limits(node))
 
     def integers(self, node: Node, role: str) -> list:
         return self.program.tensors[node.tensors[role]].data.tolist()
@@ -371,11 +375,13 @@ class _Reader:
         return name in self.nodes and self.nodes[name].op == op
 
     def node(self, name: str, op: str) -> Node:
+        assert name in self.nodes, f"{name} is made by no operation, not by a {op}"
         node = self.nodes[name]
         assert node.op == op, f"{name} is a {node.op}, not a {op}"
         self.visited.add(name)
         return node
 
 
-def _limits(node: Node) -> tuple[int, int]:
+def limits(node: Node) -> tuple[int, int]:
+    """The range to which the node saturates."""
     return node.attributes["low"], node.attributes["high"]

@@ -72,6 +72,7 @@ FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
     "python run.py experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
+    "python run.py experiment=quickstart quant.weight=ternary": QUICK,
     "python run.py -m experiment=quickstart quant.weight=2,4,8": QUICK,
     "python run.py experiment=quickstart quant=int4 pwl.pieces=8 pwl.fit=greedy": QUICK,
     "python run.py until=?": Example(
@@ -150,6 +151,9 @@ LIBRARIES = {
     "python -m deploy_tvm compile outputs/.../program out=lib": Example(PROGRAM, says="lib: integer program for host"),
     "python -m deploy_tvm compile PROGRAM_FOLDER target=host out=FOLDER": Example(
         {"PROGRAM_FOLDER": "{w.language_model}/program", "FOLDER": "another"}, says="another: integer program for host"
+    ),
+    "python -m deploy_tvm plan PROGRAM_FOLDER target=cortex_a76": Example(
+        {"PROGRAM_FOLDER": "{w.language_model}/program"}, says="read in place: "
     ),
     'python -m deploy_tvm run lib "the value of the"': Example(
         {"lib": "{w.library}", "the value of the": "the cat sees a"}, "--top 12", says="  cat\n"

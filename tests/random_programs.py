@@ -1,4 +1,4 @@
-"""Random LSTM programs, integer or float, built straight from nodes: no training, every awkward size and extreme.
+"""Random LSTM and GRU programs, integer or float, built straight from nodes: untrained, every awkward size and end.
 
 The wiring is that of a converted model; weights, tables, multipliers and zero points are drawn at random, so that an
 executor which mends one special case (symmetric zero points, smooth tables, sizes that fill a vector) is found out.
@@ -39,6 +39,12 @@ class Spec:
     extreme: bool = False
     wide_tables: bool = False
     seed: int = 0
+    cell: str = "lstm"
+
+    @property
+    def gates(self) -> int:
+        """Whose rows a cell's matrices hold."""
+        return 3 if self.cell == "gru" else 4
 
 
 def multiplier_and_shift(real: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +117,8 @@ class _Builder:
             zero_point = int(self.rng.integers(-100, 100))
             outputs = []
             for direction in ("forward", "backward") if spec.bidirectional else ("forward",):
-                outputs.append(self.lstm(nodes, name, size, f"layer{layer}.{direction}", zero_point))
+                cell = self.gru if spec.cell == "gru" else self.lstm
+                outputs.append(cell(nodes, name, size, f"layer{layer}.{direction}", zero_point))
             name, size = outputs[0], spec.hidden
             if spec.bidirectional:
                 name, size = self.value(f"layer{layer}.both", "int8", 2 * spec.hidden), 2 * spec.hidden
@@ -172,9 +179,73 @@ class _Builder:
         )
         return sequence
 
+    def gru(self, nodes: list, x: str, size: int, prefix: str, zero_point: int) -> str:
+        """One direction of one GRU layer; returns the name of the sequence of its outputs."""
+        hidden, norm = self.spec.hidden, self.spec.norm
+        pre_x = self.requantized_linear(nodes, x, size, f"{prefix}.x")
+        if norm:
+            pre_x = self.norm(nodes, pre_x, f"{prefix}.x.norm", 3)
+        body: list[Node] = []
+        local_x, h = (
+            self.value(f"{prefix}.step.x", "int16", 3 * hidden),
+            self.value(f"{prefix}.step.h", "int16", hidden),
+        )
+        to_bytes = 2.0 ** self.rng.uniform(-8.5, -7.5)
+        pre_h = self.requantized_linear(
+            body, self.read(body, h, f"{prefix}.read", to_bytes, zero_point), hidden, f"{prefix}.h"
+        )
+        if norm:
+            pre_h = self.norm(body, pre_h, f"{prefix}.h.norm", 3)
+        sums = self.value(f"{prefix}.gates", "int16", 3 * hidden)
+        limits = {"low": INT16[0], "high": INT16[1]} if self.integer else {}
+        body.append(Node("add", (local_x, pre_h), sums, limits))
+        parts = {"r": (sums, 0), "z": (sums, 1), "n_x": (local_x, 2), "n_h": (pre_h, 2)}
+        for name, (source, k) in parts.items():
+            parts[name] = self.value(f"{prefix}.{name}.pre", "int16", hidden)
+            body.append(Node("slice", (source,), parts[name], {"start": k * hidden, "stop": (k + 1) * hidden}))
+        r, z = (self.activation(body, parts[gate], f"{prefix}.{gate}", "sigmoid") for gate in "rz")
+        reset = self.product(body, r, parts["n_h"], f"{prefix}.reset", -128, 0)
+        candidate = self.summed(body, (parts["n_x"], reset), f"{prefix}.n.pre", (self.rng.uniform(0.5, 1), 1 / 255))
+        n = self.activation(body, candidate, f"{prefix}.n", "tanh")
+        turned = self.value(f"{prefix}.z.complement", "int8", hidden)
+        body.append(Node("complement", (z,), turned))
+        new = self.product(body, turned, n, f"{prefix}.new", -128, 0)
+        kept = self.product(body, z, h, f"{prefix}.kept", -128, 0)
+        spread = 2.0 ** self.rng.uniform(14, 15)
+        h_next = self.summed(body, (new, kept), f"{prefix}.next", (spread / (255 * 127), 1 / 255))
+        output = self.read(body, h_next, f"{prefix}.written", to_bytes, zero_point)
+        self.states[f"{prefix}.h"] = State(self.dtype("int16"), (hidden,))
+        sequence = self.value(f"{prefix}.out_sequence", "int8", hidden, zero_point=zero_point)
+        nodes.append(
+            Scan(
+                sequences={local_x: pre_x},
+                states={f"{prefix}.h": (h, h_next)},
+                outputs={sequence: output},
+                body=tuple(body),
+                reverse=prefix.endswith("backward"),
+            )
+        )
+        return sequence
+
+    def read(self, nodes: list, x: str, name: str, factor: float, zero_point: int) -> str:
+        """x at 8 bits; in a float program x itself."""
+        if not self.integer:
+            return x
+        output = self.value(name, "int8", self.spec.hidden, zero_point=zero_point)
+        node = self.requantize((x,), output, name, (factor,), zero_point, INT8)
+        nodes.append(Node("residual", node.inputs, output, {"zero_points": [0], **node.attributes}, node.tensors))
+        return output
+
+    def summed(self, nodes: list, terms: tuple[str, ...], name: str, factors: tuple) -> str:
+        """The sum of accumulators at 16 bits."""
+        output = self.value(name, "int16", self.spec.hidden)
+        node = self.requantize(terms, output, name, factors, 0, INT16) if self.integer else Node("add", terms, output)
+        nodes.append(node)
+        return output
+
     def requantized_linear(self, nodes: list, x: str, size: int, prefix: str) -> str:
         """``linear`` and, in an integer program, its requantization to int16 with a spread over most of the range."""
-        rows = 4 * self.spec.hidden
+        rows = self.spec.gates * self.spec.hidden
         acc = self.linear(nodes, x, size, prefix, rows)
         if not self.integer:
             return acc

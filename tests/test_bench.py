@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 import deploy_tvm
 from deploy_tvm.__main__ import main
 from deploy_tvm.bench import floor, rounds
-from deploy_tvm.bench.bench import Layer, bench_layer, random_programs, weight_bytes
+from deploy_tvm.bench.bench import bench
 from deploy_tvm.bench.measure import Settings
+from deploy_tvm.bench.subject import made, weight_bytes
+from deploy_tvm.bench.utterance import Utterance
 from deploy_tvm.peers import lstm_stack, peers
 from deploy_tvm.peers.peer_worker.peer_serving import block
 from irnn.conversion import convert, float_program
 from irnn.errors import IrnnError
+from irnn.models.random_programs import Layer, layer_programs
 from irnn.models.sequence import random_layer
 from irnn.program import Node, Scan, Tensor
 from tests import needs
@@ -26,6 +30,13 @@ from tests.random_programs import Spec, random_program
 from tests.speech_models import quantized_speech, speech_model
 
 SHORT = Settings(rounds=2, seconds=0.02)
+
+
+def bench_layer(layer: Layer, steps: int) -> dict:
+    """The benchmark of a layer with random weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        subject = made("layer", *layer_programs(layer), Path(folder), lambda text: None)
+        return bench(subject, steps, Utterance(), SHORT)
 
 
 def python(script: str) -> list[str]:
@@ -173,7 +184,7 @@ def test_the_floor_of_every_processor_is_measured(
     needs.features(sorted(shown - targets.cpu_flags()))
     monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset(shown))
     assert floor.host_product().feature == feature
-    measured = bench_layer(Layer(9, 16), 3, SHORT)
+    measured = bench_layer(Layer(9, 16), 3)
     assert measured["mismatches"]["count"] == 0
     limit = measured["floor"]
     assert limit["bytes_every_step"] == 4 * 16 * 16
@@ -211,7 +222,7 @@ def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instr
 def test_a_layer_benchmark_is_json_without_mismatches() -> None:
     needs.tvm()
     layer = Layer(9, 16, layers=2, bidirectional=True, norm="mad", weight_bits=4)
-    result = json.loads(json.dumps(bench_layer(layer, 3, SHORT)))
+    result = json.loads(json.dumps(bench_layer(layer, 3)))
     assert result["mismatches"]["count"] == 0
     assert result["mismatches"]["compared"] > 64 * 32
     assert set(result["us_per_step"]) == {"tvm_integer", "tvm_float"}
@@ -283,7 +294,7 @@ def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) 
 )  # fmt: skip
 def test_the_onnx_model_equals_the_float_build(layer: Layer, steps: int, tmp_path: Path) -> None:
     needs.tvm()
-    _, program = random_programs(layer)
+    _, program = layer_programs(layer)
     x = np.random.default_rng(0).standard_normal((1, steps, 5)).astype(np.float32)
     expected, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(x)
     lstm_stack.save_job(program, np.ascontiguousarray(x.transpose(1, 0, 2)), tmp_path)

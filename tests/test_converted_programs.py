@@ -10,6 +10,7 @@ import irnn
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.arithmetic.torch_ops import TORCH
 from tests.models import ids, language_model, quantized, quantized_layer
+from tests.program_oracle import ProgramOracle
 from tests.random_programs import random_inputs, random_state
 from tests.test_interpreter import assert_same, oracle, run
 
@@ -45,6 +46,19 @@ def test_bidirectional_stacks(norm: str | None, quant: irnn.QuantConfig) -> None
 @pytest.mark.parametrize("norm", [None, "mad"])
 def test_projected_stacks(norm: str | None, quant: irnn.QuantConfig) -> None:
     assert_all_equal(irnn.convert(quantized_layer(quant, bidirectional=True, num_layers=2, proj_size=5, norm=norm)))
+
+
+@configs
+@pytest.mark.parametrize("norm", [None, "mad", "layer"])
+def test_gru_stacks(norm: str | None, quant: irnn.QuantConfig) -> None:
+    """Against the evaluator of any program: the oracle's network is an LSTM."""
+    program = irnn.convert(quantized(language_model(cell="gru", norm=norm, layers=2), quant))
+    inputs = random_inputs(program, 2, 4)
+    (name,) = program.inputs
+    for state in (None, random_state(program, 2)):
+        (output,), last = ProgramOracle(program).run_batch({name: inputs}, state)
+        for ops in (NUMPY, TORCH):
+            assert_same(run(ops, program, inputs, state), (output, last))
 
 
 @pytest.mark.parametrize("norm", [None, "layer"])

@@ -105,14 +105,13 @@ LAYER = ["bench", "--layer", "lstm", "--input", "4", "--hidden", "4"]
         (["bench"], "bench takes one artefact"),
         (["bench", "nowhere"], "nowhere"),
         (["bench", "nowhere", "--hidden", "4"], "--hidden belongs to --layer"),
-        (["bench", "--layer", "gru", "--input", "4", "--hidden", "4"], "--layer gru: not yet"),
-        (["bench", "--layer", "rnn", "--input", "4", "--hidden", "4"], "--layer rnn: unknown; allowed is lstm"),
+        (["bench", "--layer", "rnn", "--input", "4", "--hidden", "4"], "unknown cell 'rnn'; allowed are gru, lstm"),
         (["bench", "--layer", "lstm", "--input", "4"], "--layer needs --hidden"),
         ([*LAYER, "artefact"], "an artefact or --layer, not both"),
         ([*LAYER, "--float", "x"], "--float belongs to an artefact"),
         ([*LAYER, "--weight-bits", "9"], "quant.weight=9"),
         ([*LAYER, "--steps", "0"], "--steps 0: must lie in 1 to"),
-        ([*LAYER, "--layers", "0"], "--layers 0: must lie in 1 to"),
+        ([*LAYER, "--layers", "0"], "layers 0 must lie in 1 to"),
         ([*LAYER, "--threads", "2"], "--threads 2: our kernels run on one thread"),
         ([*LAYER, "--rounds", "0"], "--rounds 0: must be at least 1"),
         ([*LAYER, "--seconds", "0"], "--seconds 0.0: must be more than 0"),
@@ -240,8 +239,28 @@ def test_features_have_no_next_token(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["compile", str(tmp_path / "program"), f"out={tmp_path / 'artefact'}"]) == 0
     assert main(["run", str(tmp_path / "artefact"), "1"]) == 1
     assert "reads features, not token ids: it has no words" in capsys.readouterr().err
-    assert main(["bench", str(tmp_path / "artefact")]) == 1
-    assert "`bench --layer` measures layers" in capsys.readouterr().err
+
+
+def test_any_program_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Features in, hidden states out: no words, no recognizer."""
+    needs.tvm()
+    random_program(Spec(vocabulary=None, logits=None)).save(tmp_path / "program")
+    short = ["--rounds", "2", "--seconds", "0.02", "--steps", "1", "--json", str(tmp_path / "out.json")]
+    assert main(["bench", str(tmp_path / "program"), *short]) == 0
+    assert "us per step" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["kind"], result["mismatches"]["count"]) == ("program", 0)
+    assert set(result["us_per_step"]) == {"tvm_integer"}
+
+
+def test_a_plan_is_printed(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["plan", str(artefact), "target=cortex_a53"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "read in place: ids"
+    assert lines[1].startswith("product       layer0.forward.x.pre = linear embedded (with embedding)")
+    assert main(["plan"]) == 1
+    assert "plan takes one program or artefact, not 0" in capsys.readouterr().err
 
 
 def test_an_artefact_benchmark_finds_the_float_program_beside_it(artefact: Path, tmp_path: Path) -> None:

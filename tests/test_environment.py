@@ -235,7 +235,7 @@ class TestDeploy:
     def test_a_result_that_cannot_be_written(
         self, tmp_path: Path, read_only: Path, capsys, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        monkeypatch.setattr("deploy_tvm.bench.bench.bench_layer", lambda *_: pytest.fail("it was timed"))
+        monkeypatch.setattr("deploy_tvm.cli.bench._bench_here", lambda *_: pytest.fail("it was timed"))
         file, why = (tmp_path, "is a folder; name a file") if kind == "folder" else place(kind, tmp_path, read_only)
         why = {"below a file": "does not exist", "proc": "does not exist"}.get(kind, why)
         layer = ["bench", "--layer", "lstm", "--input", "4", "--hidden", "4", "--json", str(file)]

@@ -121,6 +121,11 @@ RIGHT = {
     "norm of a narrow value": lambda: Wired(
         lambda a, m, x: a.norm(m.norm, m.out, x), norm=Norm("layer", SIZE), out=site("norm")
     ),
+    "product with sixteen bits": lambda: Wired(
+        lambda a, m, x: a.requantize(m.out, a.linear(m.fc, a.residual(m.wide, x))),
+        fc=linear(), wide=site("cell"), out=site("activation"),
+    ),
+    "last step": lambda: Wired(lambda a, m, x: a.last(a.requantize(m.out, x)), out=site("activation")),
     "product of narrow values": lambda: Wired(
         lambda a, m, x: a.requantize(m.out, a.multiply(x, x)), out=site("activation")
     ),
@@ -157,11 +162,14 @@ REFUSED = {
             lambda a, m, x: a.requantize(m.out, a.accumulate(x, a.linear(m.fc, x))), fc=linear(), out=site("cell")
         )
     ),
-    r"out has the role 'activation', which is asymmetric: a norm needs a site of one of the roles weight": (
+    r"out has the role 'activation', which is asymmetric: a norm needs a site of .* preactivation, norm, cell;": (
         lambda: Wired(lambda a, m, x: a.norm(m.norm, m.out, x), norm=Norm("layer", SIZE), out=site("activation"))
     ),
     r"before has the role 'activation', which is asymmetric: a saturating sum needs": (
         lambda: Wired(after_linear(lambda a, m, y: a.add(m.before, y, y)), fc=linear(), before=site("activation"))
+    ),
+    r"a scan over .* holds another scan": (
+        lambda: Wired(lambda a, m, x: a.scan(lambda a, y: (a.scan(lambda a, z: (z,), y, []),), x, []))
     ),
     r"cannot take the complement of x: only a sigmoid's output has one": (
         lambda: Wired(lambda a, m, x: a.complement(x))
@@ -231,6 +239,38 @@ def test_tied_weights_of_other_bits_are_quantized_apart() -> None:
     simulation = Simulation({}, training=False, observing=False)
     eight, four = simulation.weight(model.table), simulation.weight(model.fc)
     assert len(torch.unique(four)) <= 15 < len(torch.unique(eight))
+
+
+class Ended(Wired):
+    """The last step of sequences of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda a, m, x: a.last(a.requantize(m.out, x)), out=site("activation"))
+
+    def program_wire(self, a: Any) -> None:
+        x = a.features("x", self.input_site)
+        a.ragged(a.lengths("lengths", "time"))
+        a.output("y", self._wire(a, self, x))
+
+
+def test_the_last_step_is_that_of_each_sequence() -> None:
+    torch.manual_seed(0)
+    x, lengths = torch.randn(3, 6, SIZE) + 1, torch.tensor([2, 6, 1])
+    model = ready(Ended(), x)
+    simulation = Simulation({}, training=False, observing=False)
+    simulation.ragged(lengths)
+    with torch.no_grad():
+        y = model._wire(simulation, model, simulation.input(model.input_site, x.transpose(0, 1)))
+    program = irnn.convert(model)
+    inputs = {"x": program.inputs["x"].quantize(x.numpy()), "lengths": lengths.numpy().astype("int32")}
+    got, _ = program.run(inputs)
+    value = program.values[program.outputs[0]]
+    assert value.axes == ()
+    assert got.shape == (3, SIZE)
+    assert float(np.abs((got - float(value.zero_point)) * value.scale - y.numpy()).max()) < 2 * value.scale
+    for row, length in enumerate(lengths):
+        alone, _ = program.run({"x": inputs["x"][row : row + 1, :length], "lengths": inputs["lengths"][row : row + 1]})
+        assert np.array_equal(alone[0], got[row])
 
 
 def test_what_nothing_reads_is_not_recorded() -> None:

@@ -16,7 +16,7 @@ from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
 from irnn.program import Program, Tensor
 from irnn.program.interpreter import Interpreter
-from tests.oracle import read_network
+from tests.gru_oracle import read_stack
 from tests.random_programs import Spec, random_inputs, random_program, random_state
 from tests.strategies import quick
 
@@ -41,13 +41,14 @@ def assert_same(actual: tuple[np.ndarray, State], expected: tuple[np.ndarray, St
 def oracle(program: Program, inputs: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
     """The oracle's output and states, in the dtypes that the program declares."""
     lists = None if state is None else {name: array.tolist() for name, array in state.items()}
-    output, last = read_network(program).run_batch(inputs.tolist(), lists)
+    output, last = read_stack(program).run_batch(inputs.tolist(), lists)
     dtype = program.values[program.outputs[0]].dtype
     return np.array(output, dtype), {k: np.array(v, program.states[k].dtype) for k, v in last.items()}
 
 
 specs = st.builds(
     Spec,
+    cell=st.sampled_from(["lstm", "gru"]),
     hidden=st.sampled_from([1, 2, 3, 7, 8, 16, 17, 33]),
     input_size=st.sampled_from([1, 2, 5, 16, 19]),
     vocabulary=st.sampled_from([None, 2, 23]),

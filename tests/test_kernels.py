@@ -15,11 +15,11 @@ import tvm
 from tvm import tirx
 
 from deploy_tvm import targets
-from deploy_tvm.codegen.compiler import PIPELINE
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
 from deploy_tvm.codegen.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
 from deploy_tvm.static.bare import BareFunction
+from deploy_tvm.targets.compiler import PIPELINE
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor
@@ -150,8 +150,7 @@ ENCODINGS = {"int8": (-128, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2,
 
 def encoded(weight: np.ndarray, encoding: str) -> Tensor:
     """A tensor of that encoding; a codebook is int16 in memory."""
-    bits = {"int4": 4, "int3": 3, "int2": 2, "ternary": 2}.get(encoding, 8)
-    return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), bits)
+    return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), 8, encoding)
 
 
 def products_of_every_encoding(target: targets.Target, encoding: str) -> None:

@@ -13,9 +13,9 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 import tvm
 
 from deploy_tvm import targets
-from deploy_tvm.codegen.compiler import compile_function, kernel_of
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.static.bare import BareFunction
+from deploy_tvm.targets.compiler import compile_function, kernel_of
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from tests.boards import need_bare
 from tests.test_arm_kernels import ARM

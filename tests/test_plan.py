@@ -11,7 +11,7 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 import irnn
 from deploy_tvm.codegen.emit import plan_of
 from deploy_tvm.codegen.kernels import choose
-from deploy_tvm.codegen.plan import Give, Loop, Product, Store, plan
+from deploy_tvm.codegen.plan import Give, Loop, Product, Store, lowered, plan
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
 from tests.random_programs import Spec, random_program
@@ -73,7 +73,9 @@ def test_an_operation_without_a_lowering_is_refused_with_the_known_ones(kind: st
     name = program.outputs[0]
     with pytest.raises(IrnnError, match=r"the operation 'softmax' \(.*\) of .* programs cannot be compiled") as error:
         plan(with_nodes(program, Node("softmax", (name,), name)), LANES)
-    assert "attention_context, attention_weights, concat, embedding" in str(error.value)
+    assert str(error.value).endswith(", ".join(lowered(kind)))
+    assert "pwl" in lowered("integer")
+    assert "sigmoid" in lowered("float")
 
 
 def test_what_needs_whole_sequences_cannot_stand_in_a_loop() -> None:
@@ -85,6 +87,14 @@ def test_what_needs_whole_sequences_cannot_stand_in_a_loop() -> None:
     nodes[position] = replace(scan, body=(Node("subsample", (inner,), inner, {"factor": 2}), *scan.body))
     with pytest.raises(IrnnError, match="cannot stand in a loop; there can"):
         plan(replace(program, nodes=tuple(nodes)), LANES)
+
+
+def test_an_operation_without_an_emitter_has_one_shape() -> None:
+    program = random_program(Spec(logits=None))
+    name = program.outputs[0]
+    wrong = Node("add", (name, "layer0.forward.x.pre"), name, {"low": -128, "high": 127})
+    with pytest.raises(IrnnError, match=r"'add' .* has no emitter of its own; the generic one goes element"):
+        plan(with_nodes(program, wrong), LANES)
 
 
 def test_a_kind_that_is_unknown_is_refused() -> None:

@@ -13,7 +13,7 @@ import deploy_tvm
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench.recognizer_bench import Utterance
+from deploy_tvm.bench.utterance import Utterance
 from deploy_tvm.remote import emulated, library, serve
 from deploy_tvm.remote.bench import Golden, bench_device
 from deploy_tvm.remote.device import Device

@@ -14,10 +14,10 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench.bench import Layer, random_programs
 from deploy_tvm.static import bare, emulated_peers, mca
 from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
+from irnn.models.random_programs import Layer, layer_programs
 from tests import needs
 from tests.boards import need_counter, need_emulator, need_model
 
@@ -138,7 +138,7 @@ def counted_peers(monkeypatch: pytest.MonkeyPatch, python: str) -> tuple[dict, d
             return {key: "1"}
 
     monkeypatch.setattr(emulated_peers, "_Guest", Native)
-    _, floating = random_programs(Layer(5, 16))
+    _, floating = layer_programs(Layer(5, 16))
     keys = ("onnxruntime_fp32", "onnxruntime_dynamic_int8")
     return emulated_peers.peer_instructions(floating, targets.find("cortex_a76"), keys, python, 2, lambda text: None)
 

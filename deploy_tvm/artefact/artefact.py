@@ -21,8 +21,8 @@ from typing import Any
 
 import tvm
 
-from deploy_tvm.codegen.compiler import compile_program
 from deploy_tvm.targets import Target, cpu_flags, find, toolchain
+from deploy_tvm.targets.compiler import compile_program
 from irnn.errors import IrnnError
 from irnn.places import need_folder
 from irnn.program import Program
@@ -113,6 +113,11 @@ def read_manifest(folder: Any, *, run_here: bool = True) -> dict[str, Any]:
     if run_here:
         _check_machine(folder, machine, features)
     return manifest
+
+
+def is_built(folder: Path) -> bool:
+    """Whether ``folder`` holds an artefact or a set of them."""
+    return (folder / INDEX).is_file() or not ((folder / SET_FILE).is_file() or (folder / PROGRAM_FILE).is_file())
 
 
 def holds_set(folder: Path) -> bool:

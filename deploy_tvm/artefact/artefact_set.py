@@ -18,7 +18,7 @@ from deploy_tvm.artefact.runner import Runner
 from deploy_tvm.targets import Target, find
 from irnn.data.speech.units import Units
 from irnn.errors import IrnnError
-from irnn.program import storage
+from irnn.program import Program, storage
 from irnn.program.sets import ProgramSet
 from irnn.program.storage import program_hash
 
@@ -82,6 +82,13 @@ def open_programs(folder: Path, kind: str) -> ProgramSet:
         if program.kind != kind:
             raise IrnnError(f"{folder} holds programs of kind {program.kind!r}; {kind} ones are wanted here")
     return programs
+
+
+def open_parts(folder: Path, kind: str = "integer") -> dict[str, Program]:
+    """The programs of ``kind`` in a folder of programs or artefacts, by part; a program that stands alone is ""."""
+    if artefact.holds_set(folder):
+        return dict(open_programs(folder, kind))
+    return {"": artefact.open_program(folder, kind)}
 
 
 def _read_index(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,119 +1,80 @@
-"""Benchmarks: one layer with random weights, or a language model, against its float build and other runtimes.
+"""The benchmark of programs: one call of each, against its float build and other runtimes.
 
 Every runtime runs in a process of its own on one core, timed from Python in the same way (NumPy arrays in, outputs
 readable as NumPy arrays), in interleaved rounds (``measure``, ``rounds``).  Before they are timed, ours is compared
-with the interpreter integer by integer, and the float peers with our float build.
+with the interpreter integer by integer, and the float peers with our float build.  What the calls are and what their
+times are called depends on what the programs read: :func:`bench` chooses.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from deploy_tvm.artefact.comparison import added, count_mismatches
-from deploy_tvm.bench.measure import FLOAT, INTEGER, Case, Progress, Settings, measure
+from deploy_tvm.bench.measure import INTEGER, Case, Progress, Settings, measure
+from deploy_tvm.bench.subject import Subject, weight_bytes
+from deploy_tvm.bench.utterance import PARTS, Utterance, part_sizes
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.program.storage import PROGRAM_FILE, load
 
-CALIBRATION_STEPS = 256
+# Steps and, where the interpreter is slow, frames and units of the comparison with it.
 COMPARED_STEPS = 64
-MAX_SIZE = 1 << 14
-FLOAT_FOLDERS = ("float_artefact", "float_program")  # what a run leaves beside an artefact
+COMPARED = Utterance(frames=45, units=3)
+MAX_STEPS = 1 << 14
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The layer benchmark's network; sizes in elements, ``norm`` None, "layer" or "mad"."""
-
-    input: int
-    hidden: int
-    layers: int = 1
-    bidirectional: bool = False
-    norm: str | None = None
-    weight_bits: int = 8
-    cell: str = "lstm"
-
-    def __post_init__(self) -> None:
-        if self.cell == "gru":
-            raise IrnnError("--layer gru: not yet; this version has lstm")
-        if self.cell != "lstm":
-            raise IrnnError(f"--layer {self.cell}: unknown; allowed is lstm")
-        for name in ("input", "hidden", "layers"):
-            _in_range(name, getattr(self, name))
-
-
-def random_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
-    """(integer program, float program) of one stack with random weights, calibrated on Gaussian features."""
-    import torch
-
-    import irnn
-    from irnn import qat
-    from irnn.models.sequence import random_layer
-
-    model = random_layer(
-        layer.input, layer.hidden, num_layers=layer.layers, bidirectional=layer.bidirectional, norm=layer.norm,
-        seed=seed,
-    )  # fmt: skip
-    qat.prepare(model, irnn.QuantConfig(weight=layer.weight_bits), irnn.PwlConfig(), "all")
-    features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
-    qat.calibrate(model, [torch.from_numpy(features)])
-    return irnn.convert(model), irnn.float_program(model)
-
-
-def bench_layer(layer: Layer, steps: int, settings: Settings, progress: Progress = lambda text: None) -> dict[str, Any]:
-    """Microseconds per time step of one layer, in calls of ``steps`` steps; the result is JSON-ready."""
-    _in_range("steps", steps)
-    integer, floating = random_programs(layer)
-    x = np.random.default_rng(1).standard_normal((1, steps, layer.input)).astype(np.float32)
-    function = "step" if steps == 1 and integer.streaming else "run"
-    with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
-        progress("compiling the integer and the float program")
-        artefacts = {INTEGER: _built(integer, Path(scratch) / INTEGER), FLOAT: _built(floating, Path(scratch) / FLOAT)}
-        mismatches = compare(integer, artefacts[INTEGER], steps)
-        measured = measure(Case(integer, floating, artefacts, x, function), settings, progress)
-    return {
-        "kind": "layer",
-        "layer": asdict(layer),
-        "steps": steps,
-        "threads": settings.threads,
-        "weight_bits": layer.weight_bits,
-        "us_per_step": measured.pop("us"),
-        **measured,
-        "mismatches": mismatches,
-        **_sizes(integer, floating),
-    }
-
-
-def bench_model(
-    integer: Program,
-    floating: Program | None,
-    artefacts: dict[str, Path],
+def bench(
+    subject: Subject,
     steps: int,
+    utterance: Utterance,
     settings: Settings,
     progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
-    """Microseconds per token of a language model, token by token and in calls of ``steps`` tokens.
+    """Times of a language model (tokens), a recognizer (utterance and units) or any other program; JSON-ready.
 
-    artefacts: ``tvm_integer`` and, where there is one, ``tvm_float``.  ``floating`` is needed for the other runtimes.
+    steps: time steps or tokens a call.  utterance: of a recognizer.
     """
-    _in_range("steps", steps)
-    ((_, ids),) = integer.inputs.items()
-    if ids.shape or not integer.streaming:
-        raise IrnnError("this program does not read token ids one by one; `bench --layer` measures layers")
-    if settings.against and floating is None:
+    if not 1 <= steps <= MAX_STEPS:
+        raise IrnnError(f"--steps {steps}: must lie in 1 to {MAX_STEPS}")
+    if settings.against and subject.floating is None:
         raise IrnnError("--against needs the float program, from which the other runtimes' models are made: --float")
-    mismatches = compare(integer, artefacts[INTEGER], steps)
-    results = {}
-    for function, length in (("step", 1), ("run", steps)):
-        x = np.random.default_rng(1).integers(0, ids.high, (1, length), endpoint=True)
-        results[function] = measure(Case(integer, floating, artefacts, x, function), settings, progress)
-    step, sequence = results["step"], results["run"]
+    if set(subject.integer) == set(PARTS):
+        return _recognizer(subject, utterance, settings, progress)
+    if set(subject.integer) != {""}:
+        raise IrnnError(f"{subject.name} holds no recognizer: wanted are the programs {' and '.join(PARTS)}")
+    (program,) = subject.integer.values()
+    return (_language_model if reads_tokens(program) else _program)(subject, steps, settings, progress)
+
+
+def reads_tokens(program: Program) -> bool:
+    """Whether it is a language model: one token in, one row of logits out."""
+    return program.streaming and [value.shape for value in program.inputs.values()] == [()]
+
+
+def _program(subject: Subject, steps: int, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Microseconds per time step, in calls of ``steps`` steps."""
+    (program,) = subject.integer.values()
+    sizes = {"time": steps, "memory": steps}
+    mismatches = subject.compare({"": {axis: max(size, COMPARED_STEPS) for axis, size in sizes.items()}})
+    walks = [value.axes for value in (*program.inputs.values(), *(program.values[name] for name in program.outputs))]
+    stepwise = steps == 1 and program.streaming and walks == [("time",), ("time",)]
+    measured = _measured(subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=steps)
+    return {
+        "kind": "program",
+        "name": subject.name,
+        "steps": steps,
+        "threads": settings.threads,
+        "us_per_step": measured.pop("us"),
+        **measured,
+        "mismatches": mismatches,
+        **_sizes(subject),
+    }
+
+
+def _language_model(subject: Subject, steps: int, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Microseconds per token, token by token and in calls of ``steps`` tokens."""
+    mismatches = subject.compare({"": {"time": max(steps, COMPARED_STEPS)}})
+    step = _measured(subject, "", {"time": 1}, settings, progress, function="step")
+    sequence = _measured(subject, "", {"time": steps}, settings, progress, steps=steps)
     return {
         "kind": "language_model",
         "steps": steps,
@@ -122,95 +83,55 @@ def bench_model(
         **step,
         "sequence": {"us_per_token": sequence.pop("us"), **sequence},
         "mismatches": mismatches,
-        **_sizes(integer, floating),
+        **_sizes(subject),
     }
 
 
-def float_folder_of(folder: Path, given: str | None, holds_model: Callable[[Path], bool] = Path.is_dir) -> Path | None:
-    """Where the float model is: ``given``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``."""
-    if given is not None:
-        return Path(given)
-    beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
-    return next((path for path in beside if holds_model(path)), None)
-
-
-def bench_folders(
-    folder: Path, float_folder: str | None, steps: int, settings: Settings, progress: Progress = lambda text: None
-) -> dict[str, Any]:
-    """:func:`bench_model` for folders, artefacts or programs (which are built for this machine first).
-
-    The float model is ``float_folder``, or the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
-    """
-    floats = float_folder_of(folder, float_folder)
-    with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
-        progress("compiling")
-        integer, artefact = _opened(folder, Path(scratch) / INTEGER, "integer")
-        floating, artefacts = None, {INTEGER: artefact}
-        if floats is not None:
-            floating, artefacts[FLOAT] = _opened(floats, Path(scratch) / FLOAT, "float")
-        return bench_model(integer, floating, artefacts, steps, settings, progress)
-
-
-def _opened(folder: Path, scratch: Path, kind: str) -> tuple[Program, Path]:
-    """(program, artefact) of a folder that is either."""
-    import deploy_tvm
-
-    is_program = (folder / PROGRAM_FILE).exists()
-    program = load(folder) if is_program else deploy_tvm.load(folder).program
-    if program.kind != kind:
-        raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
-    return program, _built(program, scratch) if is_program else folder
-
-
-def compare(program: Program, artefact: Path, steps: int) -> dict[str, int]:
-    """Integers (outputs and states) in which the built program differs from the interpreter.
-
-    Over at least ``COMPARED_STEPS`` random steps, in one call and (where the program can) step by step.
-    """
-    import deploy_tvm
-
-    ((_, value),) = program.inputs.items()
-    shape = (1, max(steps, COMPARED_STEPS), *value.shape)
-    inputs = np.random.default_rng(2).integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
-    runner = deploy_tvm.load(artefact)
-    expected = program.run(inputs)
-    compared = [_compared(runner.run(inputs, runner.initial_state(1)), expected)]
-    if program.streaming:
-        state, outputs = runner.initial_state(1), []
-        for t in range(inputs.shape[1]):
-            output, state = runner.step(inputs[:, t], state)
-            outputs.append(np.array(output))
-        compared.append(_compared((np.stack(outputs, 1), state), expected))
-    return added(compared)
-
-
-def weight_bytes(program: Program) -> int:
-    """Bytes of the weight matrices as stored: 4-bit ones packed, tables and biases left out."""
-    names = {name for node in program.walk() for role, name in node.tensors.items() if role in ("weight", "table")}
-    return sum((program.tensors[n].data.size * program.tensors[n].storage_bits + 7) // 8 for n in names)
-
-
-def _built(program: Program, folder: Path) -> Path:
-    import deploy_tvm
-
-    deploy_tvm.build(program, folder, target="host")
-    return folder
-
-
-def _sizes(integer: Program, floating: Program | None) -> dict[str, dict[str, int]]:
-    programs = {"integer": integer} | ({} if floating is None else {"float": floating})
+def _recognizer(subject: Subject, utterance: Utterance, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Times of encoder and decoder step, and the real-time factor that they make together."""
+    encoder = subject.integer["encoder"]
+    progress("comparing with the interpreter")
+    mismatches = subject.compare(part_sizes(encoder, COMPARED))
+    sizes = part_sizes(encoder, Utterance(utterance.frames, units=1))
+    measured = {
+        part: _measured(subject, part, sizes[part], settings, lambda text, p=part: progress(f"{p}: {text}"))
+        for part in PARTS
+    }
+    times = [measured[part]["us"] for part in PARTS]
+    factors = {
+        key: None if None in (us, times[1][key]) else utterance.factor(us, times[1][key])
+        for key, us in times[0].items()
+    }
+    ours = factors[INTEGER]
     return {
-        "weight_bytes": {kind: weight_bytes(program) for kind, program in programs.items()},
-        "program_bytes": {kind: program.size_bytes() for kind, program in programs.items()},
+        "kind": "recognizer",
+        "name": subject.name,
+        "frames": utterance.frames,
+        "seconds_of_speech": utterance.seconds,
+        "units": utterance.units,
+        "places": sizes["decoder"]["memory"],
+        "threads": settings.threads,
+        "real_time_factor": {key: None if f is None else round(f, 6) for key, f in factors.items()},
+        "speed_up": {key: round(f / ours, 3) for key, f in factors.items() if f is not None and key != INTEGER},
+        "encoder": {"us_per_utterance": measured["encoder"].pop("us"), **measured["encoder"]},
+        "decoder": {"us_per_unit": measured["decoder"].pop("us"), **measured["decoder"]},
+        "mismatches": mismatches,
+        **_sizes(subject),
     }
 
 
-def _compared(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> dict[str, int]:
-    (output, state), (expected, expected_state) = ours, theirs
-    found = [np.asarray(array) for array in (output, *(state[name] for name in expected_state))]
-    return count_mismatches("the built program", found, [expected, *expected_state.values()])
+def _measured(
+    subject: Subject, part: str, sizes: dict[str, int], settings: Settings, progress: Progress, **call: Any
+) -> dict[str, Any]:
+    """One call of a part on random inputs; call: ``function`` and ``steps`` of the ``Case``."""
+    floating = None if subject.floating is None else subject.floating[part]
+    case = Case.random(subject.integer[part], floating, subject.part_artefacts(part), sizes, **call)
+    return measure(case, settings, progress)
 
 
-def _in_range(name: str, value: int) -> None:
-    if not 1 <= value <= MAX_SIZE:
-        raise IrnnError(f"--{name} {value}: must lie in 1 to {MAX_SIZE}")
+def _sizes(subject: Subject) -> dict[str, dict[str, int]]:
+    kinds = {"integer": subject.integer} | ({} if subject.floating is None else {"float": subject.floating})
+    return {
+        "weight_bytes": {kind: sum(map(weight_bytes, parts.values())) for kind, parts in kinds.items()},
+        "program_bytes": {kind: sum(p.size_bytes() for p in parts.values()) for kind, parts in kinds.items()},
+    }

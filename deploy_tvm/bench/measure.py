@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.artefact.inputs import random_inputs
 from deploy_tvm.bench import floor
 from deploy_tvm.bench.rounds import Worker, WorkerError, interleave, now, summary
 from deploy_tvm.peers import peers
@@ -56,44 +57,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """One call that is measured.
 
-    artefacts: built programs, ``tvm_integer`` first.  x: what all runtimes read, float32 features ``[1, time, size]``
-    or token ids ``[1, time]``.  function: "step" or "run".  floating: what the peers' models are made from.
-    """
-
-    integer: Program
-    floating: Program | None
-    artefacts: dict[str, Path]
-    x: np.ndarray
-    function: str
-
-    @property
-    def steps(self) -> int:
-        return self.x.shape[1]
-
-    @property
-    def features(self) -> bool:
-        return self.x.ndim == 3
-
-    def own_input(self, name: str) -> np.ndarray:
-        """What the artefact ``name`` reads."""
-        return quantized(self.integer, self.x) if self.features and name == INTEGER else self.x
-
-    def peer_input(self) -> np.ndarray:
-        """Time first for features, as the peers' LSTMs have it."""
-        return np.ascontiguousarray(self.x.transpose(1, 0, 2)) if self.features else self.x.astype(np.int64)
-
-    def work(self) -> floor.Work:
-        """What a call cannot avoid."""
-        return floor.work(self.integer, self.steps)
-
-
-@dataclass(frozen=True)
-class PartCase:
-    """A program with several inputs: those of one call by name, batch first; ``float_inputs`` for the float programs.
-
-    steps: what the figures are divided by.
+    artefacts: built programs, ``tvm_integer`` first.  inputs: what the integer program reads, by name, batch 1;
+    ``float_inputs`` the float one and the other runtimes.  function: "step" (one input, one time step) or "run".
+    steps: what the figures are divided by.  floating: what the peers' models are made from.
     """
 
     integer: Program
@@ -101,28 +69,42 @@ class PartCase:
     artefacts: dict[str, Path]
     inputs: dict[str, np.ndarray]
     float_inputs: dict[str, np.ndarray]
-    steps: int = 1
     function: str = "run"
+    steps: int = 1
+
+    @classmethod
+    def random(
+        cls,
+        integer: Program,
+        floating: Program | None,
+        artefacts: dict[str, Path],
+        sizes: dict[str, int],
+        function: str = "run",
+        steps: int = 1,
+    ) -> Case:
+        """A case with random inputs; ``sizes`` are those of their axes."""
+        theirs = {} if floating is None else random_inputs(floating, sizes)
+        # A float build without its program beside it reads ids, as ours does.
+        inputs = random_inputs(integer, sizes)
+        return cls(integer, floating, artefacts, inputs, theirs or inputs, function, steps)
 
     def own_input(self, name: str) -> dict[str, np.ndarray]:
         """What the artefact ``name`` reads."""
         return self.inputs if name == INTEGER else self.float_inputs
 
-    def peer_input(self) -> dict[str, np.ndarray]:
-        """What the other runtimes read."""
-        return self.float_inputs
+    def peer_input(self) -> np.ndarray | dict[str, np.ndarray]:
+        """What the other runtimes read: of one input its array, features time first as their LSTMs have them."""
+        if len(self.float_inputs) > 1:
+            return self.float_inputs
+        (x,) = self.float_inputs.values()
+        return np.ascontiguousarray(x.transpose(1, 0, 2)) if x.ndim == 3 else x.astype(np.int64)
 
-    def work(self) -> None:
-        """No limit is known for programs whose loops read their weights one after the other."""
-
-
-def quantized(program: Program, features: np.ndarray) -> np.ndarray:
-    """Float features -> the integers that the program reads."""
-    ((_, value),) = program.inputs.items()
-    return value.quantize(features)
+    def work(self) -> floor.Work | None:
+        """What a call cannot avoid; None: no limit is known where loops read their weights one after the other."""
+        return floor.work(self.integer, self.steps) if len(self.inputs) == 1 else None
 
 
-def measure(case: Case | PartCase, settings: Settings, progress: Progress) -> dict[str, Any]:
+def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any]:
     """Time a case in all runtimes: ``us`` (medians a step, None where there is a reason), spread, floor, machine."""
     core = machine.default_core() if settings.core is None else settings.core
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as temporary, ExitStack() as stack:
@@ -170,16 +152,12 @@ def measure(case: Case | PartCase, settings: Settings, progress: Progress) -> di
     }
 
 
-def _commands(case: Case | PartCase, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
+def _commands(case: Case, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
     """Worker commands by name: ours first, since the peers are compared with them."""
     commands = {}
     for name, artefact in case.artefacts.items():
-        own = case.own_input(name)
-        inputs = folder / f"{name}-inputs.{'npz' if isinstance(own, dict) else 'npy'}"
-        if isinstance(own, dict):
-            np.savez(inputs, **own)
-        else:
-            np.save(inputs, own, allow_pickle=False)
+        inputs = folder / f"{name}-inputs.npz"
+        np.savez(inputs, **case.own_input(name))
         job = {"kind": "program", "artefact": str(artefact), "inputs": str(inputs), "function": case.function}
         commands[name] = _own_command(job, core)
     if settings.against:

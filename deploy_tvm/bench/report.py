@@ -10,17 +10,18 @@ from rich.text import Text
 
 
 def report(result: dict[str, Any]) -> RenderableType:
-    """The tables of what ``bench_layer`` or ``bench_model`` returned."""
+    """The tables of what ``bench`` returned; of a layer with random weights it holds the description."""
     parts: list[RenderableType]
     if result["kind"] == "recognizer":
         return _recognizer(result)
-    if result["kind"] == "layer":
+    if result["kind"] == "program":
+        parts = [_table(_steps(result["name"], result), result, "us_per_step", "us per step")]
+    elif result["kind"] == "layer":
         layer = result["layer"]
         name = f"{layer['cell']} {layer['input']} -> {layer['hidden']}, W{layer['weight_bits']}"
         extras = [f"{layer['layers']} layers"] * (layer["layers"] > 1) + ["bidirectional"] * layer["bidirectional"]
         name = ", ".join([name, *extras, *([f"norm {layer['norm']}"] if layer["norm"] else [])])
-        steps = result["steps"]
-        parts = [_table(f"{name}; {steps} step{'s' * (steps > 1)} a call", result, "us_per_step", "us per step")]
+        parts = [_table(_steps(name, result), result, "us_per_step", "us per step")]
     else:
         sequence = result["sequence"]
         parts = [
@@ -29,6 +30,11 @@ def report(result: dict[str, Any]) -> RenderableType:
         ]
     parts += _facts(result, "weights", result["weight_bytes"], result["machine"])
     return Group(*parts)
+
+
+def _steps(name: str, result: dict[str, Any]) -> str:
+    steps = result["steps"]
+    return f"{name}; {steps} step{'s' * (steps > 1)} a call"
 
 
 def _recognizer(result: dict[str, Any]) -> RenderableType:

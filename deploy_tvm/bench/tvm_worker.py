@@ -16,17 +16,15 @@ from deploy_tvm.peers.peer_worker.peer_serving import Runtime, serve
 
 
 def load_program(artefact: str, inputs: str, function: str) -> Runtime:
-    """``function`` is "step" or "run"; ``inputs`` is an ``.npy`` file with ``[1, time, *shape]``.
-
-    A program with several inputs reads an ``.npz`` file, for "run".
-    """
+    """``function`` is "step" or "run"; ``inputs`` is an ``.npz`` file with each input ``[1, *axes, *shape]``."""
     import deploy_tvm
 
     runner = deploy_tvm.load(artefact)
-    x = np.load(inputs, allow_pickle=False)
-    x = dict(x) if inputs.endswith(".npz") else x
+    with np.load(inputs, allow_pickle=False) as file:
+        x = dict(file)
     if function == "step":
-        stream, row = runner.stream(), np.ascontiguousarray(x[:, 0])
+        (sequence,) = x.values()
+        stream, row = runner.stream(), np.ascontiguousarray(sequence[:, 0])
         return Runtime(lambda: [stream.step(row)], {})
     state = runner.initial_state(1)
     return Runtime(lambda: runner.run(x, state), {})

@@ -20,9 +20,9 @@ import numpy as np
 
 from deploy_tvm.artefact.artefact import open_program
 from deploy_tvm.artefact.inputs import random_input
-from deploy_tvm.codegen.compiler import compile_function, kernel_of
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.targets import Target, toolchain
+from deploy_tvm.targets.compiler import compile_function, kernel_of
 from irnn.errors import IrnnError
 from irnn.places import need_file
 from irnn.program import Program, storage

@@ -83,11 +83,25 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
         ) from None
 
 
+def exactly(free: list[str], problem: str, example: str) -> list[str]:
+    """The one folder that a command takes; an error with an example where there are none or several."""
+    if len(free) != 1:
+        raise IrnnError(f"{problem}, not {len(free)}: python -m deploy_tvm {example}")
+    return free
+
+
 def available(group: str) -> list[str]:
     """The names in one group of ``conf/``."""
     import conf
 
     return sorted(path.stem for path in (Path(conf.__file__).parent / group).glob("*.yaml"))
+
+
+def group_file(group: str, name: str) -> Path:
+    """The file of one choice in ``conf/``."""
+    import conf
+
+    return Path(conf.__file__).parent / group / f"{name}.yaml"
 
 
 def _device(device: dict[str, Any]) -> dict[str, Any]:

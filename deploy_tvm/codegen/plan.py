@@ -297,6 +297,13 @@ def _need_lowerings(program: Program) -> None:
             raise IrnnError(
                 f"the operation {node.op!r} ({node.output}) cannot stand in a loop; there can {', '.join(in_loops)}"
             )
+    for node in (node for node in program.walk() if in_loops.get(node.op) is ops.GENERIC):
+        shapes = {program.values[name].shape for name in (*node.inputs, node.output)}
+        if len(shapes) > 1:
+            raise IrnnError(
+                f"the operation {node.op!r} ({node.output}) has no emitter of its own; the generic one goes element "
+                f"by element and cannot make {program.values[node.output].shape} of values of other shapes"
+            )
     for name in program.outputs:
         if len(program.values[name].shape) > 1:
             raise IrnnError(f"the output {name} has the shape {program.values[name].shape}: flatten it first")

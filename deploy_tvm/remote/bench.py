@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from deploy_tvm.artefact.artefact import holds_set
-from deploy_tvm.bench.bench import float_folder_of
-from deploy_tvm.bench.recognizer_bench import Utterance
 from deploy_tvm.bench.rounds import now
+from deploy_tvm.bench.subject import float_folder_of
+from deploy_tvm.bench.utterance import Utterance
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.language_model import LanguageModel
@@ -89,7 +89,7 @@ def bench_device(
         if device.cpu == emulated.CPU32:
             entry = model.run_bundle(folder, target, device, scratch)
         else:
-            floats = float_folder_of(folder, float_folder, holds_set if holds_set(folder) else Path.is_dir)
+            floats = float_folder_of(folder, float_folder)
             integer = _built(model, folder, "integer", target, scratch)
             floating = None if floats is None else _built(model, floats, "float", target, scratch)
             progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")

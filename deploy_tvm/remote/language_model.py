@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from deploy_tvm.artefact.artefact import open_program
-from deploy_tvm.artefact.comparison import count_mismatches
 from deploy_tvm.artefact.inputs import random_input
 from deploy_tvm.remote.bare_board import run_bundle
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
 from deploy_tvm.targets import Target
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Program, equality
 
 MAX_TOKENS = 1_000_000
 
@@ -48,9 +47,11 @@ class LanguageModel:
         progress("running the interpreter")
         output, states = built.program.run(x)
         ours = run(built, _named(built.program, x))
-        expected = [output, *states.values()]
+        found = equality.named(built.program, ours.outputs, ours.states)
         entry = {
-            "mismatches": count_mismatches("the device", [*ours.outputs, *ours.states], expected),
+            "mismatches": equality.compare(
+                "the device", found, equality.named(built.program, [output], states)
+            ).figures(),
             **self._figures(built, ours),
         }
         if floating is not None:

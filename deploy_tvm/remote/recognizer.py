@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deploy_tvm.artefact.comparison import added, count_mismatches
+from deploy_tvm.artefact.artefact_set import open_parts
 from deploy_tvm.artefact.inputs import random_inputs
-from deploy_tvm.bench.recognizer_bench import PARTS, Utterance, open_recognizer, places
+from deploy_tvm.bench.utterance import PARTS, Utterance, places
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
 from deploy_tvm.targets import Target
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Program, equality
 
 # Two seconds of speech unless the user says otherwise: an emulator gets through as well.
 LENGTHS = {"frames": 200, "units": 10}
@@ -38,7 +38,9 @@ class Recognizer:
 
     def open(self, folder: Path, kind: str) -> Mapping[str, tuple[Program, Path]]:
         """See ``Model``."""
-        programs = open_recognizer(folder, kind)
+        programs = open_parts(folder, kind)
+        if set(programs) != set(PARTS):
+            raise IrnnError(f"{folder} holds no recognizer: wanted are the programs {' and '.join(PARTS)}")
         return {part: (programs[part], folder / part) for part in PARTS}
 
     def measure(
@@ -50,15 +52,22 @@ class Recognizer:
         memory, last = integer["encoder"].program.run_all(features)
         inputs = {"encoder": features, "decoder": _attending(tokens, memory)}
         outputs, state = integer["decoder"].program.run_all(inputs["decoder"])
-        expected = {"encoder": [*memory, *last.values()], "decoder": [*outputs, *state.values()]}
+        expected = {
+            "encoder": equality.named(integer["encoder"].program, memory, last),
+            "decoder": equality.named(integer["decoder"].program, outputs, state),
+        }
         ours = {part: run(integer[part], inputs[part]) for part in PARTS}
         counts = {
-            part: count_mismatches(f"the device's {part}", [*found.outputs, *found.states], expected[part])
+            part: equality.compare(
+                f"the device's {part}",
+                equality.named(integer[part].program, found.outputs, found.states),
+                expected[part],
+            )
             for part, found in ours.items()
         }
-        entry = {"mismatches": added(counts.values()), **self._figures(integer, ours)}
+        entry = {"mismatches": equality.total(counts.values()).figures(), **self._figures(integer, ours)}
         for part, count in counts.items():
-            entry[part]["mismatches"] = count
+            entry[part]["mismatches"] = count.figures()
         if floating is not None:
             features, tokens = self._inputs(floating)
             encoded = run(floating["encoder"], features)

@@ -16,11 +16,11 @@ import numpy as np
 import tvm
 import tvm_ffi.libinfo
 
-from deploy_tvm.codegen.compiler import compile_function, kernel_of
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.cache import cached
 from deploy_tvm.targets import Target, toolchain
+from deploy_tvm.targets.compiler import compile_function, kernel_of
 from irnn.errors import IrnnError
 from irnn.program import Program
 

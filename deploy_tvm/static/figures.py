@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from deploy_tvm.artefact.comparison import count_mismatches
 from deploy_tvm.artefact.inputs import random_input
-from deploy_tvm.bench.bench import weight_bytes
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.bench.rounds import now
+from deploy_tvm.bench.subject import weight_bytes
 from deploy_tvm.static import bare
 from deploy_tvm.static.emulated_peers import peer_instructions
 from deploy_tvm.static.mca import CORES, cycles_per_step, find_tool, tool_version
 from deploy_tvm.targets import Target, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
+from irnn.program.equality import compare, named
 
 COMPARED_STEPS = 16
 
@@ -96,4 +96,5 @@ def _compare(program: Program, function: bare.BareFunction, constants: list[np.n
     inputs, state = random_input(program, COMPARED_STEPS), program.initial_state(1)
     results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
     expected, after = program.run(inputs, state)
-    return count_mismatches("the built program", results, [expected, *after.values()])
+    found = named(program, results[:1], results[1:])
+    return compare("the built program", found, named(program, [expected], after)).figures()

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.compiler import compile_function
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.rows import SLACK, buffer_row
 from deploy_tvm.targets import Target
+from deploy_tvm.targets.compiler import compile_function
 from irnn.errors import IrnnError
 from irnn.program import Program
 

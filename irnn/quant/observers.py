@@ -17,5 +17,5 @@ def _percentile(rows: Tensor, percent: float) -> Tensor:
     """The percentile of each row ``[groups, count]``, between the two sorted values beside it."""
     place = (rows.shape[1] - 1) * percent / 100
     below = int(place)
-    values = [rows.kthvalue(min(k, rows.shape[1] - 1) + 1, dim=1).values for k in (below, below + 1)]
-    return torch.lerp(*values, place - below)
+    first, second = (rows.kthvalue(min(k, rows.shape[1] - 1) + 1, dim=1).values for k in (below, below + 1))
+    return torch.lerp(first, second, place - below)

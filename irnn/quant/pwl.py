@@ -237,7 +237,8 @@ def greedy_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndarr
     count = len(points)
     previous, following = list(range(-1, count - 1)), list(range(1, count + 1))
     numbers = np.arange(count)
-    error_after = chord(numbers[:-1], numbers[1:]).tolist()  # of the chord that starts at each remaining knot
+    # Of the chord that starts at each remaining knot.
+    error_after = np.asarray(chord(numbers[:-1], numbers[1:])).tolist()
     added = chord(numbers[:-2], numbers[2:]) - error_after[:-1] - error_after[1:]
     # Lazy deletion: a changed knot is pushed again with a new revision, and its older entries are skipped when popped.
     revision = [0] * count

@@ -19,6 +19,9 @@ class QuantSite(nn.Module):
     according to the stage, and ``where``, what messages call the site.
     """
 
+    observed_min: Tensor
+    observed_max: Tensor
+
     def __init__(self, role: str, size: int, groups: int = 1) -> None:
         super().__init__()
         if role not in ROLE_BITS:

@@ -50,7 +50,7 @@ class Executor(Protocol[T]):
         """``W x + b`` as accumulators, ``[columns]`` -> ``[rows]``.  x has one scale; any zero point is taken off."""
 
     def convolution(self, module: ConvolutionPart, x: T) -> T:
-        """Sequence ``[bands * channels]`` -> accumulators ``[bands', filters]``; the border holds 0, not an integer."""
+        """Sequence ``[bands * channels]`` -> accumulators ``[bands', filters]``; the border holds real zeros."""
 
     def multiply(self, a: T, b: T) -> T:
         """``a * b`` elementwise as accumulators; zero points are taken off."""

@@ -43,8 +43,14 @@ class NormPart(Protocol):
     where: str
     kind: str
     groups: int
-    weight: Tensor
-    bias: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """The scale of each element."""
+
+    @property
+    def bias(self) -> Tensor:
+        """What is added to each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """In real numbers."""

@@ -130,7 +130,10 @@ class Recorder:
         x = self._copy(f"{sequence.name}[t]", sequence)
         before = [self._state(name, size, site, sequence.axes) for name, size, site in states]
         output, *after = step(self, x, *before)
-        body, self._nodes = tuple(self._nodes), outer
+        body = tuple(node for node in self._nodes if isinstance(node, Node))
+        if len(body) < len(self._nodes):
+            raise IrnnError(f"a scan over {sequence.name} holds another scan: programs have no loops within loops")
+        self._nodes = outer
         outputs = output if isinstance(output, tuple) else (output,)
         collected = tuple(self._copy(f"{y.name}[:]", y) for y in outputs)
         known = {x.name, *(b.name for b in before), *(node.output for node in body)}
@@ -161,13 +164,18 @@ class Recorder:
         return self._emit("last", inputs, f"{x.name}.last", x.dtype, x.shape, x.scale, x.zero_point, axes=())
 
     def mask(self, x: Symbol) -> Symbol:
+        if self._lengths is None:
+            raise IrnnError(f"there is nothing to mask {x.name} by: say where sequences end (ragged) first")
         return self._emit(
             "mask", (x, self._lengths), f"{x.name}.masked", x.dtype, x.shape, x.scale, x.zero_point,
             {"fill": x.zero_point},
         )  # fmt: skip
 
     def shorten(self, lengths: Symbol, factor: int) -> Symbol:
-        axis = divided(self.values[lengths.name].counts, factor)
+        counts = self.values[lengths.name].counts
+        if counts is None:
+            raise IrnnError(f"{lengths.name} holds no lengths: only such are shortened")
+        axis = divided(counts, factor)
         name = f"{lengths.name}/{factor}"
         symbol = self._emit("shorten", (lengths,), name, "int32", (), np.ones(1), 0, {"factor": factor}, axes=())
         self.values[symbol.name] = replace(self.values[symbol.name], counts=axis)
@@ -272,10 +280,7 @@ def _read_nodes(nodes: Sequence[Node | Scan], wanted: set[str]) -> list[Node | S
     kept: list[Node | Scan] = []
     for item in reversed(nodes):
         if isinstance(item, Scan):
-            inner = {after for _, after in item.states.values()} | set(item.outputs.values())
-            body = tuple(_read_nodes(item.body, inner))
-            read = {name for node in body for name in node.inputs}
-            item = replace(item, body=body, captures=tuple(name for name in item.captures if name in read))
+            item = _read_scan(item)
             wanted |= {*item.sequences.values(), *item.captures, *([item.lengths] if item.lengths else [])}
         elif item.output in wanted:
             wanted |= set(item.inputs)
@@ -283,6 +288,17 @@ def _read_nodes(nodes: Sequence[Node | Scan], wanted: set[str]) -> list[Node | S
             continue
         kept.append(item)
     return kept[::-1]
+
+
+def _read_scan(scan: Scan) -> Scan:
+    """The scan without what neither its states nor its outputs are made of."""
+    wanted = {after for _, after in scan.states.values()} | set(scan.outputs.values())
+    body: list[Node] = []
+    for node in reversed(scan.body):
+        if node.output in wanted:
+            wanted |= set(node.inputs)
+            body.append(node)
+    return replace(scan, body=tuple(body[::-1]), captures=tuple(name for name in scan.captures if name in wanted))
 
 
 def divided(axis: str, factor: int) -> str:

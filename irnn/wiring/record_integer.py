@@ -10,7 +10,7 @@ from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.program import Tensor, Value
-from irnn.quant.config import SYMMETRIC_ROLES
+from irnn.quant.config import SYMMETRIC_ROLES, WEIGHT_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
@@ -226,9 +226,10 @@ class IntegerRecorder(Recorder):
     def _symmetric_format(self, site: QuantSite, operation: str) -> tuple[str, np.ndarray, int]:
         """``_format``; an asymmetric site is an :class:`IrnnError`: ``operation`` adds no zero point."""
         if site.role not in SYMMETRIC_ROLES:
+            allowed = ", ".join(role for role in SYMMETRIC_ROLES if role not in WEIGHT_ROLES)
             raise IrnnError(
                 f"{self._name(site)} has the role {site.role!r}, which is asymmetric: {operation} needs a site of one "
-                f"of the roles {', '.join(SYMMETRIC_ROLES)}; requantize its result where 8 bits are wanted"
+                f"of the roles {allowed}; requantize its result where 8 bits are wanted"
             )
         return self._format(site)
 

@@ -60,6 +60,8 @@ class Simulation:
 
     def _before_end(self, x: Tensor) -> Tensor:
         """bool ``[time, batch]``: what of the sequences ``x`` is no padding."""
+        if self.lengths is None:
+            raise IrnnError("there is nothing to mask by: say where sequences end (ragged) first")
         return torch.arange(len(x), device=x.device)[:, None] < self.lengths
 
     def weight(self, module: WeightPart) -> Tensor:
@@ -203,6 +205,8 @@ class Simulation:
         """Sequences ``[time, batch, bands * channels]`` -> ``[time', batch, bands', filters]``."""
         image = x.reshape(*x.shape[:2], -1, module.channels).permute(1, 3, 0, 2)
         if module.batch_statistics and self.training:
+            if self.lengths is None:
+                raise IrnnError(f"{module.where} normalizes by its valid steps: say where sequences end (ragged) first")
             return module.normalized(_convolve(module, image, module.kernel, None), self.lengths)
         return _convolve(module, image, self.weight(module), module.bias).permute(2, 0, 3, 1)
 

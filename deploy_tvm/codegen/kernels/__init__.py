@@ -53,15 +53,8 @@ class Kernels:
             return self.float32
         if operand == "int16":
             return self.int16
-        own = self.encodings.get(encoding(weight), self.int8)
+        own = self.encodings.get(weight.encoding, self.int8)
         return next(kernel for kernel in (own, self.int8, self.int16) if kernel.proved_for(weight.data))
-
-
-def encoding(weight: Tensor) -> str:
-    """How a tensor is packed: what its width says of int8, else its dtype's name."""
-    if weight.data.dtype == np.int8 and weight.bits <= 4:
-        return "int2" if weight.bits <= 2 else "int4"
-    return str(weight.data.dtype)
 
 
 def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:

@@ -9,6 +9,7 @@ from deploy_tvm.codegen.ops import attention, elementwise, float_ops, norms
 from deploy_tvm.codegen.rows import Row
 from irnn.errors import IrnnError
 from irnn.program import Node
+from irnn.program.ops import OPS
 
 
 def _linear(body: Body, node: Node) -> Row:
@@ -27,9 +28,6 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
     "integer": _BOTH
     | {
         "requantize": Operation(elementwise.requantize, elementwise=True),
-        "residual": Operation(elementwise.residual),
-        "add": Operation(elementwise.add),
-        "multiply": Operation(elementwise.multiply),
         "pwl": Operation(elementwise.pwl, elementwise=True),
         "complement": Operation(elementwise.complement, elementwise=True),
         "mad_norm": Operation(norms.integer_norm, in_memory=1),
@@ -49,8 +47,19 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
 }
 
 
+# What knows the batch, the time or a table: no operation of one step.
+OF_SEQUENCES = ("embedding", "mask", "patches", "subsample", "last", "shorten")
+GENERIC = Operation(elementwise.by_its_text)
+
+
 def of_kind(kind: str) -> Mapping[str, Operation]:
-    """The operations of one step in programs of ``kind``: "integer" or "float"."""
+    """The operations of one step in programs of ``kind``: "integer" or "float".
+
+    An integer operation without an emitter of its own is generic: its text, element by element.
+    """
     if kind not in OPERATIONS:
         raise IrnnError(f"a program of kind {kind!r} cannot be compiled; the kinds are {', '.join(OPERATIONS)}")
-    return OPERATIONS[kind]
+    if kind == "float":
+        return OPERATIONS[kind]
+    texts = [name for name, operation in OPS.items() if operation.integer_programs and name not in OF_SEQUENCES]
+    return dict.fromkeys(texts, GENERIC) | OPERATIONS[kind]

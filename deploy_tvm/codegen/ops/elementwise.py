@@ -8,6 +8,14 @@ from deploy_tvm.codegen.body import Body
 from deploy_tvm.codegen.rows import NarrowOps, Row, join, number, part, pwl_fits_int32
 from irnn.arithmetic import fixed_point
 from irnn.program import Node
+from irnn.program.ops import OPS
+
+
+def by_its_text(body: Body, node: Node) -> Row:
+    """What ``irnn.program.ops`` says the operation is, evaluated over rows instead of arrays."""
+    inputs = [body.rows[name] for name in node.inputs]
+    tensors = {role: body.constant(name) for role, name in node.tensors.items()}
+    return OPS[node.op].apply(body.ops, node, inputs, tensors, body.dtype(node))
 
 
 def requantize(body: Body, node: Node) -> Row:
@@ -15,26 +23,6 @@ def requantize(body: Body, node: Node) -> Row:
     a = node.attributes
     terms = [(body.rows[name], *_factor(body, node, k)) for k, name in enumerate(node.inputs)]
     return body.ops.requantize(terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
-
-
-def residual(body: Body, node: Node) -> Row:
-    """``fixed_point.residual``."""
-    a = node.attributes
-    pairs = zip(node.inputs, a["zero_points"], strict=True)
-    terms = [(body.rows[name], zero, *_factor(body, node, k)) for k, (name, zero) in enumerate(pairs)]
-    return fixed_point.residual(body.ops, terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
-
-
-def add(body: Body, node: Node) -> Row:
-    """``fixed_point.add``."""
-    a, (x, y) = node.attributes, (body.rows[name] for name in node.inputs)
-    return fixed_point.add(body.ops, x, y, a["low"], a["high"], body.dtype(node))
-
-
-def multiply(body: Body, node: Node) -> Row:
-    """``fixed_point.multiply``."""
-    a, (x, y) = node.attributes, (body.rows[name] for name in node.inputs)
-    return fixed_point.multiply(body.ops, x, y, a["zero_point_a"], a["zero_point_b"])
 
 
 def complement(body: Body, node: Node) -> Row:

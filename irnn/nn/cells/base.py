@@ -32,7 +32,7 @@ class Cell(nn.Module, ABC):
         """What needs no state, for all steps of the sequence at once."""
 
     @abstractmethod
-    def step(self, a: Executor[T], pre: Any, *states: T, **context: T) -> tuple[T, ...]:
+    def step(self, a: Executor[T], pre: Any, *states: Any, **context: Any) -> tuple[T, ...]:
         """One time step of what ``hoist`` gave: (output, *states)."""
 
     @abstractmethod

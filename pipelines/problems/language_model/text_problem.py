@@ -17,7 +17,7 @@ from irnn.data.text.vocabulary import VOCABULARY_FILE
 from irnn.errors import IrnnError
 from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
-from irnn.program import Program
+from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.problem import Score, TaskSettings
 from pipelines.problems.language_model.language_model_task import LanguageModelTask
@@ -85,7 +85,7 @@ class TextProblem:
         """Time per token of streaming text through both libraries, one token a call, batch 1, one thread."""
         from deploy_tvm.bench.measure import Case, Settings, measure
 
-        case = Case(program, None, dict(artefacts), np.zeros((1, 1), np.int32), "step")
+        case = Case.random(program, None, dict(artefacts), {"time": 1}, "step")
         measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
         return {"us_per_token": measured["us"]}, {name: measured[name] for name in ("spread", "machine", "measured")}
 
@@ -124,15 +124,13 @@ def mismatch(first: IntegerRun, second: IntegerRun, streams: Iterable[np.ndarray
 
     Each carries its own state along, so a difference that only a state holds comes to light later at the latest.
     """
-    count = compared = 0
+    found = equality.Comparison()
     for stream in streams:
         states: list[Any] = [None, None]
         for ids, _ in stream_chunks(stream, eos, _CHUNK):
             pair = []
             for index, run in enumerate((first, second)):
                 logits, states[index] = run(ids, states[index])
-                pair.append([np.asarray(logits), *(np.asarray(states[index][name]) for name in sorted(states[index]))])
-            for a, b in zip(*pair, strict=True):
-                count += int(np.count_nonzero(a != b))
-                compared += a.size
-    return {"count": count, "compared": compared}
+                pair.append({"logits": logits, **states[index]})
+            found += equality.compare("the executor", *pair)
+    return found.figures()

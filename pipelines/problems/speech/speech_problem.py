@@ -16,6 +16,7 @@ from irnn.data.speech.units import BLANK, BOS, EOS
 from irnn.errors import IrnnError
 from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.nn.attention import Memory
+from irnn.program import equality
 from irnn.program.sets import ProgramSet
 from irnn.recognition.decoding import SearchConfig, Tokens
 from irnn.recognition.recognizer import (
@@ -231,19 +232,19 @@ class SpeechProblem:
 
         On the first `limit` utterances of each set, with the transcripts' units as the decoder's input.
         """
-        count = compared = 0
+        found = equality.Comparison()
         for name in names:
             left = len(self.corpus.split(name)) if limit is None else limit
             for batch in InOrder(SpeechBatches(self.corpus, name)):
                 for part, inputs in _teacher_forced(program, second, SpeechBatch(*(x[:left] for x in batch))):
-                    found = (_integers(*executor[part].run_all(inputs)) for executor in (first, second))
-                    for a, b in zip(*found, strict=True):
-                        count += int(np.count_nonzero(a != b))
-                        compared += a.size
+                    ours, theirs = (
+                        equality.named(program[part], *executor[part].run_all(inputs)) for executor in (first, second)
+                    )
+                    found += equality.compare(f"the {part}", ours, theirs)
                 left -= len(batch.frames)
                 if left <= 0:
                     break
-        return {"count": count, "compared": compared}
+        return found.figures()
 
     def _plot(self, recognizer: Recognizer, folder: Path) -> str:
         """Draw the attention on the test set's longest utterance, with its transcript as the decoder's input."""
@@ -268,10 +269,6 @@ def _teacher_forced(
         "decoder",
         decoder_inputs(batch.decoder_inputs, Memory(*map(np.asarray, (memory.values, memory.keys, memory.lengths)))),
     )
-
-
-def _integers(outputs: list[Any], state: dict[str, Any]) -> list[np.ndarray]:
-    return [np.asarray(x) for x in (*outputs, *(state[name] for name in sorted(state)))]
 
 
 def _different_tokens(

@@ -1,0 +1,124 @@
+"""What is measured together: an integer program, or the programs of a set, with their float twins and artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import deploy_tvm
+from deploy_tvm.artefact import artefact, artefact_set
+from deploy_tvm.artefact.inputs import random_inputs
+from deploy_tvm.artefact.runner import Runner
+from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
+from irnn.program import Program, equality
+from irnn.program.equality import Comparison
+from irnn.program.sets import ProgramSet
+
+FLOAT_FOLDERS = ("float_artefact", "float_program")  # what a run leaves beside an artefact
+# Programs by the names of the parts; a program that stands alone has the name "".
+Programs = Mapping[str, Program]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``artefacts``: of ``tvm_integer`` and, where there is one, ``tvm_float``: the folder of each part.
+
+    name: for people.  floating: what the other runtimes' models are made from.
+    """
+
+    name: str
+    integer: Programs
+    floating: Programs | None
+    artefacts: Mapping[str, Mapping[str, Path]]
+
+    def part_artefacts(self, part: str) -> dict[str, Path]:
+        """One part's artefacts, by runtime."""
+        return {runtime: folders[part] for runtime, folders in self.artefacts.items()}
+
+    def compare(self, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        """Integers (outputs and states) in which the built programs differ from the interpreter.
+
+        sizes: of the axes of each part's random inputs.  What can run one step at a time is also compared so.
+        """
+        counts = []
+        for part, program in self.integer.items():
+            runner = deploy_tvm.load(self.artefacts[INTEGER][part])
+            counts += _compared(part, program, runner, random_inputs(program, dict(sizes[part])))
+        return equality.total(counts).figures()
+
+
+def made(
+    name: str, integer: Program | ProgramSet, floating: Program | ProgramSet, scratch: Path, progress: Progress
+) -> Subject:
+    """Programs at hand, built for this machine below ``scratch``."""
+    artefacts = {}
+    for runtime, programs in ((INTEGER, parts_of(integer)), (FLOAT, parts_of(floating))):
+        progress(f"compiling {runtime}")
+        artefacts[runtime] = _built(programs, scratch / runtime)
+    return Subject(name, parts_of(integer), parts_of(floating), artefacts)
+
+
+def opened(folder: Path, float_folder: str | None, scratch: Path, progress: Progress) -> Subject:
+    """A folder of artefacts, or of programs (which are built for this machine first).
+
+    The float model is in ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
+    """
+    floats = float_folder_of(folder, float_folder)
+    progress("compiling")
+    integer, own = _opened(folder, scratch / INTEGER, "integer")
+    floating, artefacts = None, {INTEGER: own}
+    if floats is not None:
+        floating, artefacts[FLOAT] = _opened(floats, scratch / FLOAT, "float")
+    return Subject(str(folder), integer, floating, artefacts)
+
+
+def float_folder_of(folder: Path, given: str | None) -> Path | None:
+    """Where the float model is: ``given``, or the first of ``FLOAT_FOLDERS`` beside ``folder`` that holds as much."""
+    if given is not None:
+        return Path(given)
+    is_set = artefact.holds_set(folder)
+    holds: Callable[[Path], bool] = artefact.holds_set if is_set else Path.is_dir
+    beside = (folder.resolve().parent / name for name in FLOAT_FOLDERS)
+    return next((path for path in beside if holds(path)), None)
+
+
+def parts_of(programs: Program | ProgramSet) -> dict[str, Program]:
+    """The programs by the names of their parts."""
+    return {"": programs} if isinstance(programs, Program) else dict(programs)
+
+
+def weight_bytes(program: Program) -> int:
+    """Bytes of the weight matrices as stored: 4-bit ones packed, tables and biases left out."""
+    names = {name for node in program.walk() for role, name in node.tensors.items() if role in ("weight", "table")}
+    return sum((program.tensors[n].data.size * program.tensors[n].storage_bits + 7) // 8 for n in names)
+
+
+def _opened(folder: Path, scratch: Path, kind: str) -> tuple[Programs, Mapping[str, Path]]:
+    programs = artefact_set.open_parts(folder, kind)
+    if not artefact.is_built(folder):
+        return programs, _built(programs, scratch)
+    deploy_tvm.load(folder)  # It may have been built for another machine.
+    return programs, {part: folder / part for part in programs}
+
+
+def _built(programs: Programs, folder: Path) -> dict[str, Path]:
+    return {part: deploy_tvm.build(program, folder / part, target="host") for part, program in programs.items()}
+
+
+def _compared(part: str, program: Program, runner: Runner, inputs: dict[str, np.ndarray]) -> list[Comparison]:
+    what = f"the built {part or 'program'}"
+    wanted = equality.named(program, *program.run_all(inputs))
+    found = equality.named(program, *runner.run_all(inputs, runner.initial_state(1)))
+    counts = [equality.compare(what, found, wanted)]
+    if program.streaming and len(inputs) == 1:
+        ((name, x),) = inputs.items()
+        steps, state = [], runner.initial_state(1)
+        for t in range(x.shape[1]):
+            outputs, state = runner.step_all({name: x[:, t]}, state)
+            steps.append([np.array(output) for output in outputs])
+        stacked = [np.stack(each, 1) for each in zip(*steps, strict=True)]
+        counts.append(equality.compare(what, equality.named(program, stacked, state), wanted))
+    return counts

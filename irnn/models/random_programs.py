@@ -1,0 +1,71 @@
+"""Programs of networks with random weights, for benchmarks: calibrated on Gaussian features, never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from irnn import qat
+from irnn.conversion import convert, float_program
+from irnn.data.speech.speech_batches import collate
+from irnn.errors import IrnnError
+from irnn.models.sequence import random_layer
+from irnn.models.speech import SpeechModel, SpeechModelConfig
+from irnn.nn.cells import cell_class
+from irnn.program import Program
+from irnn.program.sets import ProgramSet
+from irnn.quant.config import QuantConfig
+from irnn.stages import PwlConfig
+
+MAX_SIZE = 1 << 14
+CALIBRATION_STEPS, CALIBRATION_FRAMES = 256, 100
+# Of a random recognizer: filterbanks and SentencePiece units as in Espresso's LibriSpeech recipe.
+FEATURES, VOCABULARY = 80, 5000
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``."""
+
+    input: int
+    hidden: int
+    layers: int = 1
+    bidirectional: bool = False
+    norm: str | None = None
+    weight_bits: int = 8
+    cell: str = "lstm"
+
+    def __post_init__(self) -> None:
+        cell_class(self.cell)
+        for name in ("input", "hidden", "layers"):
+            value = getattr(self, name)
+            if not 1 <= value <= MAX_SIZE:
+                raise IrnnError(f"{name} {value} must lie in 1 to {MAX_SIZE}")
+
+
+def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
+    """(integer program, float program) of one stack."""
+    model = random_layer(
+        layer.input, layer.hidden, cell=layer.cell, num_layers=layer.layers, bidirectional=layer.bidirectional,
+        norm=layer.norm, seed=seed,
+    )  # fmt: skip
+    qat.prepare(model, QuantConfig(weight=layer.weight_bits), PwlConfig(), "all")
+    features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
+    qat.calibrate(model, [torch.from_numpy(features)])
+    return convert(model), float_program(model)
+
+
+def recognizer_programs(config: Mapping[str, Any], seed: int = 0) -> tuple[ProgramSet, ProgramSet]:
+    """(integer programs, float programs) of a recognizer; config: the fields of ``SpeechModelConfig`` but the sizes of
+    features and vocabulary."""
+    torch.manual_seed(seed)
+    model = SpeechModel(SpeechModelConfig(VOCABULARY, FEATURES, **config))
+    qat.prepare(model, QuantConfig(), PwlConfig(), "all")
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((CALIBRATION_FRAMES, FEATURES)).astype(np.float32)
+    qat.calibrate(model, [collate([features], [rng.integers(3, VOCABULARY, 8)], np.zeros(1, np.int64))])
+    return convert(model.eval()), float_program(model)
