@@ -7,15 +7,20 @@ import tarfile
 from dataclasses import replace
 
 import pytest
+import torch
 
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
 from deploy_tvm.bundle.bundle import bundle
 from deploy_tvm.remote import emulated
+from irnn import qat
+from irnn.data.labelled.batches import LabelledBatch
 from irnn.errors import IrnnError
+from irnn.models.classifier import Classifier, ClassifierConfig
 from tests import models
 from tests.boards import need
+from tests.speech_models import quantized_speech
 
 TOKENS = 24
 QEMU = {
@@ -38,6 +43,7 @@ def programs(tmp_path_factory):
     irnn.convert(models.quantized(models.language_model(norm="mad"), small)).save(folder / "norm_w4")
     irnn.convert(models.quantized_layer(bidirectional=True)).save(folder / "bidirectional")
     irnn.float_program(models.language_model()).save(folder / "float")
+    irnn.convert(quantized_speech()).save(folder / "recognizer")
     return folder
 
 
@@ -99,6 +105,46 @@ def test_the_runner_finds_no_difference(programs, tmp_path, program, target):
 @pytest.mark.parametrize("program", models.LONG)
 def test_two_thousand_tokens(long_programs, tmp_path, program, target):
     assert check(long_programs, tmp_path, program, target, 2000) >= 2000 * models.VOCABULARY
+
+
+def parts_of(content):
+    return sorted(path.name for path in content.iterdir() if path.is_dir())
+
+
+def test_a_recognizers_runner_runs_both_of_its_programs(programs, tmp_path):
+    """Several inputs and outputs, frames that are subsampled, a memory that is the same in all calls."""
+    need("host")
+    bundle(programs / "recognizer", targets.find("host"), tmp_path / "network.tar.gz", 21)
+    content = unpack(tmp_path / "network.tar.gz", tmp_path / "unpacked")
+    assert parts_of(content) == ["decoder", "encoder"]
+    done = execute(content, "host")
+    compared = re.findall(r"PASS: 0 of (\d+) integers differ from the reference \(21 steps\)", done.stdout)
+    assert len(compared) == 2, done.stdout + done.stderr
+    assert done.returncode == 0
+    for line in (content / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((content / name).read_bytes()).hexdigest() == digest
+    golden = content / "decoder" / "golden.bin"
+    lines = (content / "decoder" / "network.txt").read_text().splitlines()
+    outputs = [line for line in lines if line.startswith("output")]
+    assert len(outputs) > 1
+    assert sum(line.startswith("fixed") for line in lines) == 3
+    changed = bytearray(golden.read_bytes())
+    changed[int(outputs[1].split()[-1])] ^= 1
+    golden.write_bytes(changed)
+    done = execute(content, "host")
+    assert done.returncode == 1
+    assert "FAIL: 1 of " in done.stdout
+
+
+@pytest.mark.parametrize("target", ["armv7a", "cortex_a76"])
+def test_a_recognizers_runners_find_no_difference_on_boards(programs, tmp_path, target):
+    need(target, QEMU[target][0])
+    bundle(programs / "recognizer", TARGETS[target], tmp_path / "network.tar.gz", 9)
+    content = unpack(tmp_path / "network.tar.gz", tmp_path / "unpacked")
+    for part in parts_of(content):
+        done = execute(content / part, target, calls=1)
+        assert "PASS: 0 of " in done.stdout, done.stdout + done.stderr
 
 
 def test_the_runner_notices_a_single_wrong_number(programs, tmp_path):
@@ -178,3 +224,14 @@ def test_android_needs_its_ndk(programs, tmp_path, monkeypatch):
     monkeypatch.delenv("TVM_NDK_CC", raising=False)
     with pytest.raises(IrnnError, match="TVM_NDK_CC"):
         bundle(programs / "plain", targets.find("android_arm64"), tmp_path / "network.tar.gz", TOKENS)
+
+
+def test_a_classifiers_runner_takes_its_sequences_whole(programs, tmp_path):
+    """Features and their length in, one row of logits out."""
+    need("host")
+    model = Classifier(ClassifierConfig(feature_size=9, classes=4, hidden_size=16))
+    batch = LabelledBatch(torch.randn(4, 20, 9), torch.tensor([20, 7, 1, 13]), torch.arange(4))
+    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "all")
+    qat.calibrate(model, [batch])
+    irnn.convert(model).save(programs / "classifier")
+    assert check(programs, tmp_path, "classifier", "host") == 4 + 16

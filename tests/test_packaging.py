@@ -27,7 +27,8 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "tvm": "apache-tvm", "
 NOT_IMPORTED = {
     "tensorboard": "Lightning's logger",
     "pytest-xdist": "pytest finds it",
-    "ruff": "a program", "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
+    "ruff": "a program", "import-linter": "a program", "mypy": "a program",
+    "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
     "hydra-optuna-sweeper": "Hydra finds it", "hydra-joblib-launcher": "Hydra finds it",
 }  # fmt: skip
 # Part of the sources -> (extras of the imports at the top of a module, more of those inside of functions).

@@ -29,3 +29,13 @@ def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2) -> dic
         else:
             inputs[name] = random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
     return inputs
+
+
+def by_steps(program: Program) -> bool:
+    """Whether a sequence may be cut: calls of some steps each, one after the other, give what one call gives.
+
+    A program that looks ahead, whose result is one for the whole sequence or that is told its length takes it whole.
+    """
+    whole = any(value.counts == "time" for value in program.inputs.values())
+    along = all("time" in program.values[name].axes for name in program.outputs)
+    return program.streaming and along and not whole

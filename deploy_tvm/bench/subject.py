@@ -10,7 +10,7 @@ import numpy as np
 
 import deploy_tvm
 from deploy_tvm.artefact import artefact, artefact_set
-from deploy_tvm.artefact.inputs import random_inputs
+from deploy_tvm.artefact.inputs import by_steps, random_inputs
 from deploy_tvm.artefact.runner import Runner
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from irnn.program import Program, equality
@@ -113,7 +113,7 @@ def _compared(part: str, program: Program, runner: Runner, inputs: dict[str, np.
     wanted = equality.named(program, *program.run_all(inputs))
     found = equality.named(program, *runner.run_all(inputs, runner.initial_state(1)))
     counts = [equality.compare(what, found, wanted)]
-    if program.streaming and len(inputs) == 1:
+    if by_steps(program) and len(inputs) == 1:
         ((name, x),) = inputs.items()
         steps, state = [], runner.initial_state(1)
         for t in range(x.shape[1]):

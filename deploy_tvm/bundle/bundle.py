@@ -1,8 +1,9 @@
 """Bundles: one archive for a board that RPC cannot reach, or for which there is no TVM runtime.
 
-The folder in it holds the compiled function (``library.so``), its constants (``parameters.bin``), inputs and what the
-interpreter makes of them (``golden.bin``), a description of these (``network.txt``), and ``runner``: statically linked,
-it compares and times.  ``runner.c`` is its source and shows how to call the function.
+The folder in it holds, for one program, the compiled function (``library.so``), its constants (``parameters.bin``),
+inputs and what the interpreter makes of them (``golden.bin``), a description of these (``network.txt``), and
+``runner``: statically linked, it compares and times.  ``runner.c`` is its source and shows how to call the function.
+Of a set it holds such a folder for each program, and a ``runner`` that runs theirs in turn.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_tvm.artefact.artefact import open_program
-from deploy_tvm.artefact.inputs import random_input
+from deploy_tvm.artefact.artefact_set import open_parts
+from deploy_tvm.artefact.inputs import by_steps, random_inputs
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.targets import Target, toolchain
 from deploy_tvm.targets.compiler import compile_function, kernel_of
 from irnn.errors import IrnnError
 from irnn.places import need_file
-from irnn.program import Program, storage
+from irnn.program import Program, Value, storage
 
 ALIGNMENT = 64
 RUNNER = Path(__file__).parent / "runner.c"
@@ -35,7 +36,22 @@ An integer-only recurrent network, compiled for {target}.  On the board:
 
     ./runner            compares it with the reference, integer by integer, and times it
 
-`sha256sum -c SHA256SUMS` tells whether the files arrived whole.  runner.c shows how to call library.so from C.
+{parts}`sha256sum -c SHA256SUMS` tells whether the files arrived whole.  runner.c shows how to call library.so from C.
+"""
+PARTS_README = """\
+The programs {parts} have a folder each, with a runner of its own; the runner here runs them in turn.
+
+"""
+PARTS_RUNNER = """\
+#!/bin/sh
+# Runs the runner of each program in turn; fails where one does.
+cd "$(dirname "$0")" || exit 2
+status=0
+for part in {parts}; do
+  echo "$part:"
+  "./$part/runner" "$@" || status=$?
+done
+exit $status
 """
 
 
@@ -54,24 +70,31 @@ class _Argument:
 
 
 def bundle(folder: Path, target: Target, archive: Path, tokens: int) -> None:
-    """Write the bundle of the integer program or artefact in ``folder`` for ``target``: ``archive``, a ``.tar.gz``.
+    """Write the bundle of what ``folder`` holds for ``target``: ``archive``, a ``.tar.gz``.
 
-    tokens: length of the golden sequence.
+    folder: of an integer program, an artefact, or a set of either.  tokens: length of the golden sequence (and of what
+    an attention looks at).
     """
     if not 1 <= tokens <= MAX_TOKENS:
         raise IrnnError(f"--tokens {tokens}: must lie in 1 to {MAX_TOKENS}")
     if not archive.name.endswith(".tar.gz"):
         raise IrnnError(f"out={archive}: must end in .tar.gz")
     need_file(archive, f"out={archive}")
-    program = open_program(folder, "integer")
+    programs = open_parts(folder)
     target = target.resolve()
     with tempfile.TemporaryDirectory(prefix="irnn-bundle-") as scratch:
         content = Path(scratch) / archive.name.removesuffix(".tar.gz")
-        content.mkdir()
-        constants = _compile(program, target, content)
-        _describe(program, target, constants, tokens, content)
-        (content / "README.txt").write_text(README.format(target=target.name), encoding="utf-8")
-        sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(content.iterdir())]
+        for name, program in programs.items():
+            (content / name).mkdir(parents=True)
+            constants = _compile(program, target, content / name)
+            _describe(program, target, constants, tokens, content / name)
+        names = [name for name in programs if name]
+        if names:
+            (content / "runner").write_text(PARTS_RUNNER.format(parts=" ".join(names)), encoding="ascii")
+        parts = PARTS_README.format(parts=" and ".join(names)) if names else ""
+        (content / "README.txt").write_text(README.format(target=target.name, parts=parts), encoding="utf-8")
+        files = sorted(path for path in content.rglob("*") if path.is_file())
+        sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(content).as_posix()}\n" for p in files]
         (content / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
         _pack(content, archive)
 
@@ -96,17 +119,24 @@ def _compile(program: Program, target: Target, content: Path) -> list[np.ndarray
 
 def _describe(program: Program, target: Target, constants: list[np.ndarray], tokens: int, content: Path) -> None:
     """Write ``network.txt``, ``parameters.bin`` and ``golden.bin``."""
-    x = random_input(program, tokens)
-    before = program.initial_state(1)
-    y, after = program.run(x, before)
+    given, before = random_inputs(program, {"time": tokens, "memory": tokens}), program.initial_state(1)
+    results, after = program.run_all(given, before)
+    outputs = dict(zip(program.outputs, results, strict=True))
+    steps = 1 if by_steps(program) else tokens
+
+    def sequence(role: str, value: Value, array: np.ndarray) -> _Argument:
+        """Along time, a call has some of the steps; other inputs are the same in all calls."""
+        if "time" not in value.axes:
+            return _Argument("fixed" if role == "input" else role, array, array.shape)
+        return _Argument(role, array, (1, -1, *array.shape[2:]) if steps == 1 else array.shape)
+
     arguments = [
-        _Argument("input", x, (1, -1, *x.shape[2:])),
+        *(sequence("input", program.inputs[name], array) for name, array in given.items()),
         *(_Argument("state", array, array.shape) for array in before.values()),
         *(_Argument("constant", array, array.shape) for array in constants),
-        _Argument("output", y, (1, -1, *y.shape[2:])),
+        *(sequence("output", program.values[name], array) for name, array in outputs.items()),
         *(_Argument("next", after[name], after[name].shape) for name in before),
     ]
-    steps = 1 if program.streaming else tokens
     parameters, golden = bytearray(), bytearray()
     lines = [
         f"irnn-bundle 1 target {target.name} program {storage.program_hash(program)}",

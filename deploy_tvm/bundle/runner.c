@@ -7,7 +7,8 @@
  * on the board:  cc -O2 -rdynamic runner.c -L. -l:library.so '-Wl,-rpath,$ORIGIN' -o runner
  *
  * network.txt: after the head one line an argument: role, kind of number, bits, number of sizes, sizes (-1: steps of one
- * call), offset of its data in parameters.bin (constants) or golden.bin (everything else).
+ * call), offset of its data in parameters.bin (constants) or golden.bin (everything else).  There may be several inputs
+ * and outputs, a call's after another's; a "fixed" input is the same in all calls.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,8 +66,8 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char* kind, const char** parts, int
   fputc('\n', stderr);
 }
 
-enum Role { INPUT, STATE, CONSTANT, OUTPUT, NEXT, ROLES };
-static const char* const role_names[ROLES] = {"input", "state", "constant", "output", "next"};
+enum Role { INPUT, FIXED, STATE, CONSTANT, OUTPUT, NEXT, ROLES };
+static const char* const role_names[ROLES] = {"input", "fixed", "state", "constant", "output", "next"};
 
 typedef struct {
   enum Role role;
@@ -202,7 +203,8 @@ static void give_input(Argument* arguments, int count, int64_t at) {
 
 static void reset(Argument* arguments, int count) {
   for (int i = 0; i < count; ++i)
-    if (arguments[i].role == STATE) memcpy(arguments[i].tensor.data, arguments[i].golden, arguments[i].bytes);
+    if (arguments[i].role == STATE || arguments[i].role == FIXED)
+      memcpy(arguments[i].tensor.data, arguments[i].golden, arguments[i].bytes);
 }
 
 int main(int argc, char** argv) {

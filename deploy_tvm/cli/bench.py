@@ -14,8 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from deploy_tvm.cli import options
+from deploy_tvm.remote.device import Device
 from irnn.errors import IrnnError
 from irnn.places import need_file
+from irnn.program import Program
 
 STEPS = 35
 LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
@@ -67,7 +69,7 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
         if local is not None:
             raise IrnnError(f"--{local.replace('_', '-')} is for this machine; device={chosen.remote.kind} is another")
         (folder,) = options.exactly(free, "bench takes one program or artefact", "bench PROGRAM device=emulated")
-        _finish(*_bench_device(Path(folder), parsed, chosen), target)
+        _finish(*_bench_device(Path(folder), parsed, chosen, chosen.remote), target)
         return
     if parsed.tokens is not None:
         raise IrnnError("--tokens belongs to another device: device=rpc, device=tracker or device=emulated")
@@ -163,6 +165,7 @@ def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.O
     if chosen.remote is not None:
         raise IrnnError("--static runs under an emulator of its own: leave device= out")
     described: dict[str, Any] = {}
+    floating: Program | None
     if parsed.layer is not None:
         layer = _layer(parsed, free)
         described = {"layer": asdict(layer)}
@@ -181,7 +184,9 @@ def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.O
     return result, report(result)
 
 
-def _bench_device(folder: Path, parsed: argparse.Namespace, chosen: options.Options) -> tuple[dict[str, Any], Any]:
+def _bench_device(
+    folder: Path, parsed: argparse.Namespace, chosen: options.Options, device: Device
+) -> tuple[dict[str, Any], Any]:
     """(result, table) of programs or artefacts on the chosen device."""
     from deploy_tvm.remote.bench import Golden, bench_device
     from deploy_tvm.remote.report import report
@@ -189,5 +194,5 @@ def _bench_device(folder: Path, parsed: argparse.Namespace, chosen: options.Opti
 
     golden = Golden(parsed.tokens, parsed.frames, parsed.units)
     with Console(stderr=True).status("") as status:
-        result = bench_device(folder, parsed.float, from_config(chosen.target), chosen.remote, golden, status.update)
+        result = bench_device(folder, parsed.float, from_config(chosen.target), device, golden, status.update)
     return result, report(result)

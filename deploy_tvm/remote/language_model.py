@@ -1,4 +1,4 @@
-"""A language model (or any program with one input) on a device: a golden sequence, and the time of one step."""
+"""A language model (or any other single program) on a device: a golden sequence, and the time of one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from deploy_tvm.artefact.artefact import open_program
-from deploy_tvm.artefact.inputs import random_input
+from deploy_tvm.artefact.inputs import by_steps, random_inputs
 from deploy_tvm.remote.bare_board import run_bundle
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.library import Built, Found, Progress, Run
@@ -34,6 +34,10 @@ class LanguageModel:
     def described(self) -> dict[str, Any]:
         return {"tokens": self.tokens}
 
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {"time": self.tokens, "memory": self.tokens}
+
     def open(self, folder: Path, kind: str) -> Mapping[str, tuple[Program, Path]]:
         """See ``Model``: one program, which needs no name."""
         return {"": (open_program(folder, kind), folder)}
@@ -43,27 +47,25 @@ class LanguageModel:
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """See ``Model``."""
         ((_, built),) = integer.items()
-        x = random_input(built.program, self.tokens)
+        given = random_inputs(built.program, self._sizes)
         progress("running the interpreter")
-        output, states = built.program.run(x)
-        ours = run(built, _named(built.program, x))
+        expected = equality.named(built.program, *built.program.run_all(given))
+        ours = run(built, given)
         found = equality.named(built.program, ours.outputs, ours.states)
         entry = {
-            "mismatches": equality.compare(
-                "the device", found, equality.named(built.program, [output], states)
-            ).figures(),
+            "mismatches": equality.compare("the device", found, expected).figures(),
             **self._figures(built, ours),
         }
         if floating is not None:
             ((_, built),) = floating.items()
-            theirs = run(built, _named(built.program, random_input(built.program, self.tokens)))
+            theirs = run(built, random_inputs(built.program, self._sizes))
             entry["float"] = self._figures(built, theirs)
             if not ours.emulated:
                 entry["speed_up"] = round(entry["float"]["us_per_token"] / entry["us_per_token"], 3)
         return entry, ours.described
 
     def _figures(self, built: Built, found: Found) -> dict[str, Any]:
-        steps = 1 if built.program.streaming else self.tokens
+        steps = 1 if by_steps(built.program) else self.tokens
         return {
             **found.times("token", steps),
             # No rate or ratio under emulation: they would be the emulator's.
@@ -76,8 +78,3 @@ class LanguageModel:
     def run_bundle(self, folder: Path, target: Target, device: Device, scratch: Path) -> dict[str, Any]:
         """See ``Model``."""
         return run_bundle(folder, target, device.cpu, self.tokens, device.number * device.repeat, scratch)
-
-
-def _named(program: Program, x: Any) -> dict[str, Any]:
-    (name,) = program.inputs
-    return {name: x}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm.artefact.artefact import MANIFEST, build, read_manifest, sha256
+from deploy_tvm.artefact.inputs import by_steps
 from deploy_tvm.codegen.interface import ENTRY
 from deploy_tvm.remote import session
 from deploy_tvm.remote.device import Device
@@ -93,9 +94,9 @@ def run_library(
         "states": len(state),
         "outputs": str(results),
         "steps": steps,
-        # A program that runs backwards in time needs its whole sequence at once.
-        "steps_a_call": STEPS_A_CALL if program.streaming else steps,
-        "timed_steps": 1 if program.streaming else steps,
+        # What looks ahead, or gives one result for a sequence, needs it whole.
+        "steps_a_call": STEPS_A_CALL if by_steps(program) else steps,
+        "timed_steps": 1 if by_steps(program) else steps,
     }
     reply = session.run_job(device, job, lambda stage: progress(f"{device.name}, {built.name}: {stage}"))
     # A server elsewhere may run under an emulator too; ours says so.

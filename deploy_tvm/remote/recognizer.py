@@ -100,7 +100,7 @@ class Recognizer:
 
     def run_bundle(self, folder: Path, target: Target, device: Device, scratch: Path) -> dict[str, Any]:
         """See ``Model``."""
-        raise IrnnError(f"{device.name} takes bundles alone, and a bundle holds no recognizer; choose a 64-bit device")
+        raise IrnnError(f"{device.name} takes bundles alone, which do not time an utterance; choose a 64-bit device")
 
 
 def _attending(decoder_inputs: dict[str, np.ndarray], memory: list[np.ndarray]) -> dict[str, np.ndarray]:

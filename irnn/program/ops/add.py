@@ -22,4 +22,4 @@ class Add(Operation):
 
     def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
         """``fixed_point.add``."""
-        return fixed_point.add(ops, *inputs, node.attributes["low"], node.attributes["high"], dtype)
+        return fixed_point.add(ops, inputs[0], inputs[1], node.attributes["low"], node.attributes["high"], dtype)

@@ -26,4 +26,6 @@ class Multiply(Operation):
 
     def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
         """``fixed_point.multiply``."""
-        return fixed_point.multiply(ops, *inputs, node.attributes["zero_point_a"], node.attributes["zero_point_b"])
+        return fixed_point.multiply(
+            ops, inputs[0], inputs[1], node.attributes["zero_point_a"], node.attributes["zero_point_b"]
+        )
