@@ -75,7 +75,7 @@ def test_the_compiled_classifier_is_compared_and_timed(finished) -> None:
     _, results, _ = finished
     assert results["mismatches"]["tvm_vs_interpreter"] == results["mismatches"]["interpreter_vs_qat"]
     assert all(results["us_per_sequence"][name] > 0 for name in ("tvm_float", "tvm_integer"))
-    assert [column.header for column in table_of(results).columns][-3:] == ["us/sequence", "speed-up", "mismatches"]
+    assert [column.header for column in table_of(results).columns][-3:] == ["us/seq.", "speed-up", "mismatches"]
 
 
 def test_a_wrong_executor_is_counted(finished) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import RunConfig, read_config
 from pipelines.run import run
 from tests.interrupts import heed_interrupts
-from tests.tiny_run import ROOT, call_run, tiny_overrides
+from tests.tiny_run import ROOT, call_run, composed, tiny_overrides
 
 
 def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -62,11 +63,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["recipe.float.epochs=1", "until=weights"]
-    commands: list[str] = []
-    monkeypatch.setattr("pipelines.run.run", lambda config, run=run: commands.append(config.command) or run(config))
+    configs: list[RunConfig] = []
+    monkeypatch.setattr("pipelines.run.run", lambda config, run=run: configs.append(config) or run(config))
     call_run(monkeypatch, "-m", *tiny_overrides(tmp_path), *more, "quant.weight=4,8")
-    shown = [["python", "run.py", *tiny_overrides(tmp_path), *more, f"quant.weight={bits}"] for bits in (4, 8)]
-    assert [shlex.split(command) for command in commands] == shown
+    assert [config.quant.weight for config in configs] == [4, 8]
+    for config in configs:  # each run's command repeats it alone
+        python, script, *overrides = shlex.split(str(config.command))
+        assert (python, script) == ("python", "run.py")
+        assert read_config(composed(*overrides), config.command) == config
     folders = [path.name.split("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()]
     assert sorted(folders) == ["float", "float_matched", "pwl", "weights", "weights"]
 

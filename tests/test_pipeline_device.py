@@ -3,12 +3,16 @@
 import json
 
 import pytest
+import torch
 
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.remote import emulated, serve
 from deploy_tvm.remote.device import Device
+from irnn import qat
+from irnn.data.labelled.batches import LabelledBatch
 from irnn.errors import IrnnError
+from irnn.models.classifier import Classifier, ClassifierConfig
 from pipelines.core.on_device import Board, board_of
 from pipelines.run import run
 from tests import models
@@ -80,6 +84,21 @@ def test_a_recognizer_is_measured_on_the_board(tmp_path, capsys):
     assert (result["kind"], result["mismatches"]["count"]) == ("device_recognizer", 0)
     assert result["targets"]["host"]["float"]["real_time_factor"] > 0
     assert "2 s of speech" in capsys.readouterr().out
+
+
+def test_a_classifier_is_measured_on_the_board(tmp_path, capsys):
+    need("host", cxx=True)
+    torch.manual_seed(0)
+    model = Classifier(ClassifierConfig(feature_size=5, classes=3, hidden_size=7)).eval()
+    irnn.float_program(model).save(tmp_path / "float_program")
+    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "all")
+    qat.calibrate(model, [LabelledBatch(torch.randn(4, 9, 5), torch.tensor([9, 3, 5, 9]), torch.zeros(4).long())])
+    irnn.convert(model.eval()).save(tmp_path / "program")
+    with serve.running(serve.server_command(None)) as (host, port, _):
+        Board(targets.find("host"), Device("rpc", host=host, port=port, number=1, repeat=2, warmup=0)).measure(tmp_path)
+    result = json.loads((tmp_path / "device_host.json").read_text())
+    assert result["mismatches"] == {"count": 0, "compared": 3 + 7}
+    assert result["targets"]["host"]["float"]["us_per_token"] > 0
 
 
 @pytest.mark.slow

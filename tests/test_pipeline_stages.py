@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
 from pipelines.core import manifest
 from pipelines.core.checkpoints import AtomicCheckpointIO, load_weights, save_weights
@@ -39,6 +40,13 @@ def test_a_stage_runs_once_for_one_set_of_inputs(tmp_path: Path) -> None:
     assert run.runs == 1
     run_stage(Stage("a", {"x": 2}, None, run, tmp_path))
     assert run.runs == 2
+
+
+def test_another_arithmetic_finds_no_stage_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("a", {"x": 1}, None, Counter(), tmp_path)
+    before = stage.digest
+    monkeypatch.setattr("pipelines.core.stages.VERSION", VERSION + 1)
+    assert stage.digest != before
 
 
 def test_inputs_of_a_stage_change_all_that_follow(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The plan of a program: which values lie in memory and what is fused into which loop, as data, before any code.
 
-:func:`plan` decides, ``emit`` writes what was decided, ``python -m deploy_tvm plan PROGRAM`` prints it.  A value is
+:func:`plan` decides, ``emit`` writes what was decided, the command ``plan`` prints it.  A value is
 *in memory* where it exists for all time steps at once; it is *lazy* where each loop that reads it computes it again,
 register by register.  Lengths are never stored: they are arithmetic on an input.
 """

@@ -10,11 +10,10 @@ KIND = Kind(
     data=read_data,
     open=ClassifierProblem,
     figures={
-        "dev_cross_entropy": Figure("dev nats", ".3f"),
-        "dev_accuracy": Figure("dev accuracy", ".1%"),
-        "test_accuracy": Figure("test accuracy", ".1%"),
+        "dev_accuracy": Figure("dev acc.", ".1%"),
+        "test_accuracy": Figure("test acc.", ".1%"),
     },
     timing="us_per_sequence",
-    time=Figure("us/sequence", ".1f"),
+    time=Figure("us/seq.", ".1f"),
     further=("left_out",),
 )

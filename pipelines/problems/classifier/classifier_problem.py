@@ -17,7 +17,7 @@ from irnn.data.labelled.corpus import load_labelled
 from irnn.errors import IrnnError
 from irnn.metrics import cross_entropy_sum
 from irnn.models.classifier import Classifier, ClassifierConfig, program_inputs
-from irnn.program import Program
+from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
 from pipelines.core.problem import Score, TaskSettings, derived_seed
@@ -88,13 +88,13 @@ class ClassifierProblem:
 
     def bench(self, program: Program, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Time of a sequence through both libraries, one a call, one thread: a test sequence of median length."""
-        from deploy_tvm.bench.measure import PartCase, Settings, measure
+        from deploy_tvm.bench.measure import Case, Settings, measure
 
         split = self.corpus.splits["test"]
         middle = int(np.argsort(split.frames, kind="stable")[len(split) // 2])
         x = self.corpus.normalization.apply(split.features(middle))[None]
         inputs = program_inputs(program, x, [x.shape[1]])
-        case = PartCase(program, None, dict(artefacts), inputs, {**inputs, "features": x})
+        case = Case(program, None, dict(artefacts), inputs, {**inputs, "features": x})
         measured = measure(case, Settings(rounds=_ROUNDS, seconds=_SECONDS), lambda text: None)
         details = {name: measured[name] for name in ("spread", "machine", "measured")}
         return {"us_per_sequence": measured["us"]}, {"frames": x.shape[1], **details}
@@ -120,13 +120,12 @@ class ClassifierProblem:
 
     def _mismatch(self, program: Program, executor: Any) -> dict[str, int]:
         """Integers of logits and states that differ from the interpreter's."""
-        count = compared = 0
+        found = equality.Comparison()
         for batch in self._batches(*_SPLITS):
             inputs = program_inputs(program, batch.features, batch.frames)
-            for a, b in zip(_integers(*program.run_all(inputs)), _integers(*executor.run_all(inputs)), strict=True):
-                count += int(np.count_nonzero(a != b))
-                compared += a.size
-        return {"count": count, "compared": compared}
+            ours, theirs = (equality.named(program, *one.run_all(inputs)) for one in (executor, program))
+            found += equality.compare("the executor", ours, theirs)
+        return found.figures()
 
     def _batches(self, *splits: str) -> Iterable[LabelledBatch]:
         return (batch for split in splits for batch in LabelledBatches(self.corpus, split, self.batch_size))
@@ -142,7 +141,3 @@ class ClassifierProblem:
             count = len(self.corpus.splits[split])
             figures[f"{split}_cross_entropy"], figures[f"{split}_accuracy"] = nats / count, right / count
         return figures
-
-
-def _integers(outputs: list[Any], state: dict[str, Any]) -> list[np.ndarray]:
-    return [np.asarray(x) for x in (*outputs, *(state[name] for name in sorted(state)))]
