@@ -18,7 +18,7 @@ from tests.test_planted_bugs import OPERATIONS, Mutation, arithmetic, namespace,
 NO_INTEGERS = {"ops.activations"}  # float programs only
 
 MUTATIONS = [
-    operation("add", "add: a twice", "*inputs,", "inputs[0], inputs[0],"),
+    operation("add", "add: a twice", "inputs[0], inputs[1],", "inputs[0], inputs[0],"),
     operation("add", "add: saturates at its dtype", 'node.attributes["high"]', "np.iinfo(dtype).max"),
     operation("attention_context", "context: memory reversed", "weights[..., None, :]", "weights[..., None, ::-1]"),
     operation("attention_context", "context: zero point of the result", 'a["zero_point"],', "0,"),
@@ -37,8 +37,8 @@ MUTATIONS = [
     operation("linear", "linear: bias left out", ' + tensors["bias"]', ""),
     operation("linear", "linear: int16 operands cut", "ops.matmul(inputs[0],", "ops.matmul(inputs[0].astype(np.int8),"),
     operation("mask", "mask: filled with 0", 'ops.to(node.attributes["fill"], dtype)', "ops.to(0, dtype)"),
-    operation("multiply", "multiply: one zero point for both", 'node.attributes["zero_point_b"])',
-              'node.attributes["zero_point_a"])'),
+    operation("multiply", "multiply: one zero point for both", 'inputs[1], node.attributes["zero_point_a"], node',
+              'inputs[1], node.attributes["zero_point_b"], node'),
     operation("norms", "norms: one group", 'groups = a["groups"]', "groups = 1"),
     operation("norms", "norms: MadNorm for both", "getattr(fixed_point, self.name)", "fixed_point.mad_norm"),
     operation("patches", "patches: border of 0", 'kernel // 2, a["fill"])', "kernel // 2, 0)"),

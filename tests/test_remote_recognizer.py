@@ -184,8 +184,7 @@ def test_a_server_killed_in_the_middle_and_started_again(programs):
         ("run/program", ["--recognizer", "speech_small"], "--recognizer is for this machine"),
         ("run/float_program", [], "holds programs of kind 'float'; integer ones are wanted"),
         ("layer", ["--frames", "9"], "--frames belongs to a recognizer"),
-        ("run/program/decoder", [], "this program reads tokens, memory, keys, lengths"),
-        ("run/program", ["device.cpu=cortex-a7"], "a bundle holds no recognizer"),
+        ("run/program", ["device.cpu=cortex-a7"], "takes bundles alone, which do not time an utterance"),
     ],
 )
 def test_what_does_not_fit_is_one_line(programs, folder, arguments, message, capsys):
@@ -199,11 +198,10 @@ def test_what_does_not_fit_is_one_line(programs, folder, arguments, message, cap
 def test_what_takes_a_single_program_says_so(programs, tmp_path, capsys):
     program = programs / "alone" / "program"
     for folder in (program, deploy_tvm.build(irnn.load(program), tmp_path / "set")):
-        for command in (["bundle"], ["bench", "--static"]):
-            assert main([*command, str(folder), "target=cortex_a53"]) == 1
-            error = capsys.readouterr().err
-            assert "belong together, as a recognizer's do; a single one is wanted here" in error
-            assert error.count("\n") == 1
+        assert main(["bench", "--static", str(folder), "target=cortex_a53"]) == 1
+        error = capsys.readouterr().err
+        assert "belong together, as a recognizer's do; a single one is wanted here" in error
+        assert error.count("\n") == 1
 
 
 def test_a_set_that_is_no_recognizer(programs, tmp_path):
