@@ -424,7 +424,13 @@ def test_autocast(kind: str) -> None:
     x = torch.randn(5, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
         for given in (x, x.bfloat16()):
-            y, expected = ours(given)[0], theirs(given)[0]
+            try:
+                expected = theirs(given)[0]
+            except RuntimeError:  # a processor, or a oneDNN that is told to be one, whose kernels know no bfloat16
+                with pytest.raises(RuntimeError):
+                    ours(given)
+                continue
+            y = ours(given)[0]
             assert y.dtype == expected.dtype
             assert torch.equal(y, expected)
         with pytest.raises(IrnnError, match=rf"input is torch.float64, the {kind} torch.float32; convert: input.to"):
