@@ -178,7 +178,7 @@ class Body:
         # One matrix may be multiplied by several kernels: with operands of 8 and of 16 bits.
         wide = "16|" if kernel is self.kernels.int16 else ""
         stem = wide + node.tensors["weight"] + "|" + node.tensors["bias"]
-        buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in ("weight", "bias")}
+        buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in kernel.roles}
         return kernel, buffers
 
     def constant(self, name: str, start: int = 0, stop: int | None = None) -> Row:

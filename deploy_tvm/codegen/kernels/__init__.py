@@ -19,10 +19,13 @@ from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
 from deploy_tvm.codegen.kernels.arm_neon import Neon4, Neon8
 from deploy_tvm.codegen.kernels.arm_tables import A64, NeonOps
 from deploy_tvm.codegen.kernels.base import LinearKernel
+from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
-from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Kernel4, Avx2Kernel8
+from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
+from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
 from deploy_tvm.codegen.kernels.x86_tables import PermutingOps
-from deploy_tvm.codegen.kernels.x86_vnni import Vnni4, Vnni8
+from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
+from deploy_tvm.codegen.kernels.x86_words import WordKernel
 from deploy_tvm.codegen.rows import RowOps
 from irnn.program import Tensor
 
@@ -62,23 +65,40 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
     if "neon" in features:
         return _choose_arm(features, arm32)
     if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
-        return Kernels(
+        return _x86(
             "avx512vnni",
-            dict.fromkeys(NIBBLES, Vnni4(16)),
+            16,
             Vnni8(16),
-            WideKernel(16, 4),
+            VnniFields(16, NIBBLE, loads=4, tile_vectors=2, turns=2),
+            VnniFields(16, CRUMB, loads=2, tile_vectors=2, turns=2),
+            VnniFields(16, SIGN, loads=1, tile_vectors=2, turns=2),
+            VnniCodebook(16),
+            WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
-            lambda emitter: PermutingOps(emitter, 16),
+        )
+    if {"avx2", "avxvnni"} <= features:
+        return _x86(
+            "avxvnni",
+            8,
+            Vnni8(8),
+            VnniFields(8, NIBBLE, loads=4, tile_vectors=1),
+            VnniFields(8, CRUMB, loads=2, tile_vectors=1),
+            VnniFields(8, SIGN, loads=1, tile_vectors=1),
+            VnniCodebook(8),
+            WordKernel(8, accumulates=True),
+            FloatKernel(8, 4),
         )
     if "avx2" in features:
-        vnni = "avxvnni" in features
-        return Kernels(
-            "avxvnni" if vnni else "avx2",
-            dict.fromkeys(NIBBLES, Vnni4(8) if vnni else Avx2Kernel4()),
-            Vnni8(8) if vnni else Avx2Kernel8(),
-            WideKernel(8, 4),
+        return _x86(
+            "avx2",
+            8,
+            Avx2Kernel8(),
+            Avx2Fields(NIBBLE, tile_vectors=2),
+            Avx2Fields(CRUMB, tile_vectors=2),
+            Avx2Fields(SIGN, tile_vectors=1),
+            Avx2Codebook(),
+            WordKernel(8, accumulates=False),
             FloatKernel(8, 4),
-            lambda emitter: PermutingOps(emitter, 8),
         )
     return Kernels(
         "portable",
@@ -88,6 +108,21 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
         FloatKernel(4, 4),
         lambda emitter: RowOps(emitter, 8),
     )
+
+
+def _x86(
+    name: str,
+    lanes: int,
+    int8: LinearKernel,
+    nibbles: LinearKernel,
+    crumbs: LinearKernel,
+    signs: LinearKernel,
+    codebook: LinearKernel,
+    int16: LinearKernel,
+    float32: LinearKernel,
+) -> Kernels:
+    own = {"int4": nibbles, "int3": nibbles, "int2": crumbs, "ternary": crumbs, "binary": signs, "codebook": codebook}
+    return Kernels(name, own, int8, int16, float32, lambda emitter: PermutingOps(emitter, lanes))
 
 
 def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:

@@ -18,7 +18,8 @@ class Operand:
     """The right-hand side of a product, in the form in which a kernel reads it.
 
     ``buffer`` is [vectors, padded length]; ``correction`` is int32 [vectors] and is added to every row of the product
-    (None: nothing to add).  ``plain`` is what ``buffer`` is made of, where a kernel reads elements repeated.
+    (None: nothing to add).  ``plain`` is what ``buffer`` is made of, where a kernel reads elements repeated or without
+    their signs.
     """
 
     buffer: tirx.Buffer
@@ -38,6 +39,8 @@ class LinearKernel(ABC):
     group: int
     operand_dtype: str
     accumulator: str = "int32"
+    # What :meth:`pack` gives.
+    roles: tuple[str, ...] = ("weight", "bias")
     # Smallest and largest weight with which no intermediate saturates or wraps around, whatever the activations are.
     weights: tuple[int, int] = (-128, 127)
     # Vectors multiplied at once when a whole sequence is at hand: bounded by the registers that hold accumulators.
@@ -66,7 +69,7 @@ class LinearKernel(ABC):
 
     @abstractmethod
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        """Weights [rows, columns] that it is proved for and ``bias`` int32 [rows], as :meth:`tile` reads them."""
+        """``roles``, as :meth:`tile` reads them, of weights [rows, columns] and a bias int32 [rows]."""
 
     @abstractmethod
     def tile(
@@ -149,3 +152,12 @@ def grouped(weight: np.ndarray, group: int) -> np.ndarray:
     padded = np.zeros((weight.shape[0], groups * group), weight.dtype)
     padded[:, : weight.shape[1]] = weight
     return padded.reshape(weight.shape[0], groups, group)
+
+
+def folded(bias: np.ndarray, weight: np.ndarray, factor: int) -> np.ndarray:
+    """``bias + factor * (sum of the row's weights)``: int32 [rows].
+
+    Products are sums modulo 2**32, so that one which leaves int32 here still comes out right.
+    """
+    shifted = bias.astype(np.int64) + factor * weight.sum(1, dtype=np.int64)
+    return (shifted & 0xFFFFFFFF).astype(np.uint32).view(np.int32)

@@ -1,0 +1,67 @@
+"""Weights of a few bits as unsigned fields of bytes: what the x86 kernels for 4, 2 and 1 bits share.
+
+The multiplying instructions of x86 take unsigned by signed bytes, so a weight is stored as the field ``f >= 0`` with
+``w = step f - offset`` and the activations stay signed: ``w x`` summed is ``step sum(f x) - offset sum(x)``, whose
+second term is the same for every row (:meth:`FieldKernel.correction`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy_tvm.codegen.kernels.base import LinearKernel
+from deploy_tvm.codegen.rows import Row, RowOps, number
+
+
+@dataclass(frozen=True)
+class Field:
+    """``w = step f - offset`` for f from 0 to ``2**bits - 1``."""
+
+    bits: int
+    step: int
+    offset: int
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """The smallest and the largest weight."""
+        return -self.offset, self.step * ((1 << self.bits) - 1) - self.offset
+
+    @property
+    def in_a_byte(self) -> int:
+        return 8 // self.bits
+
+    def of(self, weight: np.ndarray) -> np.ndarray:
+        """The fields of weights, uint8."""
+        return ((weight.astype(np.int16) + self.offset) // self.step).astype(np.uint8)
+
+    def joined(self, fields: np.ndarray, axis: int) -> np.ndarray:
+        """Bytes of the fields along ``axis``, the first in the lowest bits."""
+        fields = np.moveaxis(fields, axis, 0)
+        places = (self.bits * np.arange(self.in_a_byte)).astype(np.uint8)
+        return np.bitwise_or.reduce(fields << places.reshape(-1, *[1] * (fields.ndim - 1)), axis=0)
+
+
+NIBBLE = Field(bits=4, step=1, offset=8)
+CRUMB = Field(bits=2, step=1, offset=2)
+SIGN = Field(bits=1, step=2, offset=1)
+
+
+class FieldKernel(LinearKernel):
+    """A kernel of weights that are fields of bytes, on signed activations."""
+
+    operand_dtype = "int8"
+
+    def __init__(self, field: Field) -> None:
+        self.field, self.weights = field, field.weights
+
+    def proved_for(self, weight: np.ndarray) -> bool:
+        # A sign has no zero between its two ends.
+        return super().proved_for(weight) and (self.field.step == 1 or bool(np.all(weight)))
+
+    def corrects(self) -> bool:
+        return True
+
+    def correction(self, ops: RowOps, x: Row) -> Row:
+        return ops.row_sum(ops.to(x, "int32") * number(-self.field.offset, "int32"))
