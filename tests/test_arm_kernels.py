@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
-from deploy_tvm.codegen.rows import NarrowOps, RowOps, number
+from deploy_tvm.codegen.rows import RowOps, number
 from deploy_tvm.remote import emulated
 from deploy_tvm.static import bare
 from deploy_tvm.targets.disassembly import disassemble, float_instructions
@@ -21,11 +21,14 @@ from tests.test_deploy import SPECS
 from tests.test_kernels import (
     ENCODINGS,
     INT32,
+    PWL,
     elementwise,
     kernel_of,
     multiply,
     multiply_joined,
+    piecewise_linear,
     products_of_every_encoding,
+    requantizations,
     wide_products,
 )
 
@@ -115,34 +118,13 @@ def test_count_le_on_bytes(board: targets.Target) -> None:
         assert np.array_equal(counts, NUMPY.count_le(knots, x))
 
 
-@pytest.mark.parametrize(("zero_point", "low", "high", "dtype"), [(0, -32768, 32767, "int16"), (-7, -128, 127, "int8")])
-def test_requantize_at_the_ends_of_its_domain(board, zero_point: int, low: int, high: int, dtype: str) -> None:
-    """Ties included: x m = (2 k + 1) 2^(s-1) for m = 2^30 and odd x."""
-    ends = np.array([INT32.min, INT32.min + 1, -3, -1, 0, 1, 5, INT32.max - 1, INT32.max], np.int32)
-    multipliers = np.array([1 << 30, (1 << 30) + 1, (1 << 31) - 1], np.int32)
-    x, m, s = (a.ravel() for a in np.meshgrid(ends, multipliers, np.arange(1, 63).astype(np.int32)))
-    other = x[::-1].copy()
-
-    def requantize(ops, x, m, s, y):
-        function = ops.requantize if isinstance(ops, RowOps) else lambda *a: fixed_point.requantize(ops, *a)
-        return function([(x, m, s), (y, m, s)], zero_point, low, high, dtype)
-
-    assert np.array_equal(elementwise(board, requantize, dtype, x, m, s, other), requantize(NUMPY, x, m, s, other))
+def test_requantize_equals_numpy(board: targets.Target) -> None:
+    requantizations(board)
 
 
-@pytest.mark.parametrize("steep", [False, True])
-def test_pwl_equals_numpy_on_every_input(board: targets.Target, steep: bool) -> None:
-    rng = np.random.default_rng(int(steep))
-    knots = np.concatenate([[-32768], np.sort(rng.choice(np.arange(-32767, 32767), 15, replace=False))])
-    slopes = rng.integers(-(1 << 24) if steep else -400, 1 << 24 if steep else 400, 16)
-    intercepts = rng.integers(-200 << 14, 200 << 14, 16)
-
-    def pwl(ops, x):
-        if isinstance(ops, RowOps) and not steep:
-            ops = NarrowOps(ops)
-        return fixed_point.pwl(ops, x, knots, slopes, intercepts, 14, -128, 127, "int8")
-
-    assert np.array_equal(elementwise(board, pwl, "int8", INT16_INPUTS), pwl(NUMPY, INT16_INPUTS))
+@pytest.mark.parametrize("kind", PWL)
+def test_pwl_equals_numpy_on_every_input(board: targets.Target, kind: str) -> None:
+    piecewise_linear(board, kind, 16)
 
 
 @pytest.mark.parametrize("norm", ["mad_norm", "layer_norm"])

@@ -15,9 +15,10 @@ import tvm
 from tvm import tirx
 
 from deploy_tvm import targets
+from deploy_tvm.codegen.constants import Constants, padded_row
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
-from deploy_tvm.codegen.rows import SLACK, Block, NarrowOps, Row, RowOps, buffer_row, join, number, part, pwl_fits_int32
+from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Table, Term, buffer_row, join, known_row, number, part
 from deploy_tvm.static.bare import BareFunction
 from deploy_tvm.targets.compiler import PIPELINE
 from irnn.arithmetic import fixed_point
@@ -47,8 +48,14 @@ def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *a
     return tensors[-1].numpy()
 
 
-def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str, *inputs: np.ndarray) -> np.ndarray:
-    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length."""
+def elementwise(
+    target: targets.Target,
+    function: Callable[..., Row],
+    dtype: str,
+    *inputs: np.ndarray,
+    constants: Constants | None = None,
+) -> np.ndarray:
+    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length; it may add to ``constants``."""
     emitter = Emitter()
     ops = target.kernels().ops(emitter)
     size = inputs[0].size
@@ -60,7 +67,32 @@ def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str
     result = function(ops, *rows)
     with emitter.loop(-(-size // ops.lanes)) as i:
         emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
-    return run(target, [*buffers, out], emitter, *padded, np.zeros(room, dtype))[:size]
+    more = Constants() if constants is None else constants
+    arrays = (*padded, *more.arrays.values(), np.zeros(room, dtype))
+    return run(target, [*buffers, *more.buffers.values(), out], emitter, *arrays)[:size]
+
+
+def requantized(
+    target: targets.Target, terms: list[tuple[np.ndarray, ...]], zero_point: int, low: int, high: int, dtype: str
+) -> np.ndarray:
+    """``requantize`` as a program's is compiled: of (x, multiplier, shift), the last two constants, x in its range."""
+    constants = Constants()
+
+    def function(ops: RowOps, *rows: Row) -> Row:
+        def known(k: int) -> Callable[[str, np.ndarray], Row]:
+            def constant(role: str, array: np.ndarray) -> Row:
+                buffer = constants.buffer(f"{role}_{k}", lambda: padded_row(array))
+                return known_row(array, None if (array == array[0]).all() else buffer, str(array.dtype))
+
+            return constant
+
+        parts = [
+            Term(row, m, s, int(x.min()), int(x.max()), known(k))
+            for k, (row, (x, m, s)) in enumerate(zip(rows, terms, strict=True))
+        ]
+        return ops.requantize(parts, zero_point, low, high, dtype)
+
+    return elementwise(target, function, dtype, *(x for x, _, _ in terms), constants=constants)
 
 
 def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
@@ -246,47 +278,60 @@ def test_count_le_where_the_first_knot_is_above_some_inputs(cpu: targets.Target)
         assert np.array_equal(counts, NUMPY.count_le(knots, x))
 
 
-def test_requantize_at_the_ends_of_its_domain(cpu: targets.Target) -> None:
+def requantizations(target: targets.Target) -> None:
+    """One and two terms, at the ends of the domain and in the ranges that programs have; ties are among them."""
     rng = np.random.default_rng(0)
     ends = np.array([INT32.min, INT32.min + 1, -1, 0, 1, INT32.max - 1, INT32.max], np.int32)
     multipliers = np.array([1 << 30, (1 << 30) + 1, (1 << 31) - 1], np.int32)
-    shifts = np.arange(1, 63).astype(np.int32)
-    x, m, s = (a.ravel() for a in np.meshgrid(ends, multipliers, shifts))
     # Ties: x m = (2 k + 1) 2^(s-1) for m = 2^30 and odd x.
-    for zero_point, low, high, dtype in ((0, -32768, 32767, "int16"), (-7, -128, 127, "int8")):
+    everything = [a.ravel() for a in np.meshgrid(ends, multipliers, np.arange(1, 63).astype(np.int32))]
+    anything = (rng.integers(INT32.min, INT32.max, 500, endpoint=True).astype(np.int32), *factors(rng, -18, -8, 500))
+    accumulators = (rng.integers(-(1 << 22), 1 << 22, 500).astype(np.int32), *factors(rng, -12, -7, 500))
+    one_factor = (accumulators[0], *(np.repeat(a[:1], 500) for a in factors(rng, -12, -11, 1)))
+    odd = (np.arange(-250, 250).astype(np.int32), np.full(500, 1 << 30, np.int32), np.full(500, 31, np.int32))
+    for terms in (
+        [everything],
+        [anything],
+        [accumulators],
+        [one_factor],
+        [odd],
+        [accumulators, one_factor],
+        [odd, anything],
+    ):
+        for limits in ((0, -32768, 32767, "int16"), (-7, -128, 127, "int8"), (3, -100, 90, "int8")):
+            wanted = fixed_point.requantize(NUMPY, terms, *limits)
+            assert np.array_equal(requantized(target, terms, *limits), wanted)
 
-        def requantize(ops, x, m, s, zero_point=zero_point, low=low, high=high, dtype=dtype):
-            return fixed_point.requantize(ops, [(x, m, s)], zero_point, low, high, dtype)
 
-        assert np.array_equal(elementwise(cpu, requantize, dtype, x, m, s), requantize(NUMPY, x, m, s))
-    x = rng.integers(INT32.min, INT32.max, 4000, endpoint=True).astype(np.int32)
-    m, s = multiplier_and_shift(2.0 ** rng.uniform(-18, -8, 4000))
-    assert np.array_equal(elementwise(cpu, requantize, "int8", x, m, s), requantize(NUMPY, x, m, s))
+def factors(rng: np.random.Generator, least: float, most: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers and shifts of real factors between two powers of two."""
+    return multiplier_and_shift(2.0 ** rng.uniform(least, most, count))
 
 
-@pytest.mark.parametrize("steep", [False, True])
-def test_pwl_equals_numpy_on_every_input(cpu: targets.Target, steep: bool) -> None:
-    rng = np.random.default_rng(int(steep))
-    knots = np.concatenate([[-32768], np.sort(rng.choice(np.arange(-32767, 32767), 15, replace=False))])
-    slopes = rng.integers(-(1 << 24) if steep else -400, 1 << 24 if steep else 400, 16)
-    intercepts = rng.integers(-200 << 14, 200 << 14, 16)
-    assert pwl_fits_int32(knots, slopes, intercepts, 14, -32768, 32767) != steep
+def test_requantize_equals_numpy(cpu: targets.Target) -> None:
+    requantizations(cpu)
+
+
+# Slopes and shift: what fits 16 bits, what needs more of them, what needs 64 in between.
+PWL = {"flat": (400, 14), "as programs have them": (1 << 17, 24), "steep": (1 << 24, 14)}
+
+
+def piecewise_linear(target: targets.Target, kind: str, pieces: int) -> None:
+    """``pwl`` on every int16, by compiled code."""
+    steepest, shift = PWL[kind]
+    rng = np.random.default_rng(pieces)
+    knots = np.concatenate([[-32768], np.sort(rng.choice(np.arange(-32767, 32767), pieces - 1, replace=False))])
+    table = Table(knots, rng.integers(-steepest, steepest, pieces), rng.integers(-120 << shift, 120 << shift, pieces))
     x = np.arange(-32768, 32768).astype(np.int16)
-
-    def pwl(ops, x):
-        if isinstance(ops, RowOps) and not steep:
-            ops = NarrowOps(ops)
-        return fixed_point.pwl(ops, x, knots, slopes, intercepts, 14, -128, 127, "int8")
-
-    assert np.array_equal(elementwise(cpu, pwl, "int8", x), pwl(NUMPY, x))
+    compiled = elementwise(target, lambda ops, row: ops.pwl(row, table, shift, -128, 127, "int8"), "int8", x)
+    wanted = fixed_point.pwl(NUMPY, x, table.knots, table.slopes, table.intercepts, shift, -128, 127, "int8")
+    assert np.array_equal(compiled, wanted)
 
 
-def test_narrow_products_are_refused_where_they_would_overflow() -> None:
-    """One step past the last slope that fits int32 is refused; the bound counts the rounding constant."""
-    knots, intercepts = np.array([-32768]), np.array([0])
-    largest = (INT32.max - (1 << 13)) // 65535
-    assert pwl_fits_int32(knots, np.array([largest]), intercepts, 14, -32768, 32767)
-    assert not pwl_fits_int32(knots, np.array([largest + 1]), intercepts, 14, -32768, 32767)
+@pytest.mark.parametrize("pieces", [1, 2, 16, 33])
+@pytest.mark.parametrize("kind", PWL)
+def test_pwl_equals_numpy_on_every_input(cpu: targets.Target, kind: str, pieces: int) -> None:
+    piecewise_linear(cpu, kind, pieces)
 
 
 @pytest.mark.parametrize("norm", ["mad_norm", "layer_norm"])

@@ -15,6 +15,8 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
 from irnn.program import Node, Program
+from irnn.program.check import ranges
+from irnn.program.ops.base import Range
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Body:
         self.program, self.kernels, self.operations = program, kernels, operations
         self.emitter, self.constants = emitter, constants
         self.ops: RowOps = kernels.ops(emitter)
+        # Smallest and largest integer of each value, proved.
+        self.ranges: dict[str, Range] = ranges(program) if program.kind == "integer" else {}
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
         self.turn: Expr = as_index(0)
@@ -183,16 +187,15 @@ class Body:
 
     def constant(self, name: str, start: int = 0, stop: int | None = None) -> Row:
         """A program's tensor, or a stretch of it, as a row; equal elements become a number in the code."""
-        tensor = self.program.tensors[name].data.reshape(-1)
-        dtype = str(tensor.dtype)
-        wanted = tensor[start:stop]
+        return self.known(name, self.program.tensors[name].data.reshape(-1), start, stop)
+
+    def known(self, name: str, array: np.ndarray, start: int = 0, stop: int | None = None) -> Row:
+        """As :meth:`constant`, of an array that ``name`` alone stands for."""
+        dtype, wanted = str(array.dtype), array[start:stop]
         if (wanted == wanted[0]).all():
             return number(wanted[0].item(), dtype)
-        return part(
-            buffer_row(self.constants.buffer(name, lambda: padded_row(tensor)), tensor.size, dtype),
-            start,
-            start + wanted.size,
-        )
+        buffer = self.constants.buffer(name, lambda: padded_row(array))
+        return part(buffer_row(buffer, array.size, dtype), start, start + wanted.size)
 
     def dtype(self, node: Node) -> str:
         """The dtype of the output of ``node``."""

@@ -11,12 +11,13 @@ padding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
+from deploy_tvm.codegen import narrow
 from deploy_tvm.codegen.emitter import (
     Emitter,
     Expr,
@@ -58,7 +59,8 @@ class Row:
     """A lazy vector.  ``size`` None: one number for all elements; a size that only a call knows is an expression.
 
     ``function(block, start)`` gives the expression; ``breaks`` are the elements at which the expression changes its
-    form (joints of a concatenation, groups of a norm), so that no register may lie across one.
+    form (joints of a concatenation, groups of a norm), so that no register may lie across one.  ``wide``: the same
+    numbers in int32, where they were computed so: who needs them in 32 bits saves two conversions.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Row:
         dtype: str,
         function: Callable[[Block, int], Expr],
         breaks: frozenset[int] = frozenset(),
+        wide: Row | None = None,
     ) -> None:
-        self.size, self.dtype, self.function, self.breaks = size, dtype, function, breaks
+        self.size, self.dtype, self.function, self.breaks, self.wide = size, dtype, function, breaks, wide
 
     def _with(self, other: Row, operation: Callable[[Expr, Expr], Expr]) -> Row:
         return combine(self.dtype, operation, self, other)
@@ -144,7 +147,14 @@ def part(row: Row, start: int, stop: int) -> Row:
     if row.size is None:
         return row
     breaks = frozenset(b - start for b in row.breaks if start < b < stop)
-    return Row(stop - start, row.dtype, lambda block, at: block.at(row, at + start), breaks)
+    wide = None if row.wide is None else part(row.wide, start, stop)
+    return Row(stop - start, row.dtype, lambda block, at: block.at(row, at + start), breaks, wide)
+
+
+def narrowed(row: Row, dtype: str) -> Row:
+    """Numbers in int32 that fit ``dtype``, in it."""
+    narrow = combine(dtype, lambda v: cast(v, dtype), row)
+    return Row(narrow.size, dtype, narrow.function, narrow.breaks, row)
 
 
 def join(rows: list[Row]) -> Row:
@@ -185,6 +195,34 @@ def first_lanes(value: Expr, count: int, other: int = 0) -> Expr:
     return tirx.Select(inside, value, rest)
 
 
+@dataclass(frozen=True)
+class Term:
+    """One term of a requantization: ``x`` from ``low`` to ``high``, and the constants by which it is rescaled.
+
+    ``constant(role, array)`` gives an array's row: those of the roles "multiplier" and "shift", or of what is derived.
+    """
+
+    x: Row
+    multiplier: np.ndarray
+    shift: np.ndarray
+    low: int
+    high: int
+    constant: Callable[[str, np.ndarray], Row]
+
+    def factor(self) -> tuple[Row, Row]:
+        """(multiplier, shift)."""
+        return self.constant("multiplier", self.multiplier), self.constant("shift", self.shift)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A piecewise-linear function: int64 arrays, one element a piece."""
+
+    knots: np.ndarray
+    slopes: np.ndarray
+    intercepts: np.ndarray
+
+
 class RowOps:
     """The operations namespace of ``irnn.arithmetic.fixed_point`` on rows, for any target.
 
@@ -200,6 +238,8 @@ class RowOps:
             x = x.item()
         if isinstance(x, int | np.integer):
             return number(int(x), dtype)
+        if x.wide is not None and dtype == "int32":
+            return x.wide
         return combine(dtype, lambda v: cast(v, dtype), x)
 
     def clip(self, x: Row, low: int, high: int) -> Row:
@@ -241,9 +281,28 @@ class RowOps:
 
         return combine("int32", function, x)
 
-    def requantize(self, terms: list[tuple[Row, Row, Row]], zero_point: int, low: int, high: int, dtype: str) -> Row:
+    def requantize(self, terms: list[Term], zero_point: int, low: int, high: int, dtype: str) -> Row:
         """``fixed_point.requantize``."""
-        return fixed_point.requantize(self, terms, zero_point, low, high, dtype)
+        return fixed_point.requantize(self, [(t.x, *t.factor()) for t in terms], zero_point, low, high, dtype)
+
+    def pwl(self, x: Row, table: Table, shift: int, low: int, high: int, dtype: str) -> Row:
+        """``fixed_point.pwl``, in 32 bits where ``narrow`` finds how."""
+        found = narrow.lines(table.knots, table.slopes, table.intercepts, shift, low, high, x.dtype)
+        if found is None:
+            return fixed_point.pwl(self, x, table.knots, table.slopes, table.intercepts, shift, low, high, dtype)
+        piece = self.count_le(table.knots, x) - number(1, "int32")
+        distance = self.to(x, "int32")
+        slopes, offsets = self.take(found.slopes, piece), self.take(found.offsets, piece)
+        if found.centres is None:
+            products = self.short_products(distance, slopes)
+        else:
+            products = (distance - self.take(found.centres, piece)) * slopes
+        y = (products + offsets) >> number(found.shift, "int32")
+        return narrowed(self.clip(y, low, high) if found.clamps else y, dtype)
+
+    def short_products(self, a: Row, b: Row) -> Row:
+        """Products in int32 of numbers that fit int16."""
+        return a * b
 
     def where(self, condition: Row, a: Row, b: Row) -> Row:
         """``a`` where the condition (see :func:`below`) holds, else ``b``."""
@@ -301,32 +360,3 @@ class RowOps:
         if x.size is not None:
             return x
         return scalar(self.emitter.hold(x.function(Block(self.emitter, 0, 1), 0)))
-
-
-class NarrowOps:
-    """A namespace in which "int64" is int32, for expressions whose values provably fit 32 bits."""
-
-    def __init__(self, ops: RowOps) -> None:
-        self.clip, self.take, self.count_le = ops.clip, ops.take, ops.count_le
-        self._to = ops.to
-
-    def to(self, x: Any, dtype: str) -> Row:
-        return self._to(x, "int32" if dtype == "int64" else dtype)
-
-
-def pwl_fits_int32(
-    knots: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray, shift: int, low: int, high: int
-) -> bool:
-    """Whether every intermediate of ``fixed_point.pwl`` fits int32 for inputs from ``low`` to ``high``.
-
-    Within a piece all of them are linear in x, so the two ends of the piece tell.
-    """
-    starts = [int(k) for k in knots]
-    ends = [k - 1 for k in starts[1:]] + [high]
-    for start, end, slope, intercept in zip(starts, ends, slopes, intercepts, strict=True):
-        for x in (max(low, start), min(high, end)):
-            product = (x - start) * int(slope)
-            y = product + int(intercept)
-            if not all(-(2**31) <= v < 2**31 for v in (x - start, product, y, y + (1 << (shift - 1)))):
-                return False
-    return True

@@ -21,9 +21,9 @@ from deploy_tvm.codegen.kernels.arm_tables import A64, NeonOps
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
+from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
-from deploy_tvm.codegen.kernels.x86_tables import PermutingOps
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
 from deploy_tvm.codegen.kernels.x86_words import WordKernel
 from deploy_tvm.codegen.rows import RowOps
@@ -122,7 +122,7 @@ def _x86(
     float32: LinearKernel,
 ) -> Kernels:
     own = {"int4": nibbles, "int3": nibbles, "int2": crumbs, "ternary": crumbs, "binary": signs, "codebook": codebook}
-    return Kernels(name, own, int8, int16, float32, lambda emitter: PermutingOps(emitter, lanes))
+    return Kernels(name, own, int8, int16, float32, lambda emitter: X86Ops(emitter, lanes))
 
 
 def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:

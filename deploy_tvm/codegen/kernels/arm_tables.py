@@ -13,7 +13,7 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, constant_vector, lanes_of, vector
-from deploy_tvm.codegen.rows import Block, Row, RowOps
+from deploy_tvm.codegen.rows import Block, Row, RowOps, Term
 
 LANES = 8
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
@@ -107,17 +107,16 @@ class NeonOps(RowOps):
 
         return Row(x.size, "int32", function, x.breaks)
 
-    def requantize(self, terms: list[tuple[Row, Row, Row]], zero_point: int, low: int, high: int, dtype: str) -> Row:
+    def requantize(self, terms: list[Term], zero_point: int, low: int, high: int, dtype: str) -> Row:
         plain = super().requantize(terms, zero_point, low, high, dtype)
-        if any(x.dtype == "int64" for x, _, _ in terms):
-            return plain
+        rows_of = [(t.x, *t.factor()) for t in terms]
 
         def function(block: Block, start: int) -> Expr:
             if block.lanes != LANES:
                 return plain.function(block, start)
             total = None
-            for x, multiplier, shift in terms:
-                rows = [cast(block.at(row, start), "int32") for row in (x, multiplier, shift)]
+            for term_rows in rows_of:
+                rows = [cast(block.at(row, start), "int32") for row in term_rows]
                 rows[2] = constant(0, "int32", LANES) - rows[2]
                 pairs = zip(*(pieces(row, 2) for row in rows), strict=True)
                 term = [self.rescale(*(cast(p, "int64") for p in pair)) for pair in pairs]

@@ -5,6 +5,8 @@ These replace the chains of selections of ``rows.RowOps``, entry for entry (``te
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from tvm import tirx
 
@@ -67,16 +69,66 @@ class PermutingOps(RowOps):
             )
         return value
 
+    def _instructions(self, entries: int) -> int:
+        """What a look-up in a table of so many entries takes, about."""
+        parts = -(-entries // (2 * self.lanes if self.pair else self.lanes))
+        return 3 * parts - 2
+
     def search(self, block: Block, table: np.ndarray, x: Expr, minimum: int) -> Expr:
-        """How many elements of the ascending ``table`` are <= x >= ``minimum``: a look-up a bit of the answer."""
-        lanes = self.lanes
+        """How many elements of the ascending ``table`` are <= x, which is from ``minimum`` to ``-1 - minimum``."""
         known = int(np.searchsorted(table, minimum, side="right"))
-        bits = int(len(table) - known).bit_length()
-        # rest[c] tells whether there are more than known + c; there are never more than the table has.
-        rest = np.pad(table[known:], (0, (1 << bits) - (len(table) - known)), constant_values=INT32_MAX)
+        rest = table[known:][table[known:] < -minimum]
+        within = Buckets.of(rest, minimum, (2 if self.pair else 1) * self.lanes)
+        halves = sum(self._instructions(1 << level) + 3 for level in range(len(rest).bit_length()))
+        rounds = self._instructions(len(within.before)) + within.rounds * (self._instructions(len(within.entries)) + 2)
+        found = self._in_buckets(block, within, x) if rounds < halves else self._by_halves(block, rest, x)
+        return found + constant(known, "int32", self.lanes)
+
+    def _in_buckets(self, block: Block, within: Buckets, x: Expr) -> Expr:
+        """From the bucket of x, whose first elements are known, one after the other."""
+        lanes, hold = self.lanes, block.emitter.hold
+        # Negative buckets are the upper ones: a permutation looks at the low bits of the index only.
+        bucket = x >> constant(within.shift, "int32", lanes)
+        found = hold(self.permute(within.before, bucket))
+        for _ in range(within.rounds):
+            entry = self.permute(within.entries, found)
+            found = hold(tirx.Select(x >= entry, found + constant(1, "int32", lanes), found))
+        return found
+
+    def _by_halves(self, block: Block, rest: np.ndarray, x: Expr) -> Expr:
+        """A look-up for each bit of the answer, the highest first; each has a table twice as long as the one before."""
+        lanes, hold = self.lanes, block.emitter.hold
+        bits = len(rest).bit_length()
+        padded = np.pad(rest, (0, (1 << bits) - len(rest)), constant_values=INT32_MAX)
         found = constant(0, "int32", lanes)
-        for bit in reversed(range(bits)):
-            last = block.emitter.hold(found + constant((1 << bit) - 1, "int32", lanes))
-            more = x >= self.permute(rest, last)
-            found = block.emitter.hold(tirx.Select(more, last + constant(1, "int32", lanes), found))
-        return found + constant(known, "int32", lanes)
+        for level in range(bits):
+            half = 1 << (bits - 1 - level)
+            entries = padded[half - 1 :: 2 * half]
+            more = x >= self.permute(entries, found)
+            twice = found + found if level else found
+            found = hold(tirx.Select(more, twice + constant(1, "int32", lanes), twice))
+        return found
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The range of a search cut into equal parts, in the order of the low bits of ``x >> shift``.
+
+    before: for each, how many elements are below its first number or equal.  rounds: the most that follow in one.
+    """
+
+    shift: int
+    before: np.ndarray
+    rounds: int
+    entries: np.ndarray
+
+    @staticmethod
+    def of(rest: np.ndarray, minimum: int, count: int) -> Buckets:
+        """``count`` buckets, a power of two, of the integers from ``minimum`` to ``-1 - minimum``."""
+        width = -2 * minimum // count
+        first = minimum + width * np.arange(count)
+        ends = np.searchsorted(rest, first + width - 1, side="right")
+        before = np.searchsorted(rest, first, side="right")
+        order = np.roll(before, -(count // 2))
+        entries = np.append(rest, INT32_MAX)
+        return Buckets(width.bit_length() - 1, order, int((ends - before).max()), entries)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploy_tvm.codegen.body import Body
-from deploy_tvm.codegen.rows import NarrowOps, Row, join, number, part, pwl_fits_int32
-from irnn.arithmetic import fixed_point
+from deploy_tvm.codegen.rows import Row, Table, Term, join, number, part
 from irnn.program import Node
 from irnn.program.ops import OPS
 
@@ -21,7 +20,7 @@ def by_its_text(body: Body, node: Node) -> Row:
 def requantize(body: Body, node: Node) -> Row:
     """``fixed_point.requantize``, by the target's instructions."""
     a = node.attributes
-    terms = [(body.rows[name], *_factor(body, node, k)) for k, name in enumerate(node.inputs)]
+    terms = [_term(body, node, k, name) for k, name in enumerate(node.inputs)]
     return body.ops.requantize(terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
 
 
@@ -38,14 +37,9 @@ def pwl(body: Body, node: Node) -> Row:
 
 
 def pwl_by_table(body: Body, node: Node, x: Row, shift: int, low: int, high: int, dtype: str) -> Row:
-    """``fixed_point.pwl`` of ``x`` by the table of ``node``, in 32 bits where they suffice."""
-    knots, slopes, intercepts = (
-        body.program.tensors[node.tensors[role]].data.astype(np.int64) for role in ("knots", "slopes", "intercepts")
-    )
-    limits = np.iinfo(x.dtype)
-    narrow = pwl_fits_int32(knots, slopes, intercepts, shift, int(limits.min), int(limits.max))
-    ops = NarrowOps(body.ops) if narrow else body.ops
-    return fixed_point.pwl(ops, x, knots, slopes, intercepts, shift, low, high, dtype)
+    """``fixed_point.pwl`` of ``x`` by the table of ``node``."""
+    tensors = (body.program.tensors[node.tensors[role]].data for role in ("knots", "slopes", "intercepts"))
+    return body.ops.pwl(x, Table(*(data.astype(np.int64) for data in tensors)), shift, low, high, dtype)
 
 
 def slice_row(body: Body, node: Node) -> Row:
@@ -63,6 +57,12 @@ def same(body: Body, node: Node) -> Row:
     return body.rows[node.inputs[0]]
 
 
-def _factor(body: Body, node: Node, term: int) -> tuple[Row, Row]:
-    """Multiplier and shift of one term of a sum."""
-    return body.constant(node.tensors[f"multiplier_{term}"]), body.constant(node.tensors[f"shift_{term}"])
+def _term(body: Body, node: Node, k: int, name: str) -> Term:
+    """Term number k of a sum."""
+    names = {role: node.tensors[f"{role}_{k}"] for role in ("multiplier", "shift")}
+    multiplier, shift = (body.program.tensors[names[role]].data.reshape(-1) for role in ("multiplier", "shift"))
+
+    def constant(role: str, array: np.ndarray) -> Row:
+        return body.known(names.get(role) or f"{names['shift']}|{role}", array)
+
+    return Term(body.rows[name], multiplier, shift, *body.ranges[name], constant)
