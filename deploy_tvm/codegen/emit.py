@@ -14,23 +14,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import tvm
-from tvm import tirx
 
-from deploy_tvm.codegen.body import Memory
 from deploy_tvm.codegen.constants import copy, room
 from deploy_tvm.codegen.convolution import Border, Neighbourhoods
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, prim_func
 from deploy_tvm.codegen.interface import KERNEL, identifier
 from deploy_tvm.codegen.kernels import Kernels
+from deploy_tvm.codegen.loops import loop
 from deploy_tvm.codegen.plan import Copy, Give, Loop, Pick, Plan, Product, Share, Store, Surround, plan
 from deploy_tvm.codegen.products import product
 from deploy_tvm.codegen.rows import Block
 from deploy_tvm.codegen.sequences import Sequences
-from irnn.program import Node, Program, Scan
+from irnn.program import Node, Program
 
 
 def lower(program: Program, kernels: Kernels) -> tvm.IRModule:
@@ -138,57 +136,6 @@ def _give(s: Sequences, step: Give) -> None:
             emitter.store(result, Block(emitter, i, 1).at(body.rows[name], 0), *s.at(name, row), i)
 
 
-def _loop(s: Sequences, step: Loop) -> None:
-    """The loop over time, for each sequence of the batch; reads ``states`` and leaves them in the caller's."""
-    scan, program, emitter, body = step.scan, s.program, s.emitter, s.body
-    after = s.interface.after
-    outputs = {outer: s.allocate(outer) for outer in scan.outputs}
-    (axis,) = {program.values[outer].axes[0] for outer in scan.sequences.values()}
-    steps = s.axes.size(axis)
-    size = {name: program.states[name].shape[0] for name in scan.states}
-    current, following = (
-        {n: emitter.alloc((room(size[n]),), program.states[n].dtype, stem) for n in scan.states}
-        for stem in ("state", "next")
-    )
-    with emitter.loop(s.batch, "b") as b:
-        for name, buffer in current.items():
-            copy(emitter, size[name], s.states[name], (b,), buffer, ())
-        _capture(s, scan, b)
-        end = None if scan.lengths is None else s.length(scan.lengths, b)
-        with emitter.loop(steps, "step") as counted:
-            t = emitter.bind(steps - 1 - counted if scan.reverse else counted, "t")
-            body.turn = emitter.bind((s.turn + counted) & as_index(1), "turn")
-            for inner, outer in scan.sequences.items():
-                body.bring(inner, s.buffers[outer], b, t)
-            for name, (inner, _) in scan.states.items():
-                body.bring(inner, current[name])
-            body.run(scan.body)
-            places: dict[str, list[tuple[tirx.Buffer, tuple]]] = {}
-            for name, (_, inner) in scan.states.items():
-                places.setdefault(inner, []).append((following[name], ()))
-            for outer, inner in scan.outputs.items():
-                places.setdefault(inner, []).append((outputs[outer], (b, t)))
-            body.store({inner: s.storing(where) for inner, where in places.items()})
-            # Behind a sequence's end its states rest.
-            with nullcontext() if end is None else emitter.when(t < end):
-                for name, buffer in current.items():
-                    copy(emitter, size[name], following[name], (), buffer, ())
-        for name, buffer in current.items():
-            copy(emitter, size[name], buffer, (), after[name], (b,))
-            s.states[name] = after[name]
-
-
-def _capture(s: Sequences, scan: Scan, batch: Expr) -> None:
-    """Give ``body`` the outer values that a loop over sequence number ``batch`` reads as they are."""
-    for name in scan.captures:
-        if name in s.lengths:
-            s.body.lengths[name] = s.length(name, batch)
-        else:
-            value = s.program.values[name]
-            places = s.axes.size(value.axes[0])
-            s.body.memories[name] = Memory(s.memories[name], batch, places, value.shape[0])
-
-
 PICKS: dict[str, Callable[[Sequences, Node, Expr], Expr]] = {"subsample": _every_so_many, "last": _last}
 EMITTERS: dict[type, Callable[[Sequences, Any], None]] = {
     Copy: _copy,
@@ -197,6 +144,6 @@ EMITTERS: dict[type, Callable[[Sequences, Any], None]] = {
     Surround: _surround,
     Pick: _pick,
     Share: _share,
-    Loop: _loop,
+    Loop: loop,
     Give: _give,
 }

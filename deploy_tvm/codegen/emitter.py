@@ -114,22 +114,26 @@ class Emitter:
         self._open.append([])
         yield variable
         kind = tirx.ForKind.UNROLLED if unroll else tirx.ForKind.SERIAL
-        body = self._close()
-        self.emit(tirx.For(variable, as_index(0), as_index(extent), kind, body))
+        if (body := self._close()) is not None:
+            self.emit(tirx.For(variable, as_index(0), as_index(extent), kind, body))
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
         """Statements emitted inside run where ``condition`` holds."""
         self._open.append([])
         yield
-        self.emit(tirx.IfThenElse(condition, self._close(), None))
+        if (body := self._close()) is not None:
+            self.emit(tirx.IfThenElse(condition, body, None))
 
     def finish(self) -> tirx.Stmt:
         """The whole body."""
         return self._close()
 
-    def _close(self) -> tirx.Stmt:
+    def _close(self) -> tirx.Stmt | None:
+        """The innermost open body; None where nothing was said in it."""
         statements = self._open.pop()
+        if not statements:
+            return None
         return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from tvm import tirx
 
 from deploy_tvm.codegen.constants import copy, room
-from deploy_tvm.codegen.emitter import Expr, as_index, load
+from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, load
 from deploy_tvm.codegen.plan import Early, Product
 from deploy_tvm.codegen.rows import SLACK, Block, Row
 from deploy_tvm.codegen.sequences import Sequences
@@ -25,7 +26,6 @@ def product(s: Sequences, step: Product) -> None:
     vectors = s.rows(node.output) * bands
     kernel, packed = body.packed(node)
     target = s.interface.outputs[step.result] if step.in_place else s.allocate(step.result)
-    tall = kernel.tile_vectors
     if step.early is not None:
         _begin(s, step.early)
     operand = kernel.allocate(emitter, CHUNK, s.program.values[source].shape[-1])
@@ -49,13 +49,19 @@ def product(s: Sequences, step: Product) -> None:
                     place = _place(s, node, first + vectors[0] + m, bands)
                     _finish(s, step, scratch, m, block, target, place)
 
-            with emitter.when(count >= tall), emitter.loop(tirx.floordiv(count + (tall - 1), as_index(tall))) as j:
-                # The last tile overlaps the one before it rather than being short.
-                v = emitter.bind(tirx.Min(j * tall, count - tall), "v")
-                tile([v + m for m in range(tall)])
-            with emitter.when(count < tall), emitter.loop(count, "v") as v:
-                tile([v])
+            in_tiles(emitter, count, kernel.tile_vectors, tile)
     s.buffers[step.result] = target
+
+
+def in_tiles(emitter: Emitter, count: Expr, tall: int, tile: Callable[[list[Expr]], None]) -> None:
+    """``tile(vectors)`` for the numbers 0 .. count - 1, ``tall`` at a time; one by one where there are fewer."""
+    with emitter.when(count >= tall), emitter.loop(tirx.floordiv(count + (tall - 1), as_index(tall))) as j:
+        # The last tile overlaps the one before it rather than being short.
+        v = emitter.bind(tirx.Min(j * tall, count - tall), "v")
+        tile([v + m for m in range(tall)])
+    if tall > 1:
+        with emitter.when(count < tall), emitter.loop(count, "v") as v:
+            tile([v])
 
 
 def _vector(s: Sequences, step: Product, number: Expr, bands: int) -> Row:
