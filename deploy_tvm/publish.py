@@ -1,8 +1,10 @@
-"""``python -m deploy_tvm.publish PROGRAM --peers-python PYTHON --recognizer PROGRAMS``: figures without a board.
+"""``python -m deploy_tvm.publish PROGRAM --peers-python PYTHON --layer lstm,gru --recognizer PROGRAMS``: figures
+without a board.
 
-The program on every emulated board, integer by integer, and the static figures of a layer 650 -> 650, beside those of
-other runtimes, become ``docs/results/arm.json``, and under ``recognizer`` a recognizer on the boards that take one.
-What is not given keeps its figures; the tables of ``docs/devices.md`` are written anew.
+The program on every emulated board, integer by integer, under ``targets``; a recognizer on the boards that take one,
+under ``recognizer``; and under ``layers`` by cell the static figures of a layer 650 -> 650, beside those of other
+runtimes: all in ``docs/results/arm.json``.  What is not given keeps its figures; the tables of ``docs/devices.md`` are
+written anew.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ RESULTS = PAGE.parent / "results" / "arm.json"
 BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
 RECOGNIZER_BOARDS = BOARDS[:-1]
 TOKENS, FRAMES, UNITS = 2000, 1000, 100
+LAYERS = ("lstm", "gru")  # the cells that have tables
 LAYER = {"input": 650, "hidden": 650}
 STEPS = 35
 # The first target's 8-bit figures stand beside the other runtimes'.
@@ -41,14 +46,17 @@ AGAINST = "onnxruntime,litert"
 _TABLE = re.compile(r"(<!-- arm:(\w+) -->\n).*?(<!-- /arm -->)", re.DOTALL)
 
 
-def measure(folder: Path, peers_python: str | None, progress: Progress) -> dict[str, Any]:
-    """What stands in ``arm.json``: ``targets``, the main static figures, and under ``static`` those of all cores."""
-    boards = _on_boards(folder, BOARDS, Golden(TOKENS), progress)
-    static = {f"{name}, W{bits}": _static(name, bits, peers_python, progress) for bits in (8, 4) for name in CORES}
-    main = static.pop(f"{MAIN}, W8")
+def measure_layer(cell: str, peers_python: str | None, progress: Progress) -> dict[str, Any]:
+    """What stands under ``layers``: the main static figures, and under ``static`` those of all cores."""
+
+    def figures(name: str, bits: int) -> dict[str, Any]:
+        return _static(cell, name, bits, peers_python, lambda text: progress(f"{cell}, {name}, W{bits}: {text}"))
+
+    main = figures(MAIN, 8)
     if main["absent"]:
         raise IrnnError("; ".join(f"{name}: {reason}" for name, reason in main["absent"].items()))
-    return {"targets": boards, **main, "static": static}
+    rest = [(name, bits) for bits in (8, 4) for name in CORES if (name, bits) != (MAIN, 8)]
+    return {**main, "static": {f"{name}, W{bits}": figures(name, bits) for name, bits in rest}}
 
 
 def _on_boards(folder: Path, names: tuple[str, ...], golden: Golden, progress: Progress) -> dict[str, Any]:
@@ -63,12 +71,12 @@ def _on_boards(folder: Path, names: tuple[str, ...], golden: Golden, progress: P
     return boards
 
 
-def _static(name: str, bits: int, peers_python: str | None, progress: Progress) -> dict[str, Any]:
+def _static(cell: str, name: str, bits: int, peers_python: str | None, progress: Progress) -> dict[str, Any]:
     target = targets.find(MAIN if name == I8MM else name)
     if name == I8MM:
         target = replace(target, name=I8MM, mattr=(*target.mattr, "+i8mm"))
     against = parse_against(AGAINST) if (name, bits) == (MAIN, 8) else ()
-    layer = Layer(**LAYER, weight_bits=bits)
+    layer = Layer(**LAYER, weight_bits=bits, cell=cell)
     figures = static_figures(*layer_programs(layer), target, STEPS, against, peers_python, progress)
     return {**figures, "layer": asdict(layer)}
 
@@ -98,8 +106,9 @@ def _recognizer(results: dict[str, Any]) -> str:
     return _table(heads, rows)
 
 
-def _instructions(results: dict[str, Any]) -> str:
+def _instructions(cell: str, arm: dict[str, Any]) -> str:
     """Rows: our builds by core, then the other runtimes, with our share of their instructions."""
+    results = arm["layers"][cell]
     single = results["instructions_per_step"]
     rows = []
     for name in CORES:
@@ -120,7 +129,8 @@ def _instructions(results: dict[str, Any]) -> str:
     return _table((*heads, "integer W8 / this"), rows)
 
 
-def _cycles(results: dict[str, Any]) -> str:
+def _cycles(cell: str, arm: dict[str, Any]) -> str:
+    results = arm["layers"][cell]
     four = _figures(results, MAIN, 4)
     rows = []
     for core, cycles in results["mca_cycles_per_step"].items():
@@ -151,7 +161,19 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
 
 
-TABLES = {"boards": _boards, "recognizer": _recognizer, "instructions": _instructions, "cycles": _cycles}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"boards": _boards, "recognizer": _recognizer} | {
+    f"{cell}_{name}": partial(table, cell)
+    for cell in LAYERS
+    for name, table in (("instructions", _instructions), ("cycles", _cycles))
+}
+
+
+def _cells(text: str) -> list[str]:
+    cells = [name.strip() for name in text.split(",") if name.strip()]
+    for cell in cells:
+        if cell not in LAYERS:
+            raise IrnnError(f"--layer {cell}: no such table; allowed are {', '.join(LAYERS)}")
+    return cells
 
 
 def main(arguments: list[str]) -> int:
@@ -159,17 +181,21 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy_tvm.publish", description=__doc__.partition("\n")[0])
     parser.add_argument("program", type=Path, nargs="?", help="a program, its float program beside it")
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has ONNX Runtime and LiteRT")
+    parser.add_argument("--layer", metavar="CELLS", default="", help=f"static figures of: {','.join(LAYERS)}")
     parser.add_argument("--recognizer", type=Path, metavar="PROGRAMS", help="the programs of a recognizer")
     parsed = parser.parse_args(arguments)
     try:
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        cells = _cells(parsed.layer)
         with Console(stderr=True).status("") as status:
             if parsed.program is not None:
-                results |= measure(parsed.program, parsed.peers_python, status.update)
+                results["targets"] = _on_boards(parsed.program, BOARDS, Golden(TOKENS), status.update)
+            for cell in cells:
+                results.setdefault("layers", {})[cell] = measure_layer(cell, parsed.peers_python, status.update)
             if parsed.recognizer is not None:
                 golden = Golden(frames=FRAMES, units=UNITS)
                 results["recognizer"] = _on_boards(parsed.recognizer, RECOGNIZER_BOARDS, golden, status.update)
-        if parsed.program is not None or parsed.recognizer is not None:
+        if parsed.program is not None or parsed.recognizer is not None or cells:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         text = with_tables(PAGE.read_text(encoding="utf-8"), results)
     except IrnnError as error:

@@ -172,6 +172,8 @@ LIBRARIES = {
     ),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --against "
     "onnxruntime,litert,torch": Example(more=LAYER, says="0 mismatches", slow=True),
+    "python -m deploy_tvm bench --layer gru --input 650 --hidden 650 --steps 35 --against "
+    "onnxruntime,openvino,litert,torch": Example(more=LAYER, says="0 mismatches", slow=True),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --steps 35 --weight-bits 8 --against "
     "onnxruntime": Example(more=LAYER, says="0 mismatches", slow=True),
     "python -m deploy_tvm bench --layer ... --json FILE": Example(
@@ -235,6 +237,9 @@ BOARDS = {
     ),
     "python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 --weight-bits 4 "
     "target=cortex_a76": Example(more=COUNTED, needs="counter", slow=True),
+    "python -m deploy_tvm bench --static --layer gru --input 650 --hidden 650 target=armv7a": Example(
+        more=COUNTED, needs="counter", slow=True
+    ),
     "python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 target=cortex_a76 --json "
     "out.json": Example(more=COUNTED, needs="counter", slow=True),
     "python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 target=cortex_a76 --against "
@@ -242,9 +247,11 @@ BOARDS = {
         "makes an emulated Python of 230 MB: see tests/test_static.py, which does where the runtimes are installed"
     ),
     "tar xzf NAME.tar.gz && NAME/runner": NotRun("on the board: tests/test_bundle.py runs it on an emulated one"),
-    "python -m deploy_tvm.publish outputs/.../program --peers-python peers/bin/python --recognizer "
+    "python -m deploy_tvm.publish outputs/.../program --layer lstm,gru --peers-python peers/bin/python --recognizer "
     "outputs/.../program": NotRun("measures for an hour and writes docs/devices.md: see tests/test_arm_results.py"),
-    "python -m deploy_tvm.publish PROGRAM --peers-python PYTHON --recognizer PROGRAMS": NotRun("the same"),
+    "python -m deploy_tvm.publish PROGRAM --peers-python PYTHON --layer lstm,gru --recognizer PROGRAMS": NotRun(
+        "the same"
+    ),
 }
 
 INSTALLATION = {

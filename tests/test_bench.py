@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import deploy_tvm
 from deploy_tvm.__main__ import main
 from deploy_tvm.bench import floor, rounds
 from deploy_tvm.bench.bench import bench
 from deploy_tvm.bench.measure import Settings
 from deploy_tvm.bench.subject import made, weight_bytes
 from deploy_tvm.bench.utterance import Utterance
-from deploy_tvm.peers import lstm_stack, peers
 from deploy_tvm.peers.peer_worker.peer_serving import block
 from irnn.conversion import convert, float_program
-from irnn.errors import IrnnError
 from irnn.models.random_programs import Layer, layer_programs
-from irnn.models.sequence import random_layer
-from irnn.program import Node, Scan, Tensor
 from tests import needs
 from tests.random_programs import Spec, random_program
 from tests.speech_models import quantized_speech, speech_model
@@ -96,53 +90,6 @@ def test_what_libraries_print_does_not_disturb_the_protocol(tmp_path: Path) -> N
 def test_summary_is_the_median_of_the_rounds_medians() -> None:
     blocks = [[10.0, 20.0, 90.0], [40.0], [30.0, 32.0]]
     assert rounds.summary(blocks, 2) == {"median": 15.5, "min": 5.0, "p95": 38.75, "rounds": 3, "calls": 6}
-
-
-# --- networks for the peers ---
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_lstm_layers_are_recognized_with_their_weights(bidirectional: bool) -> None:
-    model = random_layer(5, 7, num_layers=2, bidirectional=bidirectional)
-    stack = lstm_stack.recognize(float_program(model))
-    cells = [cell for layer in model.lstm.layers for cell in layer.cells.values()]
-    found = [cell for layer in stack.layers for cell in layer]
-    assert len(stack.layers) == 2
-    assert len(found) == len(cells)
-    for cell, (w_x, w_h, bias) in zip(cells, ((f.w_x, f.w_h, f.bias) for f in found), strict=True):
-        assert np.array_equal(w_x, cell.w_x.weight.detach())
-        assert np.array_equal(w_h, cell.w_h.weight.detach())
-        assert np.allclose(bias, cell.w_x.bias.detach(), atol=1e-7)
-
-
-def test_gates_are_found_by_their_part_in_the_cell_not_by_their_place() -> None:
-    program = random_program(Spec(kind="float", vocabulary=None, logits=None))
-    expected = lstm_stack.recognize(program).layers[0][0]
-    order = [2, 0, 3, 1]  # the quarter that each gate moves to
-    hidden = program.states["layer0.forward.h"].shape[0]
-
-    def moved(node: Node) -> Node:
-        if node.op != "slice":
-            return node
-        start = order[node.attributes["start"] // hidden] * hidden
-        return replace(node, attributes={"start": start, "stop": start + hidden})
-
-    tensors = {
-        name: Tensor(np.concatenate([np.split(t.data, 4)[order.index(k)] for k in range(4)]), 32)
-        for name, t in program.tensors.items()
-    }
-    nodes = [replace(n, body=tuple(map(moved, n.body))) if isinstance(n, Scan) else n for n in program.nodes]
-    found = lstm_stack.recognize(replace(program, nodes=tuple(nodes), tensors=tensors)).layers[0][0]
-    assert np.array_equal(found.w_x, expected.w_x)
-    assert np.array_equal(found.w_h, expected.w_h)
-    assert np.array_equal(found.bias, expected.bias)
-
-
-def test_normalized_layers_are_no_plain_lstm(tmp_path: Path) -> None:
-    program = random_program(Spec(kind="float", norm="mad"))
-    assert lstm_stack.recognize(program) is None
-    with pytest.raises(IrnnError, match="float program"):
-        lstm_stack.save_job(random_program(Spec()), np.zeros((1, 3), np.int64), tmp_path)
 
 
 # --- the floor ---
@@ -235,10 +182,34 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_layer_has_any_cell(steps: int) -> None:
+    """The cells' results have the same keys, down to the last; the GRU has three quarters of the LSTM's weights."""
     needs.tvm()
-    result = bench_layer(Layer(9, 16, cell="gru"), steps)
-    assert result["mismatches"]["count"] == 0
-    assert set(result["us_per_step"]) == {"tvm_integer", "tvm_float"}
+    lstm, gru = (bench_layer(Layer(9, 16, cell=cell), steps) for cell in ("lstm", "gru"))
+    assert gru["mismatches"]["count"] == 0
+    assert set(gru["us_per_step"]) == {"tvm_integer", "tvm_float"}
+    assert keys(gru) == keys(lstm)
+    assert {kind: 3 * size // 4 for kind, size in lstm["weight_bytes"].items()} == gru["weight_bytes"]
+
+
+def keys(result: object) -> object:
+    """The keys of a result, of what is in it, too."""
+    return {key: keys(value) for key, value in result.items()} if isinstance(result, dict) else None
+
+
+@needs.peers("torch", "numpy")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_layer_is_timed_beside_torchs(cell: str, tmp_path: Path) -> None:
+    needs.tvm()
+    path = tmp_path / "result.json"
+    sizes = ["--input", "40", "--hidden", "48", "--steps", "5", "--rounds", "2", "--seconds", "0.1"]
+    against = ["--against", "torch", "--peers-python", needs.PEERS_PYTHON, "--json", str(path)]
+    assert main(["bench", "--layer", cell, *sizes, *against]) == 0
+    result = json.loads(path.read_text())
+    assert result["layer"]["cell"] == cell
+    assert result["reasons"] == {}
+    assert set(result["us_per_step"]) == {"tvm_integer", "tvm_float", "torch_fp32", "torch_dynamic_int8"}
+    differences = result["max_difference_from_float"]
+    assert differences["torch_fp32"] < 2e-6 < differences["torch_dynamic_int8"] < 0.1
 
 
 def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -> None:
@@ -272,67 +243,3 @@ def test_a_wrong_recognizer_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("key", ["onnxruntime_fp32", "openvino_fp32", "litert_fp32", "torch_fp32"])
-def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) -> None:
-    # An environment with NumPy alone: its folders are linked into an otherwise empty one.
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    for folder in Path(np.__file__).parents[1].glob("numpy*"):
-        (packages / folder.name).symlink_to(folder)
-    launcher = tmp_path / "python"
-    launcher.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {sys.executable} -S "$@"\n')
-    launcher.chmod(0o755)
-    lstm_stack.save_job(float_program(random_layer(3, 4)), np.zeros((2, 1, 3), np.float32), tmp_path)
-    command = peers.command(key, str(launcher), tmp_path, None)
-    with rounds.Worker(command, tmp_path / "log") as worker, pytest.raises(rounds.WorkerError) as error:
-        worker.start()
-    assert error.value.absent
-    assert peers.absent_reason(key, str(error.value)).startswith("not installed (ModuleNotFoundError: No module named")
-
-
-@needs.peers("onnx", "onnxruntime", "numpy")
-@pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize(
-    "layer",
-    [Layer(5, 16), Layer(5, 16, layers=2, bidirectional=True), Layer(5, 16, norm="mad"),
-     Layer(5, 16, norm="layer", bidirectional=True)],
-    ids=["lstm", "bidirectional", "mad", "layer-norm"],
-)  # fmt: skip
-def test_the_onnx_model_equals_the_float_build(layer: Layer, steps: int, tmp_path: Path) -> None:
-    needs.tvm()
-    _, program = layer_programs(layer)
-    x = np.random.default_rng(0).standard_normal((1, steps, 5)).astype(np.float32)
-    expected, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(x)
-    lstm_stack.save_job(program, np.ascontiguousarray(x.transpose(1, 0, 2)), tmp_path)
-    command = peers.command("onnxruntime_fp32", needs.PEERS_PYTHON, tmp_path, None)
-    with rounds.Worker(command, tmp_path / "log") as worker:
-        worker.start()
-        assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5
-
-
-@needs.peers("onnx", "onnxruntime", "numpy")
-@pytest.mark.parametrize("frames", [1, 37])
-def test_the_onnx_model_of_a_recognizer_equals_the_float_build(frames: int, tmp_path: Path) -> None:
-    needs.tvm()
-    programs = float_program(speech_model(conv_channels=(4, 6, 5), conv_strides=(1, 2, 1)))
-    runners = deploy_tvm.load(deploy_tvm.build(programs, tmp_path / "artefact"))
-    x = np.random.default_rng(0).standard_normal((1, frames, 12)).astype(np.float32)
-    inputs = {"features": x, "lengths": np.array([frames], np.int32)}
-    memory, _ = runners["encoder"].run_all(inputs)
-    tokens = np.array([[7]], np.int32)
-    given = {
-        "encoder": inputs,
-        "decoder": dict(zip(("tokens", "memory", "keys", "lengths"), (tokens, *memory), strict=True)),
-    }
-    for name, part in given.items():
-        expected, _ = runners[name].run(part)
-        folder = tmp_path / name
-        folder.mkdir()
-        lstm_stack.save_job(programs[name], part, folder)
-        with rounds.Worker(
-            peers.command("onnxruntime_fp32", needs.PEERS_PYTHON, folder, None), folder / "log"
-        ) as worker:
-            worker.start()
-            assert np.abs(worker.output().ravel() - expected.ravel()).max() < 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from tests.extending.powers import PowersOfTwo
 from tests.models import ids, language_model, quantized, quantized_layer, wired
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ("elman.py", "powers.py", "minimum.py", "minimum_lowered.py")
+EXAMPLES = ("elman.py", "powers.py", "minimum.py", "minimum_lowered.py", "sign_kernel.py")
 
 
 def test_the_page_shows_the_files() -> None:
@@ -142,3 +143,35 @@ def test_the_operation_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     inputs = np.random.default_rng(0).integers(-128, 128, (1, 5, 34)).astype("int8")
     compiled, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(inputs)
     assert np.array_equal(compiled, np.minimum(inputs[..., :17], inputs[..., 17:]))
+
+
+@needs.with_tvm
+def test_the_kernel_is_chosen_and_exact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the comparison of every kernel, and in a compiled program; a zero, which is no sign, takes another kernel."""
+    import deploy_tvm
+    from deploy_tvm.codegen.kernels import Kernels
+    from deploy_tvm.targets import Target
+    from tests.extending.sign_kernel import SignKernel
+    from tests.test_deploy import CPUS
+    from tests.test_kernels import encoded, products_of_every_encoding
+
+    mine, chosen = SignKernel(), Target.kernels
+
+    def kernels(self: Target) -> Kernels:
+        found = chosen(self)
+        return replace(found, encodings={**found.encodings, "binary": mine})
+
+    monkeypatch.setattr(Target, "kernels", kernels)
+    portable = CPUS["portable"]
+    offered = portable.kernels()
+    assert offered.linear(encoded(np.array([[-1, 1]]), "binary")) is mine
+    assert offered.linear(encoded(np.array([[-1, 0]]), "binary")) is offered.int8
+    products_of_every_encoding(portable, "binary")
+    model = quantized_layer()
+    program, x = irnn.convert(model), model.integer_input(torch.randn(1, 11, 9)).numpy()
+    name = "lstm.0.w_h.weight"
+    signs = np.where(program.tensors[name].data < 0, -1, 1)
+    program = replace(program, tensors={**program.tensors, name: encoded(signs, "binary")})
+    program.check()
+    compiled, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact", portable)).run(x)
+    assert np.array_equal(compiled, program.run(x)[0])

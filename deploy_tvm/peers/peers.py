@@ -42,7 +42,7 @@ def interpreter(path: str | None) -> str:
 
 
 def command(key: str, python: str, job: Path, core: int | None) -> list[str]:
-    """How the worker of one runtime is started; ``job`` is a folder that ``lstm_stack.save_job`` wrote."""
+    """How the worker of one runtime is started; ``job`` is a folder that ``recurrent_stack.save_job`` wrote."""
     return [python, str(Path(__file__).with_name("peer_worker")), key, str(job), "" if core is None else str(core)]
 
 

@@ -25,7 +25,7 @@ from irnn.errors import IrnnError
 from irnn.program import Program
 
 HERE = Path(__file__).parent
-SECONDS = 300
+SECONDS = 900  # of one emulated process: other runtimes' float code takes minutes on a busy machine
 TYPE_CODES = {"i": 0, "u": 1, "f": 2}
 # Calls that are counted: the difference leaves out the start of the process and the reading of the arrays.
 FEW, MANY = 1, 5

@@ -18,7 +18,7 @@ import numpy as np
 from deploy_tvm.bench.measure import Progress
 from deploy_tvm.bench.rounds import Worker, WorkerError
 from deploy_tvm.peers import peers
-from deploy_tvm.peers.lstm_stack import save_job
+from deploy_tvm.peers.recurrent_stack import save_job
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.cache import cached
 from deploy_tvm.static.bare import counted

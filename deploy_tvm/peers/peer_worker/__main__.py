@@ -1,4 +1,4 @@
-"""``RUNTIME JOB_FOLDER CORE``: serves one runtime; ``convert KIND JOB_FOLDER FILE``: writes LiteRT's flatbuffer."""
+"""``RUNTIME JOB_FOLDER CORE`` serves one runtime; ``convert KIND FORM JOB_FOLDER FILE`` writes LiteRT's flatbuffer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LOADERS: dict[str, Callable[[Network], Runtime]] = {
 def main(arguments: list[str]) -> None:
     """Run one of the two commands."""
     if arguments[0] == "convert":
-        _, kind, folder, path = arguments
-        Path(path).write_bytes(litert_model(Network.load(Path(folder)), kind=kind))
+        _, kind, form, folder, path = arguments
+        Path(path).write_bytes(litert_model(Network.load(Path(folder)), kind=kind, form=form))
         return
     name, folder, core = arguments
     serve(lambda: LOADERS[name](Network.load(Path(folder))), int(core) if core else None)

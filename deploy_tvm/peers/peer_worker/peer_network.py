@@ -1,4 +1,4 @@
-"""What a peer builds its model from: a folder that ``deploy_tvm.peers.lstm_stack.save_job`` wrote."""
+"""What a peer builds its model from: a folder that ``deploy_tvm.peers.recurrent_stack.save_job`` wrote."""
 
 from __future__ import annotations
 
@@ -9,21 +9,50 @@ from typing import Any
 
 import numpy as np
 
-# W_x [4 hidden, input], W_h [4 hidden, hidden], bias [4 hidden]; rows in the gate order i, f, g, o.
-Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
+GATES = {"lstm": "ifgo", "gru": "rzn"}
+STATES = {"lstm": "hc", "gru": "h"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction of one layer: float32 W_x ``[gates * hidden, input]``, W_h ``[gates * hidden, hidden]``, b_x and
+    b_h ``[gates * hidden]``; the rows in torch's order, ``GATES[kind]``."""
+
+    kind: str
+    w_x: np.ndarray
+    w_h: np.ndarray
+    b_x: np.ndarray
+    b_h: np.ndarray
+
+    @property
+    def hidden(self) -> int:
+        return self.w_h.shape[1]
+
+    def in_order(self, order: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(W_x, W_h, b_x, b_h) with their rows in another order of the gates."""
+        return tuple(self._reordered(array, order) for array in (self.w_x, self.w_h, self.b_x, self.b_h))
+
+    def _reordered(self, array: np.ndarray, order: str) -> np.ndarray:
+        gates = GATES[self.kind]
+        parts = dict(zip(gates, np.split(array, len(gates)), strict=True))
+        return np.ascontiguousarray(np.concatenate([parts[gate] for gate in order]))
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Plain LSTM layers, each a list of its directions; embedding ``[vocabulary, size]`` and logits (weight, bias)."""
+    """Plain layers of one kind, each a list of its directions; embedding ``[vocabulary, size]``, logits as a pair."""
 
     layers: list[list[Cell]]
     embedding: np.ndarray | None
     logits: tuple[np.ndarray, np.ndarray] | None
 
     @property
+    def kind(self) -> str:
+        return self.layers[0][0].kind
+
+    @property
     def hidden(self) -> int:
-        return self.layers[0][0][1].shape[1]
+        return self.layers[0][0].hidden
 
     @property
     def directions(self) -> int:
@@ -34,11 +63,10 @@ class Stack:
 class Network:
     """A network and its input.
 
-    stack: the network as plain LSTM layers, None where it is something else.  graph: the float program, as
-    ``program.json``
-    has it, and its tensors.  inputs: features ``[steps, 1, size]`` float32, or ids ``[1, steps]`` int64; of a program
-    with several inputs all of them by name, batch first.  loops: such a program's plain LSTM loops, by the number of
-    their node.
+    stack: the network as plain layers, None where it is something else.  graph: the float program, as
+    ``program.json`` has it, and its tensors.  inputs: features ``[steps, 1, size]`` float32, or ids ``[1, steps]``
+    int64; of a program with several inputs all of them by name, batch first.  loops: such a program's plain loops, by
+    the number of their node.
     """
 
     stack: Stack | None
@@ -56,8 +84,7 @@ class Network:
             arrays = dict(file)
         stack = None
         if job["stack"] is not None:
-            cells = job["stack"]["cells"]
-            layers = [[tuple(arrays[name] for name in cell) for cell in layer] for layer in cells]
+            layers = [[_cell(cell, arrays) for cell in layer] for layer in job["stack"]["layers"]]
             embedding, logits = job["stack"]["embedding"], job["stack"]["logits"]
             stack = Stack(
                 layers,
@@ -68,7 +95,7 @@ class Network:
         inputs = arrays.get("inputs")
         if inputs is None:
             inputs = {name: arrays[f"input.{name}"] for name in job["inputs"]}
-        loops = {int(k): tuple(arrays[name] for name in names) for k, names in job.get("loops", {}).items()}
+        loops = {int(k): _cell(cell, arrays) for k, cell in job.get("loops", {}).items()}
         return cls(stack, graph, arrays, inputs, folder, loops)
 
     @property
@@ -82,15 +109,13 @@ class Network:
         return self.inputs.shape[0] if self.features else self.inputs.shape[1]
 
     def plain_layers(self) -> Stack:
-        """The stack, for runtimes that are set up for plain LSTM layers of features alone."""
+        """The stack, for runtimes that are set up for plain layers of features alone."""
         if self.stack is None:
-            raise NotImplementedError("this runtime has no operator for the network's layers: they are no plain LSTMs")
+            raise NotImplementedError("this runtime has no operator for the network's layers: no plain LSTM or GRU")
         if self.stack.embedding is not None or self.stack.logits is not None:
             raise NotImplementedError("this runtime is set up for layers of features, not for language models")
         return self.stack
 
 
-def reordered(array: np.ndarray, order: str) -> np.ndarray:
-    """Rows in the gate order i, f, g, o to another order."""
-    parts = dict(zip("ifgo", np.split(array, 4), strict=True))
-    return np.ascontiguousarray(np.concatenate([parts[gate] for gate in order]))
+def _cell(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Cell:
+    return Cell(described["kind"], **{part: arrays[name] for part, name in described["arrays"].items()})

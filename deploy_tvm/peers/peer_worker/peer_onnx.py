@@ -1,6 +1,6 @@
 """Networks in ONNX, of fixed length and batch 1, with states in and out.
 
-Plain LSTM layers become ONNX's LSTM.  Any other float program is translated operation by operation: its loops become
+Plain layers become ONNX's LSTM or GRU.  Any other float program is translated operation by operation: its loops become
 ONNX's Scan, and for a single step just the loop's body.
 """
 
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from peer_network import Network, Stack, reordered
+from peer_network import STATES, Cell, Network, Stack
 
 OPSET, IR_VERSION = 17, 9
 ELEMENTWISE = {"add": "Add", "multiply": "Mul", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+# Operator, its order of the gates, and what makes it torch's cell: the reset gate multiplies W_hn h + b_hn.
+OPERATORS = {"lstm": ("LSTM", "iofg", {}), "gru": ("GRU", "zrn", {"linear_before_reset": 1})}
 
 
-def onnx_model(network: Network) -> onnx.ModelProto:
-    """The network in ONNX; the data is its first input, the program's output its first output; then come states."""
-    if network.stack is not None:
+def onnx_model(network: Network, *, operators: bool = True) -> onnx.ModelProto:
+    """The network in ONNX; the data is its first input, the program's output its first output; then come states.
+
+    operators: plain layers by ONNX's LSTM and GRU, where False operation by operation, as every other network.
+    """
+    if operators and network.stack is not None:
         return _stack_model(network, network.stack)
     return Translation(network, network.steps).model()
 
@@ -53,6 +58,20 @@ class Graph:
         self.node("Reshape", [x, self.constant(name, np.array(shape, np.int64))], [output])
         return output
 
+    def recurrent(
+        self, cells: list[Cell], x: str, output: str, before: list[str], after: list[str], direction: str
+    ) -> None:
+        """One layer of plain cells, one a direction: x ``[steps, 1, size]`` -> ``[steps, directions, 1, hidden]``; the
+        states' names before and after it, each ``[directions, 1, hidden]``."""
+        operator, order, attributes = OPERATORS[cells[0].kind]
+        w_x, w_h, b_x, b_h = (np.stack(part) for part in zip(*(cell.in_order(order) for cell in cells), strict=True))
+        names = [self.constant(f"{output}.W", w_x), self.constant(f"{output}.R", w_h)]
+        names.append(self.constant(f"{output}.B", np.concatenate([b_x, b_h], 1)))
+        self.node(
+            operator, [x, *names, "", *before], [output, *after], hidden_size=cells[0].hidden, direction=direction,
+            **attributes,
+        )  # fmt: skip
+
     def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "network", inputs, outputs, list(self.constants.values()))
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -63,7 +82,7 @@ def floats(name: str, *shape: int) -> onnx.ValueInfoProto:
 
 
 def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
-    """Gather -> LSTM ... -> Gemm."""
+    """Gather -> LSTM or GRU ... -> Gemm."""
     steps, hidden, directions = network.steps, stack.hidden, stack.directions
     graph, inputs, outputs = Graph(), [], []
     if stack.embedding is None:
@@ -73,15 +92,11 @@ def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
         graph.node("Gather", [graph.constant("table", stack.embedding), "ids"], ["x"])
     x = "x"
     for k, layer in enumerate(stack.layers):
-        w, r, b = (np.stack([reordered(cell[part], "iofg") for cell in layer]) for part in range(3))
-        names = [graph.constant(f"W{k}", w), graph.constant(f"R{k}", r)]
-        names.append(graph.constant(f"B{k}", np.concatenate([b, np.zeros_like(b)], 1)))
-        inputs += [floats(f"{s}{k}", directions, 1, hidden) for s in "hc"]
-        outputs += [floats(f"{s}{k}_next", directions, 1, hidden) for s in "hc"]
-        graph.node(
-            "LSTM", [x, *names, "", f"h{k}", f"c{k}"], [f"y{k}", f"h{k}_next", f"c{k}_next"], hidden_size=hidden,
-            direction="bidirectional" if directions == 2 else "forward",
-        )  # fmt: skip
+        states = [f"{state}{k}" for state in STATES[stack.kind]]
+        inputs += [floats(state, directions, 1, hidden) for state in states]
+        after = [f"{state}_next" for state in states]
+        outputs += [floats(state, directions, 1, hidden) for state in after]
+        graph.recurrent(layer, x, f"y{k}", states, after, "bidirectional" if directions == 2 else "forward")
         last = k == len(stack.layers) - 1 and stack.logits is None
         y = f"y{k}"
         if directions == 2:  # [steps, directions, 1, hidden]: the directions of one step side by side
@@ -169,7 +184,7 @@ class Translation:
             graph.reshape(f"{outer}.stacked", [self.steps, values[inner]["shape"][0]], outer)
 
     def operations(self, nodes: list[dict[str, Any]], rows: int) -> None:
-        """A loop's body; slices that make up the whole of a value become one Split."""
+        """A loop's body; slices that make up the whole of a value become one Split, any other a Slice each."""
         parts: dict[str, list[dict[str, Any]]] = {}
         for node in nodes:
             if node["op"] == "slice":
@@ -184,7 +199,10 @@ class Translation:
                 continue
             width = self.program["values"][node["inputs"][0]]["shape"][0]
             if [start for start, _ in bounds] + [width] != [0] + [stop for _, stop in bounds]:
-                raise NotImplementedError("slices that do not make up the whole of a value")
+                for part, ends in zip(group, bounds, strict=True):
+                    names = [self.number(number) for number in (*ends, 1)]
+                    self.graph.node("Slice", [*part["inputs"], *names], [part["output"]])
+                continue
             lengths = np.array([stop - start for start, stop in bounds], np.int64)
             split = self.graph.constant("lengths_" + "_".join(map(str, lengths)), lengths)
             self.graph.node("Split", [node["inputs"][0], split], [part["output"] for part in group], axis=1)
@@ -195,11 +213,15 @@ class Translation:
         names = node["tensors"]
         if op in ELEMENTWISE:
             graph.node(ELEMENTWISE[op], inputs, [output])
+        elif op == "complement":
+            graph.node("Sub", [graph.constant("one", np.array(1, np.float32)), *inputs], [output])
         elif op == "embedding":
             graph.node("Gather", [self.tensor(names["table"]), inputs[0]], [output])
         elif op == "linear":
             weight = graph.constant(names["weight"] + ".transposed", self.network.tensors[names["weight"]].T)
-            graph.node("Gemm", [inputs[0], weight, self.tensor(names["bias"])], [output])
+            # Not Gemm, which ONNX Runtime's quantizer overlooks inside of loops; in float it joins the two again.
+            graph.node("MatMul", [inputs[0], weight], [f"{output}.product"])
+            graph.node("Add", [f"{output}.product", self.tensor(names["bias"])], [output])
         elif op == "concat":
             graph.node("Concat", inputs, [output], axis=1)
         elif op in ("mad_norm", "layer_norm"):
@@ -231,3 +253,6 @@ class Translation:
 
     def tensor(self, name: str) -> str:
         return self.graph.constant(name, self.network.tensors[name])
+
+    def number(self, value: int) -> str:
+        return self.graph.constant(f"number_{value}", np.array([value], np.int64))

@@ -1,6 +1,6 @@
-"""ONNX models of programs with several inputs and axes: convolutions, LSTM loops, attention; batch 1, full lengths.
+"""ONNX models of programs with several inputs and axes: convolutions, loops, attention; batch 1, full lengths.
 
-A convolution becomes ONNX's Conv, a plain LSTM loop ONNX's LSTM, anything else is translated operation by operation
+A convolution becomes ONNX's Conv, a plain loop ONNX's LSTM or GRU, anything else is translated operation by operation
 (``peer_onnx``).  Every sequence is ``[steps, size]``; between convolutions images ``[1, channels, steps, bands]`` stay
 as they are.  Lengths are those of the arrays, so nothing is masked.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from peer_network import Cell, Network, reordered
+from peer_network import Cell, Network
 from peer_onnx import Translation, floats
 
 PASSED_ON = ("mask", "flatten")
@@ -45,7 +45,7 @@ def axes(value: dict[str, Any]) -> list[str]:
 
 class _Parts(Translation):
     def __init__(self, network: Network) -> None:
-        super().__init__(network, steps=1)  # of a loop that is no plain LSTM
+        super().__init__(network, steps=1)  # of a loop that is no plain one
         self.producers = {node["output"]: node for node in self.program["nodes"] if node["op"] != "scan"}
         self.sizes = {
             axis: size
@@ -72,7 +72,7 @@ class _Parts(Translation):
             if item["op"] != "scan":
                 self.part(item)
             elif k in self.network.loops:
-                kept |= self.loop(item, self.network.loops[k], states)
+                kept |= self.loop(item, self.network.loops[k])
             else:
                 self.scan(item, states)
         for name in program["outputs"]:
@@ -92,10 +92,10 @@ class _Parts(Translation):
         return -(-self.sizes[name] // int(factor or 1))
 
     def shape(self, name: str) -> list[int]:
-        """``[steps, size]`` of a value outside of loops."""
+        """``[steps, size]`` of a value outside of loops; one step of what has no axis, a sequence's last."""
         value = self.program["values"][name]
-        first, *second = axes(value)
-        return [self.extent(first), self.extent(second[0]) if second else math.prod(value["shape"])]
+        first, second = [*map(self.extent, axes(value)), None, None][:2]
+        return [first or 1, second or math.prod(value["shape"])]
 
     def sequence(self, name: str) -> str:
         """The value as ``[steps, size]``."""
@@ -122,18 +122,18 @@ class _Parts(Translation):
             factor = node["attributes"]["factor"]
             names = [self.number(n) for n in (0, np.iinfo(np.int64).max, 0, factor)]
             self.graph.node("Slice", [self.sequence(source), *names], [output])
+        elif op == "last":
+            names = [self.number(n) for n in (-1, np.iinfo(np.int64).max, 0)]
+            self.graph.node("Slice", [self.sequence(source), *names], [output])
         elif op == "linear" and self.feeds_loop(output):
-            return  # the LSTM does it
+            return  # the loop's operator does it
         else:
             for name in node["inputs"]:
                 self.sequence(name)
             self.operation(node, self.shape(output)[0])
 
-    def number(self, value: int) -> str:
-        return self.graph.constant(f"number_{value}", np.array([value], np.int64))
-
     def feeds_loop(self, name: str) -> bool:
-        """Whether a product belongs to a plain LSTM loop."""
+        """Whether a product belongs to a plain loop."""
         nodes = self.program["nodes"]
         return any(name in nodes[k]["sequences"].values() for k in self.network.loops)
 
@@ -165,27 +165,20 @@ class _Parts(Translation):
         )  # fmt: skip
         self.images[output] = f"{output}.image"
 
-    def loop(self, scan: dict[str, Any], cell: Cell, states: dict[str, int]) -> set[str]:
-        """A plain LSTM; returns the states that it keeps as ``[1, 1, size]``."""
+    def loop(self, scan: dict[str, Any], cell: Cell) -> set[str]:
+        """A plain loop; returns the states that it keeps as ``[1, 1, size]``."""
         graph = self.graph
         (product,) = scan["sequences"].values()
         source = self.sequence(self.producers[product]["inputs"][0])
-        (output,) = scan["outputs"]
-        (hidden,) = scan["outputs"].values()
-        # The hidden state is what is collected; the cell is the other one.
-        h = next(state for state, (_, after) in scan["states"].items() if after == hidden)
-        (c,) = set(scan["states"]) - {h}
-        w, r, b = (reordered(part, "iofg")[None] for part in cell)
-        names = [graph.constant(f"{output}.W", w), graph.constant(f"{output}.R", r)]
-        names.append(graph.constant(f"{output}.B", np.concatenate([b, np.zeros_like(b)], 1)))
+        ((output, collected),) = scan["outputs"].items()
+        # The hidden state is what is collected and comes first; an LSTM's cell is the other one.
+        kept = sorted(scan["states"], key=lambda state: scan["states"][state][1] != collected)
         steps, size = self.shape(self.producers[product]["inputs"][0])
         x = graph.reshape(source, [steps, 1, size], f"{output}.x")
-        graph.node(
-            "LSTM", [x, *names, "", f"{h}.first", f"{c}.first"], [f"{output}.y", f"{h}.next", f"{c}.next"],
-            hidden_size=states[h], direction="reverse" if scan["reverse"] else "forward",
-        )  # fmt: skip
-        graph.reshape(f"{output}.y", [steps, states[h]], output)
-        return {h, c}
+        before, after = ([f"{state}.{end}" for state in kept] for end in ("first", "next"))
+        graph.recurrent([cell], x, f"{output}.y", before, after, "reverse" if scan["reverse"] else "forward")
+        graph.reshape(f"{output}.y", [steps, cell.hidden], output)
+        return set(kept)
 
     def operation(self, node: dict[str, Any], rows: int) -> None:
         graph, output, inputs = self.graph, node["output"], node["inputs"]

@@ -41,12 +41,14 @@ def run_litert(path: str, calls: int) -> None:
 
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-    x = random_array(list(source["shape"]), source["dtype"])
+    sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
+    arrays = [(place["index"], random_array(list(place["shape"]), place["dtype"])) for place in sources]
     for _ in range(calls):
-        interpreter.set_tensor(source["index"], x)
+        for index, array in arrays:
+            interpreter.set_tensor(index, array)
         interpreter.invoke()
-        interpreter.get_tensor(target["index"])
+        for place in targets:
+            interpreter.get_tensor(place["index"])
 
 
 if __name__ == "__main__":
