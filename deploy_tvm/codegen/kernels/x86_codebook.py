@@ -44,12 +44,8 @@ class _Codebook(LinearKernel):
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks, half = self.blocks(weight.shape[0]), self.units // 2
         values, places = np.unique(weight, return_inverse=True)
-        places = grouped(
-            blocked(places.reshape(weight.shape).astype(np.uint8), blocks, self.block_rows).reshape(
-                -1, weight.shape[1]
-            ),
-            4,
-        )
+        rows = blocked(places.reshape(weight.shape).astype(np.uint8), blocks, self.block_rows)
+        places = grouped(rows.reshape(-1, weight.shape[1]), self.group)
         order = places.reshape(blocks, half, 2, self.lanes, -1, 4).transpose(0, 4, 1, 2, 3, 5)
         bytes_ = order[:, :, :, 0] | order[:, :, :, 1] << 4
         table = tables(values, self.limit)
