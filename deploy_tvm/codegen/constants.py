@@ -12,6 +12,7 @@ from deploy_tvm.codegen.rows import SLACK
 
 # Buffers are padded to whole blocks of every kernel, so that registers are stored whole.
 BLOCK = 128
+ALIGNMENT = 64  # bytes
 
 
 def room(size: int) -> int:
@@ -25,20 +26,42 @@ def padded_row(values: np.ndarray) -> np.ndarray:
 
 
 class Constants:
-    """The constants that a function takes as parameters, in the order of their first use."""
+    """The constants of a function, in the order of their first use.
+
+    They are passed together, one parameter for each dtype: every argument costs its callers a check, and from Python
+    the time of thousands of multiplications.
+    """
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
         self.buffers: dict[str, tirx.Buffer] = {}
 
     def buffer(self, name: str, make: Callable[[], np.ndarray]) -> tirx.Buffer:
-        """The parameter ``name``, made at its first use."""
+        """The constant ``name``, made at its first use."""
         if name not in self.buffers:
             array = make()
             self.arrays[name] = array
             stem = "".join(c if c.isalnum() else "_" for c in name)
-            self.buffers[name] = tirx.decl_buffer(array.shape, str(array.dtype), stem, data_alignment=64)
+            self.buffers[name] = tirx.decl_buffer(array.shape, str(array.dtype), stem, data_alignment=ALIGNMENT)
         return self.buffers[name]
+
+    def together(self) -> tuple[list[tirx.Buffer], list[np.ndarray], list[tirx.Stmt]]:
+        """(parameters, the array of each, statements that say where in them the constants lie)."""
+        parameters, arrays, statements = [], [], []
+        for dtype in dict.fromkeys(array.dtype for array in self.arrays.values()):
+            step, places, parts, end = ALIGNMENT // dtype.itemsize, {}, [], 0
+            for name, array in self.arrays.items():
+                if array.dtype == dtype:
+                    places[name] = end
+                    parts.append(np.pad(array.reshape(-1), (0, -array.size % step)))
+                    end += parts[-1].size
+            whole = tirx.decl_buffer((end,), str(dtype), f"constants_{dtype}", data_alignment=ALIGNMENT)
+            for name, place in places.items():
+                beginning = tirx.address_of(load(whole, 1, place))
+                statements.append(tirx.DeclBuffer(self.buffers[name], data=beginning))
+            parameters.append(whole)
+            arrays.append(np.concatenate(parts))
+        return parameters, arrays, statements
 
 
 def copy(emitter: Emitter, size: int, source: tirx.Buffer, at: tuple, target: tirx.Buffer, to: tuple) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm
+from tvm import tirx
 
 from deploy_tvm.codegen.constants import copy, room
 from deploy_tvm.codegen.convolution import Border, Neighbourhoods
@@ -49,9 +50,10 @@ def emit(program: Program, kernels: Kernels, planned: Plan) -> tvm.IRModule:
     s.lengths |= {name: (s.interface.inputs[given], factor) for name, (given, factor) in planned.lengths.items()}
     for step in planned.steps:
         EMITTERS[type(step)](s, step)
-    parameters = s.interface.parameters(list(s.constants.buffers.values()))
-    function = prim_func(parameters, s.emitter.finish(), KERNEL)
-    return s.interface.wrap(function, list(s.constants.arrays.values()))
+    buffers, arrays, places = s.constants.together()
+    body = tirx.SeqStmt([*places, s.emitter.finish()])
+    function = prim_func(s.interface.parameters(buffers), body, KERNEL)
+    return s.interface.wrap(function, arrays)
 
 
 def _copy(s: Sequences, step: Copy) -> None:

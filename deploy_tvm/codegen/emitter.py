@@ -54,6 +54,7 @@ class Emitter:
 
     def __init__(self) -> None:
         self._open: list[list[tirx.Stmt]] = [[]]
+        self._memory = 0  # the open body at whose beginning memory is allocated
         self._names = 0
 
     def emit(self, statement: tirx.Stmt) -> None:
@@ -88,12 +89,12 @@ class Emitter:
         return load(register, lanes, 0)
 
     def alloc(self, shape: tuple[Expr, ...], dtype: str, stem: str = "buffer") -> tirx.Buffer:
-        """Scratch memory, allocated once at the function's beginning: loops would allocate in each round."""
+        """Scratch memory, allocated where the function (or what is :meth:`apart`) begins: loops would in each round."""
         buffer = tirx.decl_buffer(shape, dtype, self.name(stem), scope="local", data_alignment=64)
         # Small buffers stay on the stack, where LLVM makes registers of them; TVM would ask its runtime for each.
         known = all(isinstance(n, int) for n in shape)
         small = known and math.prod(shape) * np.dtype(dtype).itemsize <= STACK_BYTES
-        self._open[0].append(
+        self._open[self._memory].append(
             tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.const(True, "bool")} if small else {})
         )
         return buffer
@@ -124,6 +125,15 @@ class Emitter:
         yield
         if (body := self._close()) is not None:
             self.emit(tirx.IfThenElse(condition, body, None))
+
+    @contextmanager
+    def apart(self, condition: Expr) -> Iterator[None]:
+        """As :meth:`when`, with memory of its own: where the condition does not hold none is asked for."""
+        before = self._memory
+        with self.when(condition):
+            self._memory = len(self._open) - 1
+            yield
+            self._memory = before
 
     def finish(self) -> tirx.Stmt:
         """The whole body."""

@@ -38,7 +38,7 @@ def loop(s: Sequences, step: Loop) -> None:
         alone = s.emitter.bind(s.batch.equal(1), "alone")
         with s.emitter.when(alone):
             walk.one_by_one()
-        with s.emitter.when(tirx.Not(alone)):
+        with s.emitter.apart(tirx.Not(alone)):
             _Together(walk, parts).emit()
     for name in step.scan.states:
         s.states[name] = s.interface.after[name]
