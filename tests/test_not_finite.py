@@ -163,8 +163,27 @@ def test_a_negative_variance_or_a_vector_of_length_zero_gives_no_numbers() -> No
             spoil(trained)
         with pytest.raises(IrnnError, match="NaN or infinite"):
             irnn.convert(trained)
-        with pytest.raises(IrnnError, match="NaN or infinite"):
-            quantized_speech().load_state_dict(trained.state_dict())
+        for assign in (False, True):
+            assert_refused_and_unchanged(trained.state_dict(), assign)
+
+
+def assert_refused_and_unchanged(state: dict, assign: bool) -> None:
+    model = quantized_speech(seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(IrnnError, match=r"the state_dict \(stage 'all'\): .*NaN or infinite.*, once loaded"):
+        model.load_state_dict(state, assign=assign)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name].numpy(), tensor.numpy(), strict=True, err_msg=name)
+
+
+def test_a_number_that_float32_cannot_hold() -> None:
+    state = quantized_speech().state_dict()
+    name = "decoder.attention.query.weight"
+    state[name] = state[name].double()
+    state[name][0, 0] = 1e39
+    assert_refused_and_unchanged(state, assign=False)
 
 
 def test_scales_that_do_not_belong_together_name_their_site() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
+from irnn.data.audio.splits import AudioSplit
 from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.labelled.config import DigitWordsConfig, LabelledConfig, SyntheticWordsConfig
 from irnn.data.labelled.words import LABELS, digit_words, synthetic_words
@@ -27,25 +28,10 @@ SOURCES: Mapping[str, tuple[type[LabelledConfig], Callable[[Any], dict[str, list
 
 
 @dataclass(frozen=True)
-class LabelledSplit:
-    """The usable sequences of one split.
+class LabelledSplit(AudioSplit):
+    """labels: int64 [sequences], positions in the corpus' labels."""
 
-    labels: int64 [sequences], positions in the corpus' labels.  frames: int64 [sequences].
-    """
-
-    utterances: list[Utterance]
     labels: np.ndarray
-    frames: np.ndarray
-    left_out: list[LeftOut]
-    _table: FeatureTable
-    _rows: list[int]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def features(self, index: int) -> np.ndarray:
-        """float32 [frames, num_mel_bins] of sequence `index`, read-only, not normalized."""
-        return self._table[self._rows[index]]
 
 
 @dataclass(frozen=True)
@@ -107,4 +93,4 @@ def _split(name: str, utterances: list[Utterance], table: FeatureTable, labels: 
         raise IrnnError(f"the {name} split has no recording that can be used; mend data.dir")
     kept = [utterances[row] for row in rows]
     ids = np.array([labels.index(utterance.text) for utterance in kept])
-    return LabelledSplit(kept, ids, table.frames[rows], list(table.left_out.values()), table, rows)
+    return LabelledSplit(kept, list(table.left_out.values()), table, rows, ids)

@@ -14,6 +14,7 @@ import numpy as np
 from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
+from irnn.data.audio.splits import AudioSplit
 from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.speech.digits import DigitsConfig, digit_splits
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
@@ -32,26 +33,11 @@ SOURCES: Mapping[str, tuple[type[SpeechConfig], Callable[[Any], dict[str, list[U
 
 
 @dataclass(frozen=True)
-class SpeechSplit:
-    """The usable utterances of one split, and those that were left out.
-
-    units: ids int64 [units] of every transcript, without begin and end.  frames: int64 [utterances].
-    """
+class SpeechSplit(AudioSplit):
+    """units: ids int64 [units] of every transcript, without begin and end."""
 
     name: str
-    utterances: list[Utterance]
     units: list[np.ndarray]
-    frames: np.ndarray
-    left_out: list[LeftOut]
-    _table: FeatureTable
-    _rows: list[int]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def features(self, index: int) -> np.ndarray:
-        """float32 [frames, num_mel_bins] of utterance `index`, read-only, not normalized."""
-        return self._table[self._rows[index]]
 
 
 @dataclass(frozen=True)
@@ -185,7 +171,7 @@ def _usable(
     unused = [*faulty, *left_out.values()]
     if not kept:
         raise IrnnError(_none_usable(name, unused))
-    return SpeechSplit(name, [utterances[row] for row in kept], ids, table.frames[kept], unused, table, kept)
+    return SpeechSplit([utterances[row] for row in kept], unused, table, kept, name, ids)
 
 
 def _checked_units(utterance: Utterance, frames: int, units: Units, config: SpeechConfig) -> np.ndarray:
