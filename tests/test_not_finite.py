@@ -246,7 +246,7 @@ def test_a_growing_cell_of_8_bits_is_named_once(steps: int, fault: str) -> None:
         growing(8, steps)
     texts = [str(w.message) for w in caught if "served badly" in str(w.message)]
     assert len(texts) == 1
-    assert f"lstm.0.cell (stage 'all'), quant.cell=8, {fault}" in texts[0]
+    assert f"lstm.0.cell (stage 'all'), cell=8, {fault}" in texts[0]
     assert texts[0].count("lstm.0.cell") == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -256,5 +256,5 @@ def test_a_growing_cell_of_8_bits_is_named_once(steps: int, fault: str) -> None:
 def test_a_range_that_clips_is_named() -> None:
     model = quantized_layer()
     qat.prepare(model, irnn.QuantConfig(observer="percentile", percentile=60.0), irnn.PwlConfig(), "all")
-    with pytest.warns(UserWarning, match=r"input_site \(stage 'all'\), quant\.activation=8, clips \d+% of its values"):
+    with pytest.warns(UserWarning, match=r"input_site \(stage 'all'\), activation=8, clips \d+% of its values"):
         qat.calibrate(model, [torch.randn(4, 30, 9)])

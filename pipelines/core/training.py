@@ -13,7 +13,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from irnn import qat
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.models.base import RecurrentModel
 from pipelines.config import RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
@@ -82,7 +82,13 @@ class Training:
         return model.train()
 
     def _prepare(self, model: RecurrentModel, stage: str) -> RecurrentModel:
-        return qat.prepare(model, self.config.quant, self.config.pwl, stage if stage in QAT_STAGES else "float")
+        quant, pwl = self.config.quant, self.config.pwl
+        with (
+            arguments_of(type(model.config), "model."),
+            arguments_of(type(pwl), "pwl."),
+            arguments_of(type(quant), "quant."),
+        ):
+            return qat.prepare(model, quant, pwl, stage if stage in QAT_STAGES else "float")
 
     def _fit(self, task: StageTask, stage: str, folder: Path, epochs: int) -> None:
         settings = self.config.trainer

@@ -69,7 +69,7 @@ def cached_features(
             if not folder.is_dir():
                 _compute(utterances, config, folder, leave_out)
     except OSError as error:
-        raise IrnnError(f"the feature cache {folder} cannot be written ({error}); set data.cache_dir") from None
+        raise IrnnError(f"the feature cache {folder} cannot be written ({error}); set `cache_dir`") from None
     table = _open(folder, identity, len(utterances), config.utterance_mean)
     if table.left_out and not leave_out:
         raise IrnnError(next(iter(table.left_out.values())).reason)

@@ -23,7 +23,7 @@ from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_s
 from irnn.data.speech.units import Units
 from irnn.errors import IrnnError
 
-# data.source -> (its configuration, what reads its splits)
+# source -> (its configuration, what reads its splits)
 SOURCES: Mapping[str, tuple[type[SpeechConfig], Callable[[Any], dict[str, list[Utterance]]]]] = {
     "synthetic_speech": (SyntheticSpeechConfig, synthetic_splits),
     "digits": (DigitsConfig, digit_splits),
@@ -69,9 +69,9 @@ class SpeechCorpus:
 
 
 def speech_config_class(source: object) -> type[SpeechConfig]:
-    """The configuration class of `data.source`; an unknown name is an `IrnnError`."""
+    """The configuration class of `source`; an unknown name is an `IrnnError`."""
     if source not in SOURCES:
-        raise IrnnError(f"data.source={source!r} is unknown; allowed: {', '.join(SOURCES)}")
+        raise IrnnError(f"source={source!r} is unknown; allowed: {', '.join(SOURCES)}")
     return SOURCES[str(source)][0]
 
 
@@ -98,7 +98,7 @@ def speech_splits(config: SpeechConfig) -> tuple[dict[str, list[Utterance]], dic
     """
     wanted, read_splits = SOURCES.get(config.source, (None, None))
     if wanted is None or read_splits is None or not isinstance(config, wanted):
-        raise IrnnError(f"data.source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
+        raise IrnnError(f"source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
     found = read_splits(config)
     faults = [utterance.fault for utterances in found.values() for utterance in utterances if utterance.fault]
     if faults and not config.leave_out:
@@ -109,7 +109,7 @@ def speech_splits(config: SpeechConfig) -> tuple[dict[str, list[Utterance]], dic
         if not utterances and left_out[name]:
             raise IrnnError(_none_usable(name, left_out[name]))
         if not utterances:
-            raise IrnnError(f"the {name} split of data.source={config.source} is empty; mend data.dir or the splits")
+            raise IrnnError(f"the {name} split of source={config.source} is empty; mend `dir` or the splits")
     return sound, left_out
 
 
@@ -179,8 +179,8 @@ def _checked_units(utterance: Utterance, frames: int, units: Units, config: Spee
     seconds = frames / config.features.frames_per_second
     if config.max_seconds is not None and seconds > config.max_seconds:
         raise IrnnError(
-            f"{utterance.where} lasts {seconds:.2f} s, longer than data.max_seconds={config.max_seconds:g}; "
-            "raise that limit, or set data.leave_out=true"
+            f"{utterance.where} lasts {seconds:.2f} s, longer than max_seconds={config.max_seconds:g}; "
+            "raise that limit, or set leave_out=true"
         )
     return ids
 

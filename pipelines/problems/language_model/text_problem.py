@@ -14,7 +14,7 @@ from torch import Tensor
 
 from irnn.data import TextBatches, load_corpus
 from irnn.data.text.vocabulary import VOCABULARY_FILE
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program, equality
@@ -40,7 +40,8 @@ class TextProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
-        self.corpus = load_corpus(config.data)
+        with arguments_of(type(config.data), "data."):
+            self.corpus = load_corpus(config.data)
         show_left_out(self.corpus.left_out, "utterances")
         if "vocabulary_size" in config.model:
             raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")

@@ -13,7 +13,7 @@ import numpy as np
 from irnn.data.speech.corpus import load_speech
 from irnn.data.speech.speech_batches import SpeechBatch, SpeechBatches
 from irnn.data.speech.units import BLANK, BOS, EOS
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.nn.attention import Memory
 from irnn.program import equality
@@ -59,7 +59,10 @@ class SpeechProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
-        self.corpus = load_speech(config.data)
+        with arguments_of(type(config.data), "data."):
+            self.corpus = load_speech(config.data)
+            for split in self.corpus.splits:  # what does not fit a batch is told before training
+                SpeechBatches(self.corpus, split)
         show_left_out(self.corpus.left_out, "utterances")
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:
