@@ -29,7 +29,7 @@ from deploy_tvm.remote.device import from_config
 from deploy_tvm.remote.workload import Lengths
 from deploy_tvm.static.figures import static_figures
 from irnn.errors import IrnnError
-from irnn.models.random_programs import Layer, layer_programs
+from irnn.random_programs import Layer, layer_programs
 
 PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"

@@ -21,7 +21,7 @@ from deploy_tvm.static import bare, emulated_peers, mca
 from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 from irnn.models.classifier import Classifier, ClassifierConfig
-from irnn.models.random_programs import Layer, layer_programs
+from irnn.random_programs import Layer, layer_programs
 from tests import needs
 from tests.boards import need_counter, need_emulator, need_model
 from tests.speech_models import quantized_speech, speech_model

@@ -99,7 +99,7 @@ def _bench_here(
     from deploy_tvm.bench.bench import bench
     from deploy_tvm.bench.subject import made, opened
     from deploy_tvm.bench.utterance import Utterance
-    from irnn.models.random_programs import layer_programs, recognizer_programs
+    from irnn.random_programs import layer_programs, recognizer_programs
 
     utterance = Utterance(**{n: getattr(parsed, n) for n in ("frames", "units") if getattr(parsed, n) is not None})
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
@@ -136,7 +136,7 @@ def _recognizer_config(name: str) -> dict[str, Any]:
 
 
 def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
-    from irnn.models.random_programs import Layer
+    from irnn.random_programs import Layer
 
     _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
     if free:
@@ -165,7 +165,7 @@ def _bench_static(
     from deploy_tvm.static.figures import static_figures
     from deploy_tvm.static.report import report
     from deploy_tvm.targets import from_config
-    from irnn.models.random_programs import layer_programs
+    from irnn.random_programs import layer_programs
 
     if chosen.remote is not None:
         raise IrnnError("--static runs under an emulator of its own: leave device= out")

@@ -12,7 +12,7 @@ from irnn.errors import IrnnError
 from pipelines.core import deploy
 from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.core.manifest import write_json
-from pipelines.report.console import console
+from pipelines.watch.console import console
 
 
 @dataclass(frozen=True)

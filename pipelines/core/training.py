@@ -20,8 +20,8 @@ from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_wei
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.core.stages import Result, Stage
 from pipelines.recipe import QAT_STAGES
-from pipelines.report.loggers import close_loggers, open_loggers
-from pipelines.report.progress import StageProgressBar
+from pipelines.watch.loggers import close_loggers, open_loggers
+from pipelines.watch.progress import StageProgressBar
 
 
 def need_accelerator(name: str) -> None:

@@ -103,7 +103,7 @@ def speech_splits(config: SpeechConfig) -> tuple[dict[str, list[Utterance]], dic
     faults = [utterance.fault for utterances in found.values() for utterance in utterances if utterance.fault]
     if faults and not config.leave_out:
         raise IrnnError(faults[0])
-    left_out = {name: _faults(utterances) for name, utterances in ({NO_SPLIT: []} | found).items()}
+    left_out = {NO_SPLIT: [], **{name: _faults(utterances) for name, utterances in found.items()}}
     sound = {name: [u for u in found[name] if not u.fault] for name in found if name != NO_SPLIT}
     for name, utterances in sound.items():
         if not utterances and left_out[name]:

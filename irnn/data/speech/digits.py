@@ -225,10 +225,10 @@ def digit_string(
 ) -> Utterance:
     """String `number` of a split: all that is random about it is drawn from (seed, split, number)."""
     generator = np.random.default_rng([seed, *split.encode(), number])
-    voice = voices[generator.integers(len(voices))]
+    voice = voices[int(generator.integers(len(voices)))]
     digits = generator.integers(0, 10, size=generator.integers(1, max_digits + 1)).tolist()
     takes = [int(generator.integers(len(voice.files[digit]))) for digit in digits]
-    speed = speeds[generator.integers(len(speeds))]
+    speed = speeds[int(generator.integers(len(speeds)))]
     pauses = generator.uniform(*_PAUSE_SECONDS, size=len(digits) + 1).tolist()
     pause_seed = int(generator.integers(2**32))
     names = ", ".join(voice.files[digit][take].name for digit, take in zip(digits, takes, strict=True))

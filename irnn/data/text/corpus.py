@@ -94,13 +94,13 @@ def load_corpus(config: TextConfig) -> Corpus:
         lines = _read_lines(config)
         vocabulary = Vocabulary.from_lines(lines["train"], config.max_vocabulary)
         return _corpus(config, vocabulary, {split: vocabulary.encode(lines[split], _name(split)) for split in SPLITS})
-    units = None if config.units is None else Units.load(Path(config.units))
-    left_out: dict[str, list[LeftOut]] = {}
+    given = None if config.units is None else Units.load(Path(config.units))
     if config.speech is not None:
-        units, streams, left_out = transcript_streams(config.speech, units)
-    else:
-        streams = {split: line_stream(lines, units, _name(split)) for split, lines in _read_lines(config).items()}
-    return _corpus(config, Vocabulary(units.names), streams, units, left_out)
+        units, streams, left_out = transcript_streams(config.speech, given)
+        return _corpus(config, Vocabulary(units.names), streams, units, left_out)
+    assert given is not None  # one of the two is there
+    streams = {split: line_stream(lines, given, _name(split)) for split, lines in _read_lines(config).items()}
+    return _corpus(config, Vocabulary(given.names), streams, given)
 
 
 def _corpus(
@@ -129,6 +129,7 @@ def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
     """The words of every line of the three splits."""
     if config.source == "quickstart":
         return quickstart_lines()
+    assert config.dir is not None  # asked for by the configuration
     if config.source == "folder":
         return {split: _read_text_file(_find_split(Path(config.dir), split)) for split in SPLITS}
     return _read_parquet(config.dir, config.column)

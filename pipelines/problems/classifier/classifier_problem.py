@@ -22,8 +22,8 @@ from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
 from pipelines.core.problem import Score, TaskSettings, derived_seed
 from pipelines.problems.classifier.classifier_task import ClassifierTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 LABELS_FILE = "labels.json"
 _SPLITS = ("dev", "test")

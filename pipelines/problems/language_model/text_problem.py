@@ -21,8 +21,8 @@ from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.problem import Score, TaskSettings
 from pipelines.problems.language_model.language_model_task import LanguageModelTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 # Batches of the training stream that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 20

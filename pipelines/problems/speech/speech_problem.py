@@ -40,8 +40,8 @@ from pipelines.problems.speech.pretrained import PretrainedEncoder
 from pipelines.problems.speech.recognizers import FLOAT_MODEL
 from pipelines.problems.speech.speech_bench import real_time_factors
 from pipelines.problems.speech.speech_task import InOrder, SpeechTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 # Batches of the training set that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 10
