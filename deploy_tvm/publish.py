@@ -24,11 +24,12 @@ from rich.console import Console
 from deploy_tvm import targets
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.peers.peers import parse_against
-from deploy_tvm.remote.bench import Golden, bench_device
+from deploy_tvm.remote.bench import bench_device
 from deploy_tvm.remote.device import from_config
+from deploy_tvm.remote.workload import Lengths
 from deploy_tvm.static.figures import static_figures
 from irnn.errors import IrnnError
-from irnn.models.random_programs import Layer, layer_programs
+from irnn.random_programs import Layer, layer_programs
 
 PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"
@@ -59,15 +60,15 @@ def measure_layer(cell: str, peers_python: str | None, progress: Progress) -> di
     return {**main, "static": {f"{name}, W{bits}": figures(name, bits) for name, bits in rest}}
 
 
-def _on_boards(folder: Path, names: tuple[str, ...], golden: Golden, progress: Progress) -> dict[str, Any]:
+def _on_boards(folder: Path, names: tuple[str, ...], lengths: Lengths, progress: Progress) -> dict[str, Any]:
     """What ``bench_device`` found by target, with the board's name and the length of what was compared."""
     boards = {}
     for name in names:
         target = targets.find(name)
         device = from_config({"kind": "emulated", "number": 2, "repeat": 5, "warmup": 1}, target.mcpu)
-        result = bench_device(folder, None, target, device, golden, progress)
+        result = bench_device(folder, None, target, device, lengths, progress)
         ((_, entry),) = result["targets"].items()
-        boards[name] = {**entry, "board": result["device"]["name"], **golden.given}
+        boards[name] = {**entry, "board": result["device"]["name"], **lengths.given}
     return boards
 
 
@@ -189,12 +190,12 @@ def main(arguments: list[str]) -> int:
         cells = _cells(parsed.layer)
         with Console(stderr=True).status("") as status:
             if parsed.program is not None:
-                results["targets"] = _on_boards(parsed.program, BOARDS, Golden(TOKENS), status.update)
+                results["targets"] = _on_boards(parsed.program, BOARDS, Lengths(tokens=TOKENS), status.update)
             for cell in cells:
                 results.setdefault("layers", {})[cell] = measure_layer(cell, parsed.peers_python, status.update)
             if parsed.recognizer is not None:
-                golden = Golden(frames=FRAMES, units=UNITS)
-                results["recognizer"] = _on_boards(parsed.recognizer, RECOGNIZER_BOARDS, golden, status.update)
+                lengths = Lengths(frames=FRAMES, units=UNITS)
+                results["recognizer"] = _on_boards(parsed.recognizer, RECOGNIZER_BOARDS, lengths, status.update)
         if parsed.program is not None or parsed.recognizer is not None or cells:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         text = with_tables(PAGE.read_text(encoding="utf-8"), results)

@@ -99,9 +99,9 @@ def _judged(
         noise, signal = float((y - x).double().square().mean()), float(x.double().square().mean())
         decibels = math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal > 0 else -math.inf
         if clipped > WORST_CLIPPED:
-            verdicts[site] = f"{site.where}, quant.{site.role}={site.bits}, clips {clipped:.0%} of its values"
+            verdicts[site] = f"{site.where}, {site.role}={site.bits}, clips {clipped:.0%} of its values"
         elif decibels < WORST_DECIBELS:
-            verdicts[site] = f"{site.where}, quant.{site.role}={site.bits}, keeps {decibels:.1f} dB of its signal"
+            verdicts[site] = f"{site.where}, {site.role}={site.bits}, keeps {decibels:.1f} dB of its signal"
     return verdicts
 
 

@@ -43,8 +43,8 @@ def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: st
     settings = Settings(stage, quant, pwl)
     if getattr(getattr(model, "config", None), "tie_weights", False) and quant.embedding != quant.logits_weight:
         raise IrnnError(
-            f"quant.embedding={quant.embedding} and quant.logits_weight={quant.logits_weight} differ, but "
-            "model.tie_weights makes them one tensor: set both to the same bits"
+            f"embedding={quant.embedding} and logits_weight={quant.logits_weight} differ, but "
+            "tie_weights=true makes them one tensor: set both to the same bits"
         )
     model.adopt(settings)
     return model

@@ -44,9 +44,9 @@ class PwlConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.pieces, int) or self.pieces < 1:
-            raise IrnnError(f"pwl.pieces={self.pieces!r}: must be a whole number, at least 1")
+            raise IrnnError(f"pieces={self.pieces!r}: must be a whole number, at least 1")
         if self.fit not in METHODS:
-            raise IrnnError(f"pwl.fit={self.fit!r}: allowed are {', '.join(METHODS)}")
+            raise IrnnError(f"fit={self.fit!r}: allowed are {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,15 @@ class Settings:
         return self.reaches(STAGE_OF_ROLE[role])
 
     def trained_for(self) -> dict[str, object]:
-        """What weights of this stage have been trained for, by the keys of the configuration; of "float" nothing."""
+        """What weights of this stage have been trained for, by the names of the settings; of "float" nothing."""
         if not self.reaches("pwl"):
             return {}
         roles = [role for role in ROLE_BITS if self.on(role) or role in TABLE_ROLES]
-        return {f"quant.{role}": getattr(self.quant, role) for role in roles} | {
-            f"pwl.{key}": value for key, value in asdict(self.pwl).items()
-        }
+        return {role: getattr(self.quant, role) for role in roles} | asdict(self.pwl)
 
     def difference(self, other: Settings) -> str | None:
         """The first setting that weights of this stage are trained for and ``other`` has otherwise, in words."""
-        theirs = {f"quant.{role}": getattr(other.quant, role) for role in ROLE_BITS}
-        theirs |= {f"pwl.{key}": value for key, value in asdict(other.pwl).items()}
+        theirs = {role: getattr(other.quant, role) for role in ROLE_BITS} | asdict(other.pwl)
         for key, value in self.trained_for().items():
             if theirs[key] != value:
                 return f"{key}={value}, not {theirs[key]}"

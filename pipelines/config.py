@@ -12,6 +12,7 @@ from irnn.qat import PwlConfig, QuantConfig
 from pipelines import problems
 from pipelines.recipe import Recipe
 from pipelines.sections import need_one_of, need_positive, need_section, read_section
+from pipelines.watch.settings import LoggerConfig
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,6 @@ class TrainerConfig:
         need_one_of("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         need_one_of("trainer.precision", self.precision, ("fp32", "bf16"))
         need_positive("trainer.threads", self.threads)
-
-
-@dataclass(frozen=True)
-class LoggerConfig:
-    """Where training curves go. wandb: null, "offline" (files only) or "online"."""
-
-    csv: bool
-    tensorboard: bool
-    wandb: str | None
-
-    def __post_init__(self) -> None:
-        need_one_of("logger.wandb", self.wandb, (None, "offline", "online"))
 
 
 @dataclass(frozen=True)

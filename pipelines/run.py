@@ -20,8 +20,8 @@ from pipelines.core.plan import plan
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage, run_stages, stages_until
 from pipelines.core.training import need_accelerator
-from pipelines.report.console import console
 from pipelines.report.report import RESULTS, Manifests, results_of, table_of
+from pipelines.watch.console import console
 
 
 def run(config: RunConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 
 
 def read_section(cls: type, section: Mapping[str, Any], where: str) -> Any:
@@ -28,7 +28,8 @@ def read_section(cls: type, section: Mapping[str, Any], where: str) -> Any:
             values[name] = _value(hints[name], section[name], f"{where}{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise IrnnError(f"{where}{name} is missing from the configuration")
-    return cls(**values)
+    with arguments_of(cls, where):
+        return cls(**values)
 
 
 def need_section(section: object, where: str) -> Mapping[str, Any]:

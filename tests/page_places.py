@@ -21,8 +21,8 @@ import soundfile
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from deploy_tvm.remote import serve
 from deploy_tvm.remote.device import DEFAULT_CPU
+from deploy_tvm.remote.server import serve
 from tests.speech_files import tone, write_fsdd, write_librispeech
 from tests.tiny_run import ROOT, write_corpus
 

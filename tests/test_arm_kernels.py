@@ -149,9 +149,10 @@ def test_programs_equal_the_interpreter(board: targets.Target, spec: str, tmp_pa
     function, constants = bare.program_function(program, board, tmp_path)
     for batch, steps in ((1, 1), (2, 13)):
         inputs, state = random_inputs(program, batch, steps), random_state(program, batch)
-        results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
+        arguments = bare.arguments(program, constants, {name: inputs for name in program.inputs}, state)
+        outputs, after = bare.results(program, function(*arguments))
         expected, expected_state = program.run(inputs, state)
-        for result, wanted in zip(results, (expected, *expected_state.values()), strict=True):
+        for result, wanted in zip((*outputs, *after.values()), (expected, *expected_state.values()), strict=True):
             assert result.dtype == wanted.dtype
             assert np.array_equal(result, wanted)
 
@@ -165,7 +166,7 @@ def test_an_instruction_that_a_cpu_lacks_is_noticed(tmp_path) -> None:
     function, constants = bare.program_function(program, target, tmp_path)
     function.emulator = emulated.command("cortex-a53")
     with pytest.raises(IrnnError, match="emulated program failed"):
-        function(*bare.arguments(program, constants, inputs, state))
+        function(*bare.arguments(program, constants, {name: inputs for name in program.inputs}, state))
 
 
 def test_compiled_code_computes_with_integers_alone(board: targets.Target, tmp_path) -> None:

@@ -18,7 +18,7 @@ from deploy_tvm.bench.subject import made, weight_bytes
 from deploy_tvm.bench.utterance import Utterance
 from deploy_tvm.peers.peer_worker.peer_serving import block
 from irnn.conversion import convert, float_program
-from irnn.models.random_programs import Layer, layer_programs
+from irnn.random_programs import Layer, layer_programs
 from tests import needs
 from tests.random_programs import Spec, random_program
 from tests.speech_models import quantized_speech, speech_model

@@ -95,11 +95,11 @@ def test_bad_folders_are_one_clear_line(tmp_path: Path, break_it: object, messag
 def test_missing_folder_and_missing_setting(tmp_path: Path) -> None:
     with pytest.raises(IrnnError, match="is not a folder"):
         load_corpus(folder_config(tmp_path / "nowhere"))
-    with pytest.raises(IrnnError, match=r"add data\.dir=FOLDER"):
+    with pytest.raises(IrnnError, match=r"add dir=FOLDER"):
         TextConfig("folder")
     with pytest.raises(IrnnError, match="allowed: folder, parquet, quickstart"):
         TextConfig("ftp", dir="x")
-    with pytest.raises(IrnnError, match=r"data\.steps=0"):
+    with pytest.raises(IrnnError, match=r"steps=0"):
         TextConfig("quickstart", steps=0)
 
 
@@ -175,7 +175,7 @@ def test_parquet_files_of_the_hub_schema(tmp_path: Path) -> None:
     corpus = load_corpus(TextConfig("parquet", dir=str(tmp_path)))
     folder = write_folder(tmp_path / "txt", "a b\nb c <unk>\n", "a\n", "c a\n")
     assert corpus.fingerprint == load_corpus(folder_config(folder)).fingerprint
-    with pytest.raises(IrnnError, match=r"data\.column='text' is not in .* columns: sentence"):
+    with pytest.raises(IrnnError, match=r"column='text' is not in .* columns: sentence"):
         load_corpus(TextConfig("parquet", dir=str(tmp_path), column="text"))
     with pytest.raises(IrnnError, match="no parquet files"):
         load_corpus(TextConfig("parquet", dir=str(tmp_path / "nowhere")))

@@ -109,7 +109,7 @@ LAYER = ["bench", "--layer", "lstm", "--input", "4", "--hidden", "4"]
         (["bench", "--layer", "lstm", "--input", "4"], "--layer needs --hidden"),
         ([*LAYER, "artefact"], "an artefact or --layer, not both"),
         ([*LAYER, "--float", "x"], "--float belongs to an artefact"),
-        ([*LAYER, "--weight-bits", "9"], "quant.weight=9"),
+        ([*LAYER, "--weight-bits", "9"], "weight=9"),
         ([*LAYER, "--steps", "0"], "--steps 0: must lie in 1 to"),
         ([*LAYER, "--layers", "0"], "layers 0 must lie in 1 to"),
         ([*LAYER, "--threads", "2"], "--threads 2: our kernels run on one thread"),

@@ -161,7 +161,7 @@ class TestRun:
         def unknown(logger: object) -> None:
             raise wandb.errors.UsageError("No API key configured.\nMore of it.")
 
-        monkeypatch.setattr("pipelines.report.loggers.WandbLogger.experiment", property(unknown))
+        monkeypatch.setattr("pipelines.watch.loggers.WandbLogger.experiment", property(unknown))
         line = self.line(monkeypatch, *tiny_overrides(tmp_path), "until=float", "logger=wandb", "logger.wandb=online")
         assert line == (
             "error: logger.wandb=online cannot begin (No API key configured.); log in with `wandb login`, or set "

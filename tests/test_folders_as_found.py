@@ -168,9 +168,9 @@ def test_one_recording_of_two_splits_is_used_in_neither(folder: Path) -> None:
 
 
 def test_one_subset_is_read_once(folder: Path) -> None:
-    assert refused(libri(folder, test=["dev"])).startswith("data.test lists the subset 'dev', which data.dev lists too")
+    assert refused(libri(folder, test=["dev"])).startswith("`test` lists the subset 'dev', which `dev` lists too")
     assert refused(libri(folder, train=["train", "train"])).startswith(
-        "data.train lists the subset 'train', which data"
+        "`train` lists the subset 'train', which `train` lists too"
     )
 
 
@@ -305,7 +305,7 @@ def test_one_id_of_two_recordings_is_told(folder: Path) -> None:
         (lambda path: path.write_text("".join(ROWS)), "has no column 'utt'; its first line must name"),
         (lambda path: path.write_text(TABLE.replace("\t", ",")), "has no column 'utt'"),
         (lambda path: path.touch(), "has no column 'utt'"),
-        (lambda path: path.write_text(HEAD), "the train split of data.source=librispeech is empty"),
+        (lambda path: path.write_text(HEAD), "the train split of source=librispeech is empty"),
         (lambda path: path.write_bytes(TABLE.encode("utf-16")), "splits.tsv is UTF-16"),
         (lambda path: path.write_bytes(TABLE.encode() + b"\xe9"), "splits.tsv, line 6 is not UTF-8"),
         (lambda path: path.mkdir(), "splits.tsv is no file but a folder"),

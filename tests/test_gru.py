@@ -127,7 +127,7 @@ def test_settings_and_loads() -> None:
     done = quantized(model)
     other = language_model(cell="gru", seed=1)
     qat.prepare(other, replace(irnn.QuantConfig(), cell=12), irnn.PwlConfig(), "all")
-    with pytest.raises(IrnnError, match=r"trained for quant.cell=16, not 12"):
+    with pytest.raises(IrnnError, match=r"trained for cell=16, not 12"):
         other.load_state_dict(done.state_dict())
     with pytest.raises(IrnnError, match=r"does not fit LanguageModel: missing: gru\.layers"):
         other.load_state_dict(language_model().state_dict())

@@ -103,9 +103,9 @@ def test_recordings_that_cannot_be_used_are_one_line_or_counted(recordings: Digi
 def test_a_label_without_a_recording_and_a_missing_folder_are_one_line(recordings: DigitWordsConfig) -> None:
     for path in (Path(recordings.dir or "") / "recordings").glob("7_*_8.wav"):
         path.unlink()
-    with pytest.raises(IrnnError, match=r"the train split of data\.source=digit_words has no 'seven'; add some"):
+    with pytest.raises(IrnnError, match=r"the train split of source=digit_words has no 'seven'; add some"):
         load_labelled(recordings)
-    with pytest.raises(IrnnError, match=r"add data\.dir=FOLDER"):
+    with pytest.raises(IrnnError, match=r"add dir=FOLDER"):
         DigitWordsConfig(source="digit_words")
     with pytest.raises(IrnnError, match=r"holds no folder `recordings`"):
         load_labelled(dataclasses.replace(recordings, dir="/nowhere"))

@@ -290,13 +290,13 @@ def test_a_model_that_is_not_prepared_takes_the_settings_over() -> None:
 def test_other_bits_are_refused_in_either_order_unless_through_float() -> None:
     trained = quantized(language_model(), irnn.QuantConfig(weight=4))
     prepared_otherwise = qat.prepare(language_model(), irnn.QuantConfig(), irnn.PwlConfig(), "all")
-    with pytest.raises(IrnnError, match=r"trained for quant\.weight=4, not 8, as this model is prepared"):
+    with pytest.raises(IrnnError, match=r"trained for weight=4, not 8, as this model is prepared"):
         prepared_otherwise.load_state_dict(trained.state_dict())
     target = language_model(seed=3)
     target.load_state_dict(trained.state_dict())
-    with pytest.raises(IrnnError, match=r"loaded weights were trained for quant\.weight=4, not 8"):
+    with pytest.raises(IrnnError, match=r"loaded weights were trained for weight=4, not 8"):
         qat.prepare(target, irnn.QuantConfig(), irnn.PwlConfig(), "all")
-    with pytest.raises(IrnnError, match=r"trained for pwl\.pieces=16, not 8"):
+    with pytest.raises(IrnnError, match=r"trained for pieces=16, not 8"):
         qat.prepare(target, irnn.QuantConfig(weight=4), irnn.PwlConfig(pieces=8), "all")
     qat.prepare(target, irnn.QuantConfig(), irnn.PwlConfig(), "float")
     qat.prepare(target, irnn.QuantConfig(), irnn.PwlConfig(), "all")

@@ -163,8 +163,27 @@ def test_a_negative_variance_or_a_vector_of_length_zero_gives_no_numbers() -> No
             spoil(trained)
         with pytest.raises(IrnnError, match="NaN or infinite"):
             irnn.convert(trained)
-        with pytest.raises(IrnnError, match="NaN or infinite"):
-            quantized_speech().load_state_dict(trained.state_dict())
+        for assign in (False, True):
+            assert_refused_and_unchanged(trained.state_dict(), assign)
+
+
+def assert_refused_and_unchanged(state: dict, assign: bool) -> None:
+    model = quantized_speech(seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(IrnnError, match=r"the state_dict \(stage 'all'\): .*NaN or infinite.*, once loaded"):
+        model.load_state_dict(state, assign=assign)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name].numpy(), tensor.numpy(), strict=True, err_msg=name)
+
+
+def test_a_number_that_float32_cannot_hold() -> None:
+    state = quantized_speech().state_dict()
+    name = "decoder.attention.query.weight"
+    state[name] = state[name].double()
+    state[name][0, 0] = 1e39
+    assert_refused_and_unchanged(state, assign=False)
 
 
 def test_scales_that_do_not_belong_together_name_their_site() -> None:
@@ -227,7 +246,7 @@ def test_a_growing_cell_of_8_bits_is_named_once(steps: int, fault: str) -> None:
         growing(8, steps)
     texts = [str(w.message) for w in caught if "served badly" in str(w.message)]
     assert len(texts) == 1
-    assert f"lstm.0.cell (stage 'all'), quant.cell=8, {fault}" in texts[0]
+    assert f"lstm.0.cell (stage 'all'), cell=8, {fault}" in texts[0]
     assert texts[0].count("lstm.0.cell") == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -237,5 +256,5 @@ def test_a_growing_cell_of_8_bits_is_named_once(steps: int, fault: str) -> None:
 def test_a_range_that_clips_is_named() -> None:
     model = quantized_layer()
     qat.prepare(model, irnn.QuantConfig(observer="percentile", percentile=60.0), irnn.PwlConfig(), "all")
-    with pytest.warns(UserWarning, match=r"input_site \(stage 'all'\), quant\.activation=8, clips \d+% of its values"):
+    with pytest.warns(UserWarning, match=r"input_site \(stage 'all'\), activation=8, clips \d+% of its values"):
         qat.calibrate(model, [torch.randn(4, 30, 9)])

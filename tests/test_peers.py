@@ -17,9 +17,9 @@ from deploy_tvm.peers import peers, recurrent_stack
 from irnn.conversion import float_program
 from irnn.errors import IrnnError
 from irnn.models.classifier import Classifier, ClassifierConfig
-from irnn.models.random_programs import Layer, layer_programs
 from irnn.models.sequence import random_layer
 from irnn.program import Node, Program, Scan, Tensor
+from irnn.random_programs import Layer, layer_programs
 from tests import needs
 from tests.random_programs import Spec, random_program
 from tests.speech_models import speech_model

@@ -26,10 +26,11 @@ from irnn.qat import PwlConfig, QuantConfig
 from irnn.quant.config import ROLE_BITS
 from irnn.recognition.decoding import SearchConfig
 from pipelines import problems
-from pipelines.config import LoggerConfig, RunConfig, TrainerConfig, read_config
+from pipelines.config import RunConfig, TrainerConfig, read_config
 from pipelines.problems.speech.settings import SearchSettings
 from pipelines.recipe import QAT_STAGES, Recipe, Schedule
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.settings import LoggerConfig
 from tests.tiny_run import ROOT, composed, tiny_config
 
 GROUPS = ("data", "model", "quant", "pwl", "recipe", "problem", "logger", "target", "device")

@@ -7,8 +7,9 @@ import torch
 
 import irnn
 from deploy_tvm import targets
-from deploy_tvm.remote import emulated, serve
+from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device
+from deploy_tvm.remote.server import serve
 from irnn import qat
 from irnn.data.labelled.batches import LabelledBatch
 from irnn.errors import IrnnError
@@ -98,7 +99,14 @@ def test_a_classifier_is_measured_on_the_board(tmp_path, capsys):
         Board(targets.find("host"), Device("rpc", host=host, port=port, number=1, repeat=2, warmup=0)).measure(tmp_path)
     result = json.loads((tmp_path / "device_host.json").read_text())
     assert result["mismatches"] == {"count": 0, "compared": 3 + 7}
-    assert result["targets"]["host"]["float"]["us_per_token"] > 0
+    assert result["timed"] == "sequence"
+    for entry in (result["targets"]["host"], result["targets"]["host"]["float"]):
+        assert entry["us_per_sequence"] > 0
+        assert entry["sequences_per_second"] == pytest.approx(1e6 / entry["us_per_sequence"], rel=0.01)
+        assert "token" not in " ".join(entry)
+    printed = capsys.readouterr().out
+    assert "one sequence a call" in printed
+    assert "token" not in printed
 
 
 @pytest.mark.slow

@@ -206,3 +206,12 @@ def test_feature_programs_declare_their_input_format():
     (value,) = program.inputs.values()
     assert (value.dtype, value.shape, value.low, value.high) == ("int8", (9,), -128, 127)
     assert value.scale > 0
+
+
+def test_a_value_without_a_range_or_a_scale_is_one_line():
+    program = irnn.convert(quantized_layer())
+    ((name, value),) = program.inputs.items()
+    with pytest.raises(irnn.IrnnError, match=rf"input {name} has no range, and an integer program's inputs need one"):
+        ranges(replace(program, inputs={name: replace(value, low=None, high=None)}))
+    with pytest.raises(irnn.IrnnError, match="has no single scale"):
+        replace(value, scale=None).quantize(np.zeros(3))

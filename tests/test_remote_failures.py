@@ -17,12 +17,14 @@ import deploy_tvm
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.artefact.artefact import read_manifest, sha256
-from deploy_tvm.remote import serve, session
-from deploy_tvm.remote.bench import Golden, bench_device
+from deploy_tvm.remote import session
+from deploy_tvm.remote.bench import bench_device
 from deploy_tvm.remote.device import Device
 from deploy_tvm.remote.report import report
-from deploy_tvm.remote.server_build import BINARY, server_folder
+from deploy_tvm.remote.server import serve
+from deploy_tvm.remote.server.build import BINARY, server_folder
 from deploy_tvm.remote.session import DeviceError
+from deploy_tvm.remote.workload import Lengths
 from tests import models, needs
 from tests.boards import need
 
@@ -46,7 +48,7 @@ def server(*arguments):
 
 
 def measure(artefact, device):
-    return bench_device(artefact, None, targets.find("host"), device, Golden(20), lambda text: None)
+    return bench_device(artefact, None, targets.find("host"), device, Lengths(tokens=20), lambda text: None)
 
 
 def works(artefact, device):
@@ -105,7 +107,7 @@ def test_a_library_for_another_machine(artefact, tmp_path):
     need("aarch64")
     folder = deploy_tvm.build(irnn.load(artefact / "program"), tmp_path / "arm", target="aarch64")
     with server() as (device, _), pytest.raises(DeviceError, match="is x86_64, the library was built for aarch64"):
-        bench_device(folder, None, targets.find("aarch64"), device, Golden(20), lambda text: None)
+        bench_device(folder, None, targets.find("aarch64"), device, Lengths(tokens=20), lambda text: None)
 
 
 def test_a_server_killed_in_the_middle_and_started_again(artefact):
@@ -120,7 +122,7 @@ def test_a_server_killed_in_the_middle_and_started_again(artefact):
 
         slow = replace(device, repeat=10_000, cooldown=0.02)
         with pytest.raises(DeviceError, match=r"(failed|broke) while timing") as caught:
-            bench_device(artefact, None, targets.find("host"), slow, Golden(20), progress)
+            bench_device(artefact, None, targets.find("host"), slow, Lengths(tokens=20), progress)
         killer.join()
         assert "connection refused" in str(caught.value)
     with server() as (device, _):
@@ -344,7 +346,7 @@ def test_a_tracker_with_two_servers_of_which_one_is_killed(artefact):
             wait_for(lambda: len(tracker.offers) == 2)
             slow = replace(device, repeat=10_000, cooldown=0.02)
             with pytest.raises(DeviceError, match=r"at 127.0.0.1:\d+: .*while timing") as caught:
-                bench_device(artefact, None, targets.find("host"), slow, Golden(20), progress)
+                bench_device(artefact, None, targets.find("host"), slow, Lengths(tokens=20), progress)
             assert f"127.0.0.1:{killed[0]}" in str(caught.value)
             # The other server saw no failure, and is not taken for the one that was killed.
             assert "afterwards the tracker gave another device at 127.0.0.1:" in str(caught.value)
@@ -365,7 +367,7 @@ def test_times_of_two_devices_of_a_tracker_are_told_apart(artefact, tmp_path):
         arguments = ("--key", "pixel", "--tracker", f"127.0.0.1:{tracker.port}")
         with server(*arguments) as (one, _), server(*arguments) as (two, _):
             wait_for(lambda: len(tracker.offers) == 2)
-            given = tracked(tracker), Golden(20), lambda text: None
+            given = tracked(tracker), Lengths(tokens=20), lambda text: None
             result = bench_device(artefact, str(folder), targets.find("host"), *given)
             assert set(result["device"]["servers"]) == {f"127.0.0.1:{one.port}", f"127.0.0.1:{two.port}"}
             assert "the tracker gave 2 devices (127.0.0.1:" in _text(report(result))

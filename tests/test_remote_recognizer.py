@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
@@ -13,14 +14,16 @@ import deploy_tvm
 import irnn
 from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench.utterance import Utterance
-from deploy_tvm.remote import emulated, library, serve
-from deploy_tvm.remote.bench import Golden, bench_device
+from deploy_tvm.bench.measure import INTEGER
+from deploy_tvm.bench.subject import Subject
+from deploy_tvm.remote import emulated
+from deploy_tvm.remote.bench import bench_device, figures, golden_runs
+from deploy_tvm.remote.board import Found
 from deploy_tvm.remote.device import Device
-from deploy_tvm.remote.library import Built, Found
-from deploy_tvm.remote.recognizer import Recognizer
+from deploy_tvm.remote.report import report
+from deploy_tvm.remote.server import serve
 from deploy_tvm.remote.session import DeviceError
-from irnn.errors import IrnnError
+from deploy_tvm.remote.workload import Lengths
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
 from tests import models
@@ -29,7 +32,7 @@ from tests.speech_models import VOCABULARY, quantized_speech, speech_model
 
 # More units than one call of the golden sequence takes; frames that the sub-sampling by 4 does not divide.
 FRAMES, UNITS, PLACES = 23, 20, 6
-GOLDEN = Golden(frames=FRAMES, units=UNITS)
+LENGTHS = Lengths(frames=FRAMES, units=UNITS)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,8 @@ def server():
         yield Device("rpc", host=host, port=port, timeout=10, number=1, repeat=3, warmup=0), process
 
 
-def measure(folder, device, target="host", golden=GOLDEN, progress=lambda text: None):
-    return bench_device(folder, None, targets.find(target), device, golden, progress)
+def measure(folder, device, target="host", lengths=LENGTHS, progress=lambda text: None):
+    return bench_device(folder, None, targets.find(target), device, lengths, progress)
 
 
 def compared(folder) -> dict[str, int]:
@@ -90,7 +93,7 @@ def test_a_device_computes_the_same_integers(programs, board):
 def test_the_command_prints_a_table_and_writes_json(programs, board, tmp_path, capsys, monkeypatch):
     """A set of artefacts for the target is taken as it is."""
     built = deploy_tvm.build(irnn.load(programs / "alone" / "program"), tmp_path / "set", target="host")
-    monkeypatch.setattr(library, "build", None)
+    monkeypatch.setattr(deploy_tvm, "build", None)
     arguments = ["bench", str(built), "device=rpc", f"device.host={board.host}", f"device.port={board.port}"]
     arguments += ["target=host", "device.repeat=2", "--frames", str(FRAMES), "--units", str(UNITS)]
     assert main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
@@ -107,48 +110,44 @@ def test_the_command_prints_a_table_and_writes_json(programs, board, tmp_path, c
 
 def test_a_library_that_computes_something_else_is_noticed(programs, board, capsys, monkeypatch):
     """The decoder's library is built of other weights than the interpreter has."""
+    as_it_is = deploy_tvm.build
 
     def build(program: Program, folder, target):
         tensors = dict(program.tensors)
         if "tokens" in program.inputs:
             name = max(tensors, key=lambda name: tensors[name].data.size)
             tensors[name] = replace(tensors[name], data=-tensors[name].data)
-        return deploy_tvm.build(replace(program, tensors=tensors), folder, target)
+        return as_it_is(replace(program, tensors=tensors), folder, target)
 
-    monkeypatch.setattr(library, "build", build)
+    monkeypatch.setattr(deploy_tvm, "build", build)
     arguments = ["bench", str(programs / "alone" / "program"), "device=rpc", f"device.host={board.host}"]
     assert main([*arguments, f"device.port={board.port}", "target=host", "device.repeat=2", "--frames", "23"]) == 1
     assert "the built program differs from the interpreter" in capsys.readouterr().err
 
 
-class Planted:
-    """Stands in for a device: the interpreter's integers but one, in one array of one part."""
-
-    def __init__(self, part: str, index: int) -> None:
-        self.part, self.index = part, index
-
-    def __call__(self, built: Built, inputs: dict[str, np.ndarray]) -> Found:
-        outputs, states = built.program.run_all(inputs)
-        arrays = [array.copy() for array in (*outputs, *states.values())]
-        if built.name == self.part:
-            arrays[self.index].flat[-1] ^= 1
-        return Found(arrays[: len(outputs)], arrays[len(outputs) :], [1.0], None, True, None, None)
-
-
 @pytest.mark.parametrize(("part", "arrays"), [("encoder", 11), ("decoder", 7)])
-def test_every_single_wrong_integer_is_counted(programs, tmp_path, part, arrays):
-    (tmp_path / "library").write_bytes(b"")
-    recognizer = Recognizer(Utterance(FRAMES, UNITS))
-    opened = recognizer.open(programs / "alone" / "program", "integer")
-    built = {name: Built(name, program, tmp_path / "library") for name, (program, _) in opened.items()}
+def test_every_single_wrong_integer_is_counted(programs, part, arrays):
+    """A device that gives the interpreter's integers but one, in one array of one part."""
+    parts = dict(irnn.load(programs / "alone" / "program"))
+    workload, subject = LENGTHS.workload("here", parts), Subject("here", parts, None, {})
+    goldens = golden_runs(workload, subject, lambda text: None)
     other = {"encoder": "decoder", "decoder": "encoder"}[part]
-    found = irnn.load(programs / "alone" / "program")[part]
-    assert len(found.outputs) + len(found.states) == arrays
+    assert len(parts[part].outputs) + len(parts[part].states) == arrays
     for index in range(arrays):
-        entry, _ = recognizer.measure(Planted(part, index), built, None, lambda text: None)
+        runs = {}
+        for name, golden in goldens.items():
+            results = [array.copy() for array in (*golden.outputs, *golden.states.values())]
+            if name == part:
+                results[index].flat[-1] ^= 1
+            count = len(golden.outputs)
+            differing = golden.compare("the device", results[:count], results[count:])
+            runs[name] = Found(1.0, 1.0, 1, None, True, differing)
+        entry = figures(workload, subject, {INTEGER: runs})
         assert entry["mismatches"]["count"] == entry[part]["mismatches"]["count"] == 1, index
         # The decoder attends to the interpreter's memory: a wrong encoder is not blamed on it.
         assert entry[other]["mismatches"]["count"] == 0
+    (memory, *_), attended = goldens["encoder"].outputs, goldens["decoder"].inputs["memory"]
+    np.testing.assert_array_equal(memory, attended)
 
 
 def test_a_library_for_another_machine(programs, board):
@@ -170,7 +169,7 @@ def test_a_server_killed_in_the_middle_and_started_again(programs):
 
         slow = replace(device, cooldown=0.5)
         with pytest.raises(DeviceError, match=r"(failed|broke) while timing.*connection refused") as caught:
-            measure(folder, slow, golden=Golden(frames=3, units=1), progress=progress)
+            measure(folder, slow, lengths=Lengths(frames=3, units=1), progress=progress)
         assert "\n" not in str(caught.value)
     with server() as (device, _):
         assert measure(folder, device)["mismatches"]["count"] == 0
@@ -179,12 +178,13 @@ def test_a_server_killed_in_the_middle_and_started_again(programs):
 @pytest.mark.parametrize(
     ("folder", "arguments", "message"),
     [
-        ("run/program", ["--tokens", "9"], "--tokens belongs to a language model"),
+        ("run/program", ["--tokens", "9"], "holds a recognizer, whose length is --frames and --units"),
         ("run/program", ["--units", "0"], "--units 0: must lie in 1 to"),
         ("run/program", ["--recognizer", "speech_small"], "--recognizer is for this machine"),
         ("run/float_program", [], "holds programs of kind 'float'; integer ones are wanted"),
-        ("layer", ["--frames", "9"], "--frames belongs to a recognizer"),
-        ("run/program", ["device.cpu=cortex-a7"], "takes bundles alone, which do not time an utterance"),
+        ("layer", ["--frames", "9"], "layer holds no language model, whose length is --steps"),
+        ("layer", ["--steps", "0"], "--steps 0: must lie in 1 to"),
+        ("run/program", ["device.cpu=cortex-a7", "target=aarch64"], "does not run on an emulated cortex-a7"),
     ],
 )
 def test_what_does_not_fit_is_one_line(programs, folder, arguments, message, capsys):
@@ -204,11 +204,41 @@ def test_what_takes_a_single_program_says_so(programs, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-def test_a_set_that_is_no_recognizer(programs, tmp_path):
-    encoder = irnn.load(programs / "run" / "program")["encoder"]
-    ProgramSet({"encoder": encoder}).save(tmp_path / "half")
-    with pytest.raises(IrnnError, match="holds no recognizer: wanted are the programs encoder and decoder"):
-        measure(tmp_path / "half", Device("rpc", host="nowhere", port=1))
+def test_a_set_that_is_no_recognizers_is_measured_part_by_part(programs, board, tmp_path):
+    """The encoder is told its length, so a call makes all steps; the other one takes a step a call."""
+    sizes = {"encoder": irnn.load(programs / "run" / "program")["encoder"], "layer": irnn.load(programs / "layer")}
+    ProgramSet(sizes).save(tmp_path / "two")
+    result = measure(tmp_path / "two", board, lengths=Lengths(steps=12))
+    assert (result["kind"], result["steps"]) == ("device_set", 12)
+    assert result["timed"] == {"encoder": "step", "layer": "step"}
+    entry = result["targets"]["host"]
+    assert entry["mismatches"]["compared"] == sum(entry[part]["mismatches"]["compared"] for part in sizes)
+    assert entry["mismatches"]["count"] == 0
+    assert all(entry[part]["us_per_step"] > 0 for part in sizes)
+    assert "real_time_factor" not in entry
+    console = Console(width=150)
+    with console.capture() as captured:
+        console.print(report(result))
+    assert "integer encoder" in captured.get()
+    assert "(12 steps)" in captured.get()
+
+
+def test_a_32_bit_board_runs_both_bundles(programs, tmp_path, capsys):
+    need("armv7a", emulated.QEMU32)
+    arguments = ["bench", str(programs / "run" / "program"), "device=emulated", "target=armv7a", "device.repeat=1"]
+    arguments += ["--frames", str(FRAMES), "--units", str(UNITS), "--json", str(tmp_path / "out.json")]
+    assert main([*arguments, "device.number=2"]) == 0
+    printed = capsys.readouterr().out
+    assert "armv7a on emulated cortex-a7" in printed
+    assert "the bundle's own runner" in printed
+    entry = json.loads((tmp_path / "out.json").read_text())["targets"]["armv7a"]
+    expected = compared(programs / "run" / "program")
+    for part, count in expected.items():
+        assert entry[part]["mismatches"] == {"count": 0, "compared": count}
+        assert entry[part]["bytes"] > 10_000
+    assert entry["encoder"]["us_per_utterance"] > entry["decoder"]["us_per_unit"] > 0
+    assert entry["real_time_factor"] is None
+    assert "float" not in entry
 
 
 @pytest.mark.slow

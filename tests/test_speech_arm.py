@@ -38,10 +38,8 @@ def compare(programs: dict[str, Program], target: targets.Target, folder) -> Non
         program, (function, constants) = programs[name], functions[name]
         state = random_state(program, batch)
         outputs, after = program.run_all(inputs, state)
-        expected = [*outputs, *after.values()]
-        given = [inputs[key] for key in program.inputs]
-        results = function(*given, *state.values(), *constants, *(np.zeros_like(array) for array in expected))
-        for found, wanted in zip(results[-len(expected) :], expected, strict=True):
+        results, last = bare.results(program, function(*bare.arguments(program, constants, inputs, state)))
+        for found, wanted in zip((*results, *last.values()), (*outputs, *after.values()), strict=True):
             np.testing.assert_array_equal(found, wanted, strict=True)
         return outputs
 

@@ -139,9 +139,9 @@ def test_batches_waste_little_on_padding(corpus: SpeechCorpus) -> None:
 
 def test_an_utterance_beyond_the_budget_is_named(tmp_path: Path) -> None:
     corpus = _corpus(tmp_path, BatchConfig(max_frames=50))
-    with pytest.raises(IrnnError, match=r"synthetic string train-\d+ has \d+ frames, more than data\.batches\.max_fr"):
+    with pytest.raises(IrnnError, match=r"synthetic string train-\d+ has \d+ frames, more than batches\.max_fr"):
         SpeechBatches(corpus, "train", seed=1)
-    with pytest.raises(IrnnError, match=r"data\.batches\.max_utterances=0 must be at least 1"):
+    with pytest.raises(IrnnError, match=r"max_utterances=0 must be at least 1"):
         BatchConfig(max_utterances=0)
 
 

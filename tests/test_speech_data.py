@@ -278,7 +278,7 @@ def test_bad_audio_stops_or_is_listed(tmp_path: Path) -> None:
 
 def test_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(IrnnError, match=r"cannot be written .*; set data\.cache_dir"):
+    with pytest.raises(IrnnError, match=r"cannot be written .*; set `cache_dir`"):
         cached_features([utterance(0)], NARROW, tmp_path / "file", "x", leave_out=False)
 
 
@@ -384,7 +384,7 @@ def test_augmentation_that_is_switched_off_changes_nothing() -> None:
         AugmentConfig(warp=0.9)
     with pytest.raises(IrnnError, match=r"tempo=0\.7 must be between 0 and 0\.5"):
         AugmentConfig(tempo=0.7)
-    with pytest.raises(IrnnError, match=r"noise_colour_db=3 needs data\.augment\.noise_snr_db"):
+    with pytest.raises(IrnnError, match=r"noise_colour_db=3 needs `noise_snr_db`"):
         AugmentConfig(noise_colour_db=3)
     with pytest.raises(IrnnError, match="noise_snr_db=50 must be less than 40, or null for no noise"):
         AugmentConfig(noise_snr_db=50)

@@ -188,9 +188,9 @@ def test_sites_are_named():
 
 def test_bad_sizes_are_named():
     for changes, line in (
-        ({"conv_strides": (1,)}, "one stride for each convolution"), ({"dropout": 1.0}, "model.dropout=1.0"),
-        ({"encoder_size": 0}, "model.encoder_size=0"), ({"downsampling": (2, 2, 2, 2, 2)}, "only 4 encoder layers"),
-        ({"conv_channels": (0, 1, 1, 1)}, r"model.conv_channels=\[0, 1, 1, 1\]"),
+        ({"conv_strides": (1,)}, "one stride for each convolution"), ({"dropout": 1.0}, "dropout=1.0"),
+        ({"encoder_size": 0}, "encoder_size=0"), ({"downsampling": (2, 2, 2, 2, 2)}, "only 4 encoder layers"),
+        ({"conv_channels": (0, 1, 1, 1)}, r"conv_channels=\[0, 1, 1, 1\]"),
     ):  # fmt: skip
         with pytest.raises(irnn.IrnnError, match=line):
             SpeechModelConfig(10, 40, **changes)

@@ -161,7 +161,7 @@ def test_wrong_values_are_one_clear_line(overrides: list[str], message: str) -> 
 
 def test_a_corpus_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     config = read_config(composed("experiment=librispeech_lm", "data.speech.dir=/nowhere")).data
-    with pytest.raises(IrnnError, match=r"^data\.speech\.dir=/nowhere is not a folder"):
+    with pytest.raises(IrnnError, match=r"^speech\.dir=/nowhere is not a folder"):
         load_corpus(config)
     folder = str(text_folder(tmp_path / "text", valid="HE LAUGHED\nHE RAN\n"))
     with pytest.raises(IrnnError, match=r"the valid split, line 2: 'R' is not among the 10 characters"):

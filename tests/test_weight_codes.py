@@ -143,17 +143,17 @@ def test_a_code_travels_with_the_weights() -> None:
     other = language_model(seed=1)
     for choice in (2, 8, "ternary_least_squares"):
         qat.prepare(other, replace(quant, weight=choice), irnn.PwlConfig(), "all")
-        with pytest.raises(IrnnError, match=rf"trained for quant.weight=ternary, not {choice}, as this model"):
+        with pytest.raises(IrnnError, match=rf"trained for weight=ternary, not {choice}, as this model"):
             other.load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize("choice", ["trinary", "8"])
 def test_an_unknown_code_is_refused_with_the_list(choice: str) -> None:
-    with pytest.raises(IrnnError, match=rf"quant.weight='{choice}': unknown weight code; allowed are ternary, tern"):
+    with pytest.raises(IrnnError, match=rf"weight='{choice}': unknown weight code; allowed are ternary, tern"):
         irnn.QuantConfig(weight=choice)
     with pytest.raises(IrnnError, match=rf"'{choice}' is no weight code: allowed are a whole number 2 to 8"):
         weight_code(choice, per_row=True)
-    with pytest.raises(IrnnError, match=r"quant.hidden='ternary': bits of the role 'hidden' must be a whole number"):
+    with pytest.raises(IrnnError, match=r"hidden='ternary': bits of the role 'hidden' must be a whole number"):
         irnn.QuantConfig(hidden="ternary")
     with pytest.raises(IrnnError, match="tie_weights"):
         qat.prepare(language_model(), irnn.QuantConfig(embedding="ternary"), irnn.PwlConfig(), "all")

@@ -129,7 +129,8 @@ def open_program(folder: Path, kind: str) -> Program:
     """The program of ``kind`` in a folder that holds one, or in an artefact, for whatever target it was built."""
     if holds_set(folder):
         raise IrnnError(
-            f"{folder} holds programs that belong together, as a recognizer's do; a single one is wanted here"
+            f"{folder} holds programs that belong together, as a recognizer's do; a single one is wanted here: "
+            "name the folder of one of them"
         )
     if not (folder / PROGRAM_FILE).exists():
         read_manifest(folder, run_here=False)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from irnn.errors import IrnnError
-from irnn.program import Program
-
-
-def random_input(program: Program, steps: int, seed: int = 2) -> np.ndarray:
-    """``[1, steps, *shape]``: ids or quantized features over their whole range, standard normal ones for float."""
-    if len(program.inputs) != 1:
-        raise IrnnError(f"this program reads {', '.join(program.inputs)}: measured is what has one input")
-    (array,) = random_inputs(program, {"time": steps}, seed).values()
-    return array
+from irnn.program import Program, Value
 
 
 def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2) -> dict[str, np.ndarray]:
-    """The same for several inputs, all of full length; ``sizes`` are those of the axes."""
+    """Inputs by name, ``[1, *axes, *shape]``, of full length; ``sizes`` are those of the axes.
+
+    Ids or quantized features over their whole range, standard normal ones for float.
+    """
     random = np.random.default_rng(seed)
     inputs = {}
     for name, value in program.inputs.items():
@@ -29,6 +25,19 @@ def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2) -> dic
         else:
             inputs[name] = random.integers(value.low, value.high, shape, endpoint=True).astype(value.dtype)
     return inputs
+
+
+def output_arrays(program: Program, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Arrays of zeros of the shapes and dtypes that a program's outputs have for these inputs."""
+    sizes: dict[str, int] = {}
+    for name, value in program.inputs.items():
+        sizes |= dict(zip(("batch", *value.axes), inputs[name].shape, strict=False))
+
+    def shape(value: Value) -> tuple[int, ...]:
+        axes = (axis.partition("/") for axis in value.axes)
+        return (sizes["batch"], *(-(-sizes[name] // int(factor or 1)) for name, _, factor in axes), *value.shape)
+
+    return [np.zeros(shape(value), value.dtype) for value in (program.values[name] for name in program.outputs)]
 
 
 def by_steps(program: Program) -> bool:

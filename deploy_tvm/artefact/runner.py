@@ -142,7 +142,8 @@ class Runner:
             inputs = {self._inputs[0].name: inputs}
         if inputs.keys() != self.program.inputs.keys():
             raise IrnnError(f"inputs {sorted(inputs)} do not match the program's {sorted(self.program.inputs)}")
-        arrays, sizes = [], {}
+        arrays: list[np.ndarray] = []
+        sizes: dict[str, int] = {}
         for expected in self._inputs:
             array = expected.checked(inputs[expected.name])
             arrays.append(array)

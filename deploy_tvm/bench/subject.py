@@ -10,9 +10,11 @@ import numpy as np
 
 import deploy_tvm
 from deploy_tvm.artefact import artefact, artefact_set
+from deploy_tvm.artefact.golden import Golden
 from deploy_tvm.artefact.inputs import by_steps, random_inputs
 from deploy_tvm.artefact.runner import Runner
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
+from deploy_tvm.targets import Target, from_config
 from irnn.program import Program, equality
 from irnn.program.equality import Comparison
 from irnn.program.sets import ProgramSet
@@ -33,6 +35,13 @@ class Subject:
     integer: Programs
     floating: Programs | None
     artefacts: Mapping[str, Mapping[str, Path]]
+
+    def programs(self, runtime: str) -> Programs:
+        """The programs that the artefacts of ``runtime`` are made of."""
+        found = self.integer if runtime == INTEGER else self.floating
+        if found is None:
+            raise KeyError(runtime)
+        return found
 
     def part_artefacts(self, part: str) -> dict[str, Path]:
         """One part's artefacts, by runtime."""
@@ -61,17 +70,20 @@ def made(
     return Subject(name, parts_of(integer), parts_of(floating), artefacts)
 
 
-def opened(folder: Path, float_folder: str | None, scratch: Path, progress: Progress) -> Subject:
-    """A folder of artefacts, or of programs (which are built for this machine first).
+def opened(
+    folder: Path, float_folder: str | None, scratch: Path, progress: Progress, target: Target | None = None
+) -> Subject:
+    """A folder of artefacts, or of programs (which are built first): for this machine, or for another one's ``target``.
 
-    The float model is in ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
+    An artefact for another CPU is refused on this machine, and for ``target`` built anew.  The float model is in
+    ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
     floats = float_folder_of(folder, float_folder)
-    progress("compiling")
-    integer, own = _opened(folder, scratch / INTEGER, "integer")
+    progress("compiling" if target is None else f"compiling for {target.name}")
+    integer, own = _opened(folder, scratch / INTEGER, "integer", target)
     floating, artefacts = None, {INTEGER: own}
     if floats is not None:
-        floating, artefacts[FLOAT] = _opened(floats, scratch / FLOAT, "float")
+        floating, artefacts[FLOAT] = _opened(floats, scratch / FLOAT, "float", target)
     return Subject(str(folder), integer, floating, artefacts)
 
 
@@ -96,23 +108,29 @@ def weight_bytes(program: Program) -> int:
     return sum((program.tensors[n].data.size * program.tensors[n].storage_bits + 7) // 8 for n in names)
 
 
-def _opened(folder: Path, scratch: Path, kind: str) -> tuple[Programs, Mapping[str, Path]]:
+def _opened(folder: Path, scratch: Path, kind: str, target: Target | None) -> tuple[Programs, Mapping[str, Path]]:
     programs = artefact_set.open_parts(folder, kind)
     if not artefact.is_built(folder):
-        return programs, _built(programs, scratch)
-    deploy_tvm.load(folder)  # It may have been built for another machine.
+        return programs, _built(programs, scratch, target or "host")
+    if target is None:
+        deploy_tvm.load(folder)  # It may have been built for another machine.
+    elif not all(_is_for(target, folder / part) for part in programs):
+        return programs, _built(programs, scratch, target)
     return programs, {part: folder / part for part in programs}
 
 
-def _built(programs: Programs, folder: Path) -> dict[str, Path]:
-    return {part: deploy_tvm.build(program, folder / part, target="host") for part, program in programs.items()}
+def _built(programs: Programs, folder: Path, target: Target | str = "host") -> dict[str, Path]:
+    return {part: deploy_tvm.build(program, folder / part, target) for part, program in programs.items()}
+
+
+def _is_for(target: Target, folder: Path) -> bool:
+    return from_config(artefact.read_manifest(folder, run_here=False)["target"]) == target.resolve()
 
 
 def _compared(part: str, program: Program, runner: Runner, inputs: dict[str, np.ndarray]) -> list[Comparison]:
     what = f"the built {part or 'program'}"
-    wanted = equality.named(program, *program.run_all(inputs))
-    found = equality.named(program, *runner.run_all(inputs, runner.initial_state(1)))
-    counts = [equality.compare(what, found, wanted)]
+    golden = Golden.of(program, inputs)
+    counts = [golden.compare(what, *runner.run_all(inputs, runner.initial_state(1)))]
     if by_steps(program) and len(inputs) == 1:
         ((name, x),) = inputs.items()
         steps, state = [], runner.initial_state(1)
@@ -120,5 +138,5 @@ def _compared(part: str, program: Program, runner: Runner, inputs: dict[str, np.
             outputs, state = runner.step_all({name: x[:, t]}, state)
             steps.append([np.array(output) for output in outputs])
         stacked = [np.stack(each, 1) for each in zip(*steps, strict=True)]
-        counts.append(equality.compare(what, equality.named(program, stacked, state), wanted))
+        counts.append(golden.compare(what, stacked, state))
     return counts

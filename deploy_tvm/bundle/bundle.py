@@ -14,12 +14,14 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from deploy_tvm.artefact.artefact_set import open_parts
+from deploy_tvm.artefact.golden import Golden
 from deploy_tvm.artefact.inputs import by_steps, random_inputs
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.targets import Target, toolchain
@@ -80,15 +82,21 @@ def bundle(folder: Path, target: Target, archive: Path, tokens: int) -> None:
     if not archive.name.endswith(".tar.gz"):
         raise IrnnError(f"out={archive}: must end in .tar.gz")
     need_file(archive, f"out={archive}")
-    programs = open_parts(folder)
+    sizes = {"time": tokens, "memory": tokens}
+    goldens = {name: Golden.of(program, random_inputs(program, sizes)) for name, program in open_parts(folder).items()}
+    write(goldens, target, archive)
+
+
+def write(goldens: Mapping[str, Golden], target: Target, archive: Path) -> None:
+    """Write the bundle of programs by part ("" for one that stands alone), each with its golden sequence."""
     target = target.resolve()
     with tempfile.TemporaryDirectory(prefix="irnn-bundle-") as scratch:
         content = Path(scratch) / archive.name.removesuffix(".tar.gz")
-        for name, program in programs.items():
+        for name, golden in goldens.items():
             (content / name).mkdir(parents=True)
-            constants = _compile(program, target, content / name)
-            _describe(program, target, constants, tokens, content / name)
-        names = [name for name in programs if name]
+            constants = _compile(golden.program, target, content / name)
+            _describe(golden, target, constants, content / name)
+        names = [name for name in goldens if name]
         if names:
             (content / "runner").write_text(PARTS_RUNNER.format(parts=" ".join(names)), encoding="ascii")
         parts = PARTS_README.format(parts=" and ".join(names)) if names else ""
@@ -117,12 +125,12 @@ def _compile(program: Program, target: Target, content: Path) -> list[np.ndarray
     return constants
 
 
-def _describe(program: Program, target: Target, constants: list[np.ndarray], tokens: int, content: Path) -> None:
+def _describe(golden: Golden, target: Target, constants: list[np.ndarray], content: Path) -> None:
     """Write ``network.txt``, ``parameters.bin`` and ``golden.bin``."""
-    given, before = random_inputs(program, {"time": tokens, "memory": tokens}), program.initial_state(1)
-    results, after = program.run_all(given, before)
-    outputs = dict(zip(program.outputs, results, strict=True))
-    steps = 1 if by_steps(program) else tokens
+    program = golden.program
+    before = program.initial_state(1)
+    outputs = dict(zip(program.outputs, golden.outputs, strict=True))
+    steps = 1 if by_steps(program) else golden.steps
 
     def sequence(role: str, value: Value, array: np.ndarray) -> _Argument:
         """Along time, a call has some of the steps; other inputs are the same in all calls."""
@@ -131,25 +139,25 @@ def _describe(program: Program, target: Target, constants: list[np.ndarray], tok
         return _Argument(role, array, (1, -1, *array.shape[2:]) if steps == 1 else array.shape)
 
     arguments = [
-        *(sequence("input", program.inputs[name], array) for name, array in given.items()),
+        *(sequence("input", program.inputs[name], array) for name, array in golden.inputs.items()),
         *(_Argument("state", array, array.shape) for array in before.values()),
         *(_Argument("constant", array, array.shape) for array in constants),
         *(sequence("output", program.values[name], array) for name, array in outputs.items()),
-        *(_Argument("next", after[name], after[name].shape) for name in before),
+        *(_Argument("next", golden.states[name], golden.states[name].shape) for name in before),
     ]
-    parameters, golden = bytearray(), bytearray()
+    parameters, golden_data = bytearray(), bytearray()
     lines = [
         f"irnn-bundle 1 target {target.name} program {storage.program_hash(program)}",
-        f"steps {steps} calls {tokens // steps} arguments {len(arguments)}",
+        f"steps {steps} calls {golden.steps // steps} arguments {len(arguments)}",
     ]
     for argument in arguments:
-        data = parameters if argument.role == "constant" else golden
+        data = parameters if argument.role == "constant" else golden_data
         lines.append(argument.line(len(data)))
         data += np.ascontiguousarray(argument.array).tobytes()
         data += bytes(-len(data) % ALIGNMENT)
     (content / "network.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
     (content / "parameters.bin").write_bytes(parameters)
-    (content / "golden.bin").write_bytes(golden)
+    (content / "golden.bin").write_bytes(golden_data)
 
 
 def _pack(content: Path, archive: Path) -> None:

@@ -36,14 +36,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recognizer", metavar="NAME", help="a model of conf/model, with random weights")
     parser.add_argument("--frames", type=int, help="of 10 ms, of a recognizer's utterance (1000; with device=: 200)")
     parser.add_argument("--units", type=int, help="that a recognizer decodes for it (40; with device=: 10)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"time steps or tokens a call (default {STEPS})")
+    parser.add_argument("--steps", type=int, help=f"time steps or tokens a call ({STEPS}); with device=: compared (64)")
     parser.add_argument("--threads", type=int, default=1, help="threads (1)")
     parser.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
     parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has the runtimes of --against")
     parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")
-    parser.add_argument("--tokens", type=int, help="with device=: tokens compared with the interpreter (default 64)")
+    parser.add_argument("--tokens", type=int, help="with device=: of a language model, in place of --steps (64)")
     parser.add_argument(
         "--static", action="store_true", help="instructions and modelled cycles for target=, an ARM core"
     )
@@ -56,11 +56,12 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
     from deploy_tvm.bench.report import report
     from deploy_tvm.peers.peers import parse_against
 
+    steps = STEPS if parsed.steps is None else parsed.steps
     target = Path(parsed.json) if parsed.json else None
     if target is not None:
         need_file(target, f"--json {target}")
     if parsed.static:
-        _finish(*_bench_static(parsed, free, chosen), target)
+        _finish(*_bench_static(parsed, free, chosen, steps), target)
         return
     if chosen.remote is not None:
         local = next(
@@ -78,7 +79,7 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
         against=parse_against(parsed.against), peers_python=parsed.peers_python, core=chosen.core,
     )  # fmt: skip
     with Console(stderr=True).status("") as status:
-        result = _bench_here(parsed, free, settings, status.update)
+        result = _bench_here(parsed, free, steps, settings, status.update)
     _finish(result, report(result), target)
 
 
@@ -90,20 +91,22 @@ def _finish(result: dict[str, Any], table: Any, target: Path | None) -> None:
         raise IrnnError(f"the built program differs from the interpreter: {result['mismatches']}")
 
 
-def _bench_here(parsed: argparse.Namespace, free: list[str], settings: Any, progress: Any) -> dict[str, Any]:
+def _bench_here(
+    parsed: argparse.Namespace, free: list[str], steps: int, settings: Any, progress: Any
+) -> dict[str, Any]:
     """A layer or a recognizer with random weights, or what a folder holds."""
     from deploy_tvm.artefact.artefact import holds_set
     from deploy_tvm.bench.bench import bench
     from deploy_tvm.bench.subject import made, opened
     from deploy_tvm.bench.utterance import Utterance
-    from irnn.models.random_programs import layer_programs, recognizer_programs
+    from irnn.random_programs import layer_programs, recognizer_programs
 
     utterance = Utterance(**{n: getattr(parsed, n) for n in ("frames", "units") if getattr(parsed, n) is not None})
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
         if parsed.layer is not None:
             layer = _layer(parsed, free)
             subject = made(parsed.layer, *layer_programs(layer), Path(scratch), progress)
-            result = bench(subject, parsed.steps, utterance, settings, progress)
+            result = bench(subject, steps, utterance, settings, progress)
             del result["name"]
             return result | {"kind": "layer", "layer": asdict(layer), "weight_bits": layer.weight_bits}
         _refuse(parsed, LAYER_ONLY, "--layer")
@@ -119,7 +122,7 @@ def _bench_here(parsed: argparse.Namespace, free: list[str], settings: Any, prog
             if not holds_set(Path(folder)):
                 _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
             subject = opened(Path(folder), parsed.float, Path(scratch), progress)
-        return bench(subject, parsed.steps, utterance, settings, progress)
+        return bench(subject, steps, utterance, settings, progress)
 
 
 def _recognizer_config(name: str) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def _recognizer_config(name: str) -> dict[str, Any]:
 
 
 def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
-    from irnn.models.random_programs import Layer
+    from irnn.random_programs import Layer
 
     _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
     if free:
@@ -153,14 +156,16 @@ def _refuse(parsed: argparse.Namespace, names: Sequence[str], owner: str) -> Non
             raise IrnnError(f"--{name.replace('_', '-')} belongs to {owner}")
 
 
-def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> tuple[dict[str, Any], Any]:
+def _bench_static(
+    parsed: argparse.Namespace, free: list[str], chosen: options.Options, steps: int
+) -> tuple[dict[str, Any], Any]:
     from deploy_tvm.artefact.artefact import open_program
     from deploy_tvm.bench.subject import float_folder_of
     from deploy_tvm.peers.peers import parse_against
     from deploy_tvm.static.figures import static_figures
     from deploy_tvm.static.report import report
     from deploy_tvm.targets import from_config
-    from irnn.models.random_programs import layer_programs
+    from irnn.random_programs import layer_programs
 
     if chosen.remote is not None:
         raise IrnnError("--static runs under an emulator of its own: leave device= out")
@@ -177,7 +182,7 @@ def _bench_static(parsed: argparse.Namespace, free: list[str], chosen: options.O
         floating = None if floats is None else open_program(floats, "float")
     with Console(stderr=True).status("") as status:
         result = static_figures(
-            integer, floating, from_config(chosen.target), parsed.steps,
+            integer, floating, from_config(chosen.target), steps,
             against=parse_against(parsed.against), peers_python=parsed.peers_python, progress=status.update,
         )  # fmt: skip
     result |= described
@@ -188,11 +193,12 @@ def _bench_device(
     folder: Path, parsed: argparse.Namespace, chosen: options.Options, device: Device
 ) -> tuple[dict[str, Any], Any]:
     """(result, table) of programs or artefacts on the chosen device."""
-    from deploy_tvm.remote.bench import Golden, bench_device
+    from deploy_tvm.remote.bench import bench_device
     from deploy_tvm.remote.report import report
+    from deploy_tvm.remote.workload import Lengths
     from deploy_tvm.targets import from_config
 
-    golden = Golden(parsed.tokens, parsed.frames, parsed.units)
+    lengths = Lengths(parsed.steps, parsed.tokens, parsed.frames, parsed.units)
     with Console(stderr=True).status("") as status:
-        result = bench_device(folder, parsed.float, from_config(chosen.target), device, golden, status.update)
+        result = bench_device(folder, parsed.float, from_config(chosen.target), device, lengths, status.update)
     return result, report(result)

@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options) -> None:
     """Start the RPC server of this machine; with out=FOLDER, write the server for a target's board instead."""
-    from deploy_tvm.remote.serve import export_server, serve
+    from deploy_tvm.remote.server.serve import export_server, serve
 
     if free:
         raise IrnnError(f"serve takes no folder, but {free[0]!r} was given")

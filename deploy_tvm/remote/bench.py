@@ -1,117 +1,74 @@
-"""A model on a device: the same integers as the interpreter's, and how long they take beside the float build."""
+"""Programs on a device: the same integers as the interpreter's, and how long they take beside the float build."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from deploy_tvm.artefact.artefact import holds_set
+from deploy_tvm.artefact.artefact_set import open_parts
+from deploy_tvm.artefact.golden import Golden
+from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.bench.rounds import now
-from deploy_tvm.bench.subject import float_folder_of
-from deploy_tvm.bench.utterance import Utterance
-from deploy_tvm.remote import emulated
+from deploy_tvm.bench.subject import Subject, opened
+from deploy_tvm.remote.board import Board, Found
+from deploy_tvm.remote.bundle_board import BundleBoard
 from deploy_tvm.remote.device import Device
-from deploy_tvm.remote.language_model import LanguageModel
-from deploy_tvm.remote.library import Built, Found, Progress, Run, build_for, run_library
-from deploy_tvm.remote.recognizer import LENGTHS, Recognizer
-from deploy_tvm.remote.serve import reachable
+from deploy_tvm.remote.emulated import CPU32
+from deploy_tvm.remote.rpc_board import RpcBoard
+from deploy_tvm.remote.server.serve import reachable
+from deploy_tvm.remote.workload import Lengths, Workload
 from deploy_tvm.targets import Target, machine
-from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import equality
 
 SETTINGS = ("number", "repeat", "warmup", "cooldown", "core")
 
 
-@dataclass(frozen=True)
-class Golden:
-    """What is compared: tokens of a language model; frames (10 ms) and units of a recognizer.  None: the default."""
-
-    tokens: int | None = None
-    frames: int | None = None
-    units: int | None = None
-
-    @property
-    def given(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def model(self, folder: Path) -> Model:
-        """How the model in ``folder`` is measured; a length that is the other kind's is an ``IrnnError``."""
-        recognizer = holds_set(folder)
-        given = self.given
-        foreign = next((name for name in given if (name in LENGTHS) != recognizer), None)
-        if foreign is not None:
-            owner = "a language model" if recognizer else "a recognizer"
-            raise IrnnError(f"--{foreign} belongs to {owner}; {folder} holds none")
-        return Recognizer(Utterance(**{**LENGTHS, **given})) if recognizer else LanguageModel(**given)
-
-
-class Model(Protocol):
-    """What is measured of a kind of model.  kind: of the result.  described: the golden sequence, as JSON values."""
-
-    kind: str
-
-    @property
-    def described(self) -> dict[str, Any]: ...
-
-    def open(self, folder: Path, kind: str) -> Mapping[str, tuple[Program, Path]]:
-        """The programs of ``kind`` ("integer", "float") and their own folders, by name."""
-
-    def measure(
-        self, run: Run, integer: Mapping[str, Built], floating: Mapping[str, Built] | None, progress: Progress
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """(mismatches, times and sizes as JSON values, what the device's server tells of it)."""
-
-    def run_bundle(self, folder: Path, target: Target, device: Device, scratch: Path) -> dict[str, Any]:
-        """The same on an emulated board that takes bundles alone."""
-
-
 def bench_device(
-    folder: Path, float_folder: str | None, target: Target, device: Device, golden: Golden, progress: Progress
+    folder: Path, float_folder: str | None, target: Target, device: Device, lengths: Lengths, progress: Progress
 ) -> dict[str, Any]:
     """Measure programs or artefacts (``folder``) on ``device``; the result is JSON-ready.
 
+    Whatever the folder holds is measured part by part; ``timed`` in the result is what a part's times are times of.
     ``device.servers``: the addresses that a tracker gave, one session after the other.  Artefacts for another target
-    are built anew; a 32-bit board runs a bundle, without a float program beside it.  The float model is in
+    are built anew; a 32-bit board runs bundles, without a float program beside them.  The float model is in
     ``float_folder``, or in the first of ``FLOAT_FOLDERS`` that stands beside ``folder``.
     """
-    model = golden.model(folder)
-    described = None
-    servers: list[str] = []
+    programs = open_parts(folder)
+    workload = lengths.workload(folder, programs)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="irnn-bench-")))
-        progress(f"compiling for {target.name}")
-        if device.cpu == emulated.CPU32:
-            entry = model.run_bundle(folder, target, device, scratch)
+        board: Board
+        if device.cpu == CPU32:
+            board = BundleBoard(device, target, scratch, progress)
+            subject = Subject(str(folder), programs, None, {})
         else:
-            floats = float_folder_of(folder, float_folder)
-            integer = _built(model, folder, "integer", target, scratch)
-            floating = None if floats is None else _built(model, floats, "float", target, scratch)
+            subject = opened(folder, float_folder, scratch, progress, target)
             progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")
-            board = stack.enter_context(reachable(device))
-
-            def run(built: Built, inputs: dict[str, np.ndarray]) -> Found:
-                found = run_library(board, built, inputs, scratch, progress)
-                if found.server is not None and found.server not in servers:
-                    servers.append(found.server)
-                return found
-
-            entry, described = model.measure(run, integer, floating, progress)
+            board = RpcBoard(stack.enter_context(reachable(device)), subject, scratch, progress)
+        goldens = golden_runs(workload, subject, progress)
+        found = {
+            INTEGER: {part: board.run(INTEGER, part, golden.inputs, golden) for part, golden in goldens.items()},
+            **({} if subject.floating is None else {FLOAT: _float_runs(workload, subject, board)}),
+        }
+    entry = figures(workload, subject, found)
+    runs = [run for parts in found.values() for run in parts.values()]
+    units = {part: workload.unit(part, program)[0] for part, program in subject.integer.items()}
     return {
-        "kind": model.kind,
+        "kind": workload.kind,
         "device": {
             "kind": device.kind,
             "name": device.name,
             "emulated": entry["emulated"],
-            "described": described,
-            "servers": servers,
+            "described": runs[0].described,
+            "servers": list(dict.fromkeys(run.server for run in runs if run.server is not None)),
         },
-        **model.described,
+        **workload.described,
+        "timed": units.get("", units),
         "settings": {name: getattr(device, name) for name in SETTINGS},
         "targets": {target.name: entry},
         "mismatches": entry["mismatches"],
@@ -120,8 +77,60 @@ def bench_device(
     }
 
 
-def _built(model: Model, folder: Path, kind: str, target: Target, scratch: Path) -> dict[str, Built]:
-    return {
-        name: build_for(target, f"{kind} {name}".strip(), program, own, scratch / kind / name)
-        for name, (program, own) in model.open(folder, kind).items()
+def golden_runs(workload: Workload, subject: Subject, progress: Progress) -> dict[str, Golden]:
+    """What the interpreter makes of each part's inputs.  A part reads what the interpreter's others gave, whatever the
+    device's gave: one that is wrong is not blamed on the next."""
+    progress("running the interpreter")
+    goldens: dict[str, Golden] = {}
+    for part, program in subject.integer.items():
+        outputs = {name: golden.outputs for name, golden in goldens.items()}
+        goldens[part] = Golden.of(program, workload.inputs(part, subject.integer, outputs))
+    return goldens
+
+
+def _float_runs(workload: Workload, subject: Subject, board: Board) -> dict[str, Found]:
+    """The float builds, each on what the device's others gave."""
+    programs, found = subject.programs(FLOAT), {}
+    outputs: dict[str, list[np.ndarray]] = {}
+    for part in programs:
+        found[part] = board.run(FLOAT, part, workload.inputs(part, programs, outputs), None)
+        outputs[part] = found[part].outputs
+    return found
+
+
+def figures(workload: Workload, subject: Subject, found: Mapping[str, Mapping[str, Found]]) -> dict[str, Any]:
+    """Times, sizes and mismatches of what ran, by runtime and part, as JSON values.
+
+    No rate, ratio or figure of parts together under emulation: they would be the emulator's.
+    """
+    counts = {part: run.mismatches for part, run in found[INTEGER].items() if run.mismatches is not None}
+    entry = {"mismatches": equality.total(counts.values()).figures(), **_build(workload, subject, found, INTEGER)}
+    if "" not in counts:
+        for part, count in counts.items():
+            entry[part]["mismatches"] = count.figures()
+    if FLOAT in found:
+        entry["float"] = _build(workload, subject, found, FLOAT)
+        ours, theirs = (_total(workload, found[runtime]) for runtime in (INTEGER, FLOAT))
+        if ours is not None and theirs is not None:
+            entry["speed_up"] = round(theirs / ours, 3)
+    return entry
+
+
+def _build(
+    workload: Workload, subject: Subject, found: Mapping[str, Mapping[str, Found]], runtime: str
+) -> dict[str, Any]:
+    parts = {
+        part: run.figures(*workload.unit(part, subject.programs(runtime)[part])) for part, run in found[runtime].items()
     }
+    figure = workload.figure(_total(workload, found[runtime]))
+    emulated = any(run.emulated for run in found[runtime].values())
+    if "" in parts:
+        return {**parts[""], **figure, "emulated": emulated}
+    return {**parts, **figure, "bytes": sum(part["bytes"] for part in parts.values()), "emulated": emulated}
+
+
+def _total(workload: Workload, found: Mapping[str, Found]) -> float | None:
+    """None under emulation, or where the parts make nothing together."""
+    if any(run.emulated for run in found.values()):
+        return None
+    return workload.total({part: run.median_us for part, run in found.items()})

@@ -78,7 +78,7 @@ def default_target(config: dict[str, Any], known: list[str]) -> str:
 
 def from_config(config: dict[str, Any], mcpu: str) -> Device:
     """The device of a configuration, for a target's ``mcpu``; a wrong value is one line."""
-    allowed = {f.name: f.type for f in fields(Device)}
+    allowed = {f.name: str(f.type) for f in fields(Device)}
     values = {name: value for name, value in config.items() if name != "target"}
     unknown = sorted(set(values) - set(allowed))
     if unknown:

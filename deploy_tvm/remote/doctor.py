@@ -10,7 +10,7 @@ import tvm
 
 from deploy_tvm.remote import emulated, session
 from deploy_tvm.remote.device import Device
-from deploy_tvm.remote.serve import reachable
+from deploy_tvm.remote.server.serve import reachable
 from deploy_tvm.targets import Target, toolchain
 from irnn.errors import IrnnError
 

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+# Of parts together, with the digits that are shown.
+FIGURES = {"tokens_per_second": 0, "steps_per_second": 0, "sequences_per_second": 0, "real_time_factor": 5}
 EMULATED = "emulated: these times are the emulator's and say nothing about a device"
-
-
-@dataclass(frozen=True)
-class _Content:
-    """compared: the golden sequence.  timed: for the title.  per: what a time is for.  rate: a column's heading."""
-
-    compared: str
-    timed: str
-    per: str
-    rate: str
-    rows: list[list[str]]
 
 
 def report(result: dict[str, Any]) -> RenderableType:
     """The table of what ``bench_device`` returned."""
     ((target, entry),) = result["targets"].items()
     device, emulated = result["device"], result["device"]["emulated"]
-    content = (_recognizer if result["kind"] == "device_recognizer" else _language_model)(result, entry)
-    title = f"{target} on {device['name']}, {content.timed}" + (f"\n{EMULATED}" if emulated else "")
+    timed = result["timed"]
+    title = f"{target} on {device['name']}, {_timed(result)}" + (f"\n{EMULATED}" if emulated else "")
     table = Table(title=title, title_justify="left")
     table.add_column("program")
     unit = "emulated us" if emulated else "us"
-    for heading in (f"{unit} {content.per}", "p95", content.rate, "library", "peak memory", "float / this"):
+    per = f"per {timed}" if isinstance(timed, str) else "a call"
+    figure = next((name for name in FIGURES if name in entry), "")
+    for heading in (f"{unit} {per}", "p95", figure.replace("_", " "), "library", "peak memory", "float / this"):
         table.add_column(heading, justify="right")
-    for row in content.rows:
-        table.add_row(*row)
+    for name, program in _programs(entry):
+        for row in _rows(name, program, timed, figure):
+            table.add_row(*row)
     count, compared = entry["mismatches"]["count"], entry["mismatches"]["compared"]
-    lines = [f"{count} mismatches with the interpreter in {compared} integers ({content.compared})"]
+    lines = [f"{count} mismatches with the interpreter in {compared} integers ({_compared(result)})"]
     described = device["described"]
     if described is None and emulated:
         lines.append("run by the bundle's own runner: there is no TVM runtime for this board")
@@ -53,26 +46,29 @@ def report(result: dict[str, Any]) -> RenderableType:
     return Group(table, *(Text(line) for line in lines))
 
 
-def _language_model(result: dict[str, Any], entry: dict[str, Any]) -> _Content:
+def _rows(name: str, program: dict[str, Any], timed: str | dict[str, str], figure: str) -> list[list[str]]:
+    """A row of a program that stands alone; of several one each, and one for all of them."""
+    value = _number(program[figure], FIGURES[figure]) if figure else ""
+    if isinstance(timed, str):
+        return [[name, *_times(program, timed), value, *_sizes(program), _ratio(program)]]
     rows = [
-        [name, *_times(program, "token"), _number(program["tokens_per_second"], 0), *_sizes(program),
-         _ratio(program)]
-        for name, program in _programs(entry)
+        [f"{name} {part}", *_times(program[part], unit), "", *_sizes(program[part]), ""]
+        for part, unit in timed.items()
     ]  # fmt: skip
-    return _Content(f"{result['tokens']} tokens", "one token a call", "per token", "tokens/s", rows)
+    return [*rows, [f"{name}, all", "", "", value, _size(program), "", _ratio(program)]]
 
 
-def _recognizer(result: dict[str, Any], entry: dict[str, Any]) -> _Content:
-    """Encoder, decoder, and both for the whole utterance."""
-    rows = []
-    for name, program in _programs(entry):
-        for part, made in (("encoder", "utterance"), ("decoder", "unit")):
-            rows.append([f"{name} {part}", *_times(program[part], made), "", *_sizes(program[part]), ""])
-        factor = _number(program["real_time_factor"], 5)
-        rows.append([f"{name}, both", "", "", factor, _size(program), "", _ratio(program)])
-    length = f"{result['frames']} frames, {result['units']} units"
-    timed = f"{result['seconds_of_speech']:g} s of speech, {result['units']} units"
-    return _Content(length, timed, "a call", "real-time factor", rows)
+def _timed(result: dict[str, Any]) -> str:
+    """What was timed, for the title."""
+    if "seconds_of_speech" in result:
+        return f"{result['seconds_of_speech']:g} s of speech, {result['units']} units"
+    timed = result["timed"]
+    return f"one {timed} a call" if isinstance(timed, str) else f"{len(timed)} programs"
+
+
+def _compared(result: dict[str, Any]) -> str:
+    """The golden sequence."""
+    return ", ".join(f"{result[name]} {name}" for name in ("tokens", "steps", "frames", "units") if name in result)
 
 
 def _programs(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

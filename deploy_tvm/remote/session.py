@@ -61,17 +61,17 @@ def _run(device: Device, job: dict[str, Any], progress: Progress) -> dict[str, A
                 [sys.executable, "-m", "deploy_tvm.remote.worker", str(path)],
                 stdout=subprocess.PIPE, stderr=file, env=_environment(),
             )  # fmt: skip
-        try:
-            return _follow(device, process, progress)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        assert process.stdout is not None  # a pipe
+        with process.stdout as said:
+            try:
+                return _follow(device, process, _Lines(said.fileno()), progress)
+            finally:
+                process.kill()
+                process.wait()
 
 
-def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> dict[str, Any]:
-    stage, seconds, server, name = "starting", START_SECONDS, None, device.name
-    lines = _Lines(process.stdout.fileno())
+def _follow(device: Device, process: subprocess.Popen[bytes], lines: _Lines, progress: Progress) -> dict[str, Any]:
+    stage, seconds, server, name = "starting", float(START_SECONDS), None, device.name
     while True:
         try:
             line = lines.next(seconds)
@@ -98,7 +98,7 @@ def _follow(device: Device, process: subprocess.Popen, progress: Progress) -> di
         progress(stage)
 
 
-def _let_close(process: subprocess.Popen) -> None:
+def _let_close(process: subprocess.Popen[bytes]) -> None:
     """A worker that has said its last word closes its session: a connection that is cut ends TVM's own server."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(CLOSE_SECONDS)

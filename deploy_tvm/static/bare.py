@@ -9,6 +9,7 @@ import hashlib
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import tvm
 import tvm_ffi.libinfo
 
+from deploy_tvm.artefact.inputs import output_arrays
 from deploy_tvm.codegen.interface import KERNEL
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.cache import cached
@@ -110,13 +112,22 @@ def program_function(program: Program, target: Target, folder: Path) -> tuple[Ba
 
 
 def arguments(
-    program: Program, constants: list[np.ndarray], inputs: np.ndarray, state: dict[str, np.ndarray]
+    program: Program, constants: list[np.ndarray], inputs: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """The arguments of a program's kernel: input, states, constants, then memory for the output and the next states."""
-    value = program.values[program.outputs[0]]
-    output = np.zeros((*inputs.shape[:2], *value.shape), value.dtype)
+    """The arguments of a program's kernel: inputs by name, states, constants, memory for the outputs and next states.
+
+    Of what :class:`BareFunction` returns for them, :func:`results` are the last ones.
+    """
+    given = [inputs[name] for name in program.inputs]
     states = list(state.values())
-    return [inputs, *states, *constants, output, *(np.zeros_like(s) for s in states)]
+    return [*given, *states, *constants, *output_arrays(program, inputs), *(np.zeros_like(s) for s in states)]
+
+
+def results(program: Program, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """(outputs, next states) among the arguments of a call that has been made."""
+    found = arrays[len(arrays) - len(program.outputs) - len(program.states) :]
+    count = len(program.outputs)
+    return found[:count], dict(zip(program.states, found[count:], strict=True))
 
 
 def driver(target: Target) -> Path:

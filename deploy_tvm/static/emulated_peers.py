@@ -51,8 +51,8 @@ def peer_instructions(
 
     In calls of ``steps`` steps, from Python: a call of an empty model is a few thousand instructions of them.
     """
-    ((_, value),) = program.inputs.items()
-    if len(value.shape) != 1:
+    shapes = [value.shape for value in program.inputs.values()]
+    if len(shapes) != 1 or len(shapes[0]) != 1:
         raise IrnnError("--static --against compares layers of features: bench --static --layer lstm ...")
     if target.mtriple != emulated.MTRIPLE:
         raise IrnnError(f"--static --against needs an aarch64 target under Linux, not {target.name}")
@@ -65,7 +65,7 @@ def peer_instructions(
     found: dict[str, float] = {}
     absent: dict[str, str] = {}
     versions: dict[str, str] = {}
-    x = np.random.default_rng(1).standard_normal((steps, 1, value.shape[0])).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((steps, 1, *shapes[0])).astype(np.float32)
     for key in keys:
         progress(f"counting the instructions of {key}")
         with tempfile.TemporaryDirectory(prefix="irnn-static-") as job:

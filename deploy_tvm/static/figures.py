@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy_tvm.artefact.inputs import random_input
+from deploy_tvm.artefact.golden import Golden
+from deploy_tvm.artefact.inputs import random_inputs
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
 from deploy_tvm.bench.rounds import now
 from deploy_tvm.bench.subject import weight_bytes
@@ -18,7 +19,6 @@ from deploy_tvm.static.mca import CORES, cycles_per_step, find_tool, tool_versio
 from deploy_tvm.targets import Target, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
-from irnn.program.equality import compare, named
 
 COMPARED_STEPS = 16
 
@@ -34,13 +34,16 @@ def static_figures(
 ) -> dict[str, Any]:
     """Instructions per time step on ``target``, one step a call and ``steps`` steps a call; cycles by core.
 
-    The integer program is compared with the interpreter on the way.  ``against``: keys of ``deploy_tvm.peers.PEERS``,
-    counted under the same emulator, one step a call.  The result is JSON-ready.
+    An attention looks at ``steps`` places.  The integer program is compared with the interpreter on the way.
+    ``against``: keys of ``deploy_tvm.peers.PEERS``, counted under the same emulator, one step a call.  The result is
+    JSON-ready.
     """
     if target.mtriple.split("-")[0] not in ("aarch64", "armv7a"):
         raise IrnnError(f"--static is for ARM targets, not {target.name}: for example target=cortex_a76")
     tool = find_tool()
-    others, absent, versions = {}, {}, {}
+    others: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    versions: dict[str, str] = {}
     if against:
         if floating is None:
             raise IrnnError("--against needs the float program, of which the other runtimes' models are made: --float")
@@ -54,11 +57,11 @@ def static_figures(
             function, constants = bare.program_function(program, target, Path(folder))
             if name == INTEGER:
                 mismatches = _compare(program, function, constants)
-            single[name], sequence[name] = (_per_step(program, function, constants, n) for n in (1, steps))
+            single[name], sequence[name] = (_per_step(program, function, constants, n, steps) for n in (1, steps))
     cycles = {}
     for name, program in programs.items():
         progress(f"modelling the kernels of {name}")
-        cycles[name] = {core: cycles_per_step(program, CORES[core]) for core in CORES}
+        cycles[name] = {core: cycles_per_step(program, CORES[core], steps) for core in CORES}
     read = {name: weight_bytes(program) for name, program in programs.items()}
     return {
         "kind": "static",
@@ -87,14 +90,14 @@ def static_figures(
     }
 
 
-def _per_step(program: Program, function: bare.BareFunction, constants: list[np.ndarray], steps: int) -> float:
-    arguments = bare.arguments(program, constants, random_input(program, steps), program.initial_state(1))
-    return function.instructions(*arguments) / steps
+def _per_step(
+    program: Program, function: bare.BareFunction, constants: list[np.ndarray], steps: int, places: int
+) -> float:
+    inputs = random_inputs(program, {"time": steps, "memory": places})
+    return function.instructions(*bare.arguments(program, constants, inputs, program.initial_state(1))) / steps
 
 
 def _compare(program: Program, function: bare.BareFunction, constants: list[np.ndarray]) -> dict[str, int]:
-    inputs, state = random_input(program, COMPARED_STEPS), program.initial_state(1)
-    results = function(*bare.arguments(program, constants, inputs, state))[-1 - len(state) :]
-    expected, after = program.run(inputs, state)
-    found = named(program, results[:1], results[1:])
-    return compare("the built program", found, named(program, [expected], after)).figures()
+    golden = Golden.of(program, random_inputs(program, {"time": COMPARED_STEPS, "memory": COMPARED_STEPS}))
+    arguments = bare.arguments(program, constants, golden.inputs, program.initial_state(1))
+    return golden.compare("the built program", *bare.results(program, function(*arguments))).figures()

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from irnn.arithmetic.torch_ops import TORCH
 from irnn.conversion import convert_part
 from irnn.errors import IrnnError
-from irnn.models.loading import EXTRA_STATE, check_state_dict, fitting_entries, record_in, tied_names
+from irnn.models.loading import (
+    EXTRA_STATE,
+    check_state_dict,
+    check_weights,
+    fitting_entries,
+    own,
+    record_in,
+    tied_names,
+)
 from irnn.names import readable_name
 from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
@@ -19,7 +27,6 @@ from irnn.nn.convolution import Convolution
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
 from irnn.program.interpreter import Interpreter
-from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
 from irnn.wiring.executor import ProgramExecutor
@@ -170,13 +177,17 @@ class RecurrentModel(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Nothing to do: it was read before the weights, see ``_load_from_state_dict``."""
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
         """Read the record and check all tensors before any of them is changed."""
         record = record_in(state_dict, prefix + EXTRA_STATE, self, prepared=self._prepared, prefix=prefix)
         check_state_dict(self, state_dict, prefix, record, self.settings if self._prepared else None)
+        assign = bool(local_metadata.get("assign_to_params_buffers"))
+        check_weights(self, own(state_dict, prefix), record.settings.stage, assign=assign)
         state_dict[prefix + EXTRA_STATE] = write_record(record)
         self._incoming = record
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
         """For ``copy`` and ``pickle``: the frozen programs are made again where they are needed."""
@@ -207,9 +218,6 @@ def _after_loading(model: RecurrentModel, incompatible: Any) -> None:
         model._prepared = False  # what the user prepares next has the last word, within what the weights allow
     model._turn_norms()
     model.refresh()
-    for name, module in model.named_modules():
-        if isinstance(module, Weight) and (problem := not_finite(f"{readable_name(name)}.weight", module.weight)):
-            raise IrnnError(f"{problem} after loading (stage {model.stage!r}); load intact weights")
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

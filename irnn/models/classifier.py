@@ -45,9 +45,9 @@ class ClassifierConfig:
         cell_class(self.cell)
         for name in ("feature_size", "classes", "hidden_size", "num_layers"):
             if getattr(self, name) < 1:
-                raise IrnnError(f"model.{name}={getattr(self, name)}: must be at least 1")
+                raise IrnnError(f"{name}={getattr(self, name)}: must be at least 1")
         if not 0 <= self.dropout < 1:
-            raise IrnnError(f"model.dropout={self.dropout}: must lie in [0, 1)")
+            raise IrnnError(f"dropout={self.dropout}: must lie in [0, 1)")
 
 
 class Classifier(RecurrentModel):

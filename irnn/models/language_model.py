@@ -40,16 +40,16 @@ class LanguageModelConfig:
         cell_class(self.cell)
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
             if getattr(self, name) < 1:
-                raise IrnnError(f"model.{name}={getattr(self, name)}: must be at least 1")
+                raise IrnnError(f"{name}={getattr(self, name)}: must be at least 1")
         if not 0 <= self.dropout < 1:
-            raise IrnnError(f"model.dropout={self.dropout}: must lie in [0, 1)")
+            raise IrnnError(f"dropout={self.dropout}: must lie in [0, 1)")
         if self.tie_weights and self.embedding_size != self.hidden_size:
             raise IrnnError(
-                f"model.tie_weights needs model.embedding_size ({self.embedding_size}) equal to "
-                f"model.hidden_size ({self.hidden_size}); set them equal or model.tie_weights=false"
+                f"tie_weights=true needs embedding_size={self.embedding_size} equal to "
+                f"hidden_size={self.hidden_size}; set them equal or tie_weights=false"
             )
         if self.norm is not None and self.norm not in NORMS:
-            raise IrnnError(f"model.norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
+            raise IrnnError(f"norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
 
 
 class LanguageModel(RecurrentModel):

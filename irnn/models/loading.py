@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.names import readable_name
+from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
 from irnn.nn.state_dicts import check_fit, unwrapped
 from irnn.nn.torch_parameters import TorchParameters
@@ -94,6 +96,40 @@ def check_state_dict(
             f"the state_dict was trained for {difference}, as this model is prepared: prepare it so, or load into a "
             "model that is not prepared, which takes the settings over"
         )
+
+
+def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], stage: str, *, assign: bool) -> None:
+    """Raise :class:`IrnnError` where a weight that the ``tensors`` give would hold NaN or infinity.
+
+    Entries that are finite may give one that is not: a batch norm's variance below zero, an attention vector of length
+    zero, a number that float32 cannot hold.  assign: the entries keep their dtype.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, Weight):
+            prefix = f"{path}." if path else ""
+            problem = not_finite(f"{readable_name(path)}.weight", _weight_with(module, tensors, prefix, assign=assign))
+            if problem is not None:
+                raise IrnnError(f"the state_dict (stage {stage!r}): {problem}, once loaded; load intact weights")
+
+
+def _weight_with(module: Weight, tensors: Mapping[str, Tensor], prefix: str, *, assign: bool) -> Tensor:
+    """The weight that the module would have; its own tensors stand for those that are missing or of another shape."""
+
+    def incoming(name: str, present: Tensor) -> Tensor:
+        given = tensors.get(prefix + name)
+        if given is None or given.shape != present.shape:
+            return present
+        return given if assign else given.to(present)
+
+    twin = copy.copy(module)
+    parameters = {
+        name: parameter if parameter is None else nn.Parameter(incoming(name, parameter.detach()), False)
+        for name, parameter in module._parameters.items()
+    }
+    buffers = {name: buffer if buffer is None else incoming(name, buffer) for name, buffer in module._buffers.items()}
+    twin.__dict__ |= {"_parameters": parameters, "_buffers": buffers}
+    with torch.no_grad():
+        return twin.weight
 
 
 def own(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:

@@ -73,26 +73,26 @@ class SpeechModelConfig:
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)  # a configuration file gives lists
             if not all(isinstance(v, int) and v >= 1 for v in values):
-                raise IrnnError(f"model.{name}={list(values)}: must be whole numbers, at least 1")
+                raise IrnnError(f"{name}={list(values)}: must be whole numbers, at least 1")
         for name in (
             "vocabulary_size", "feature_size", "encoder_layers", "encoder_size", "embedding_size", "decoder_layers",
             "decoder_size", "attention_size",
         ):  # fmt: skip
             if getattr(self, name) < 1:
-                raise IrnnError(f"model.{name}={getattr(self, name)}: must be at least 1")
+                raise IrnnError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
-                raise IrnnError(f"model.{name}={getattr(self, name)}: must lie in [0, 1)")
+                raise IrnnError(f"{name}={getattr(self, name)}: must lie in [0, 1)")
         if not 0 <= self.ctc_weight <= 1:
-            raise IrnnError(f"model.ctc_weight={self.ctc_weight}: must lie in [0, 1]")
+            raise IrnnError(f"ctc_weight={self.ctc_weight}: must lie in [0, 1]")
         if len(self.conv_channels) != len(self.conv_strides):
             raise IrnnError(
-                f"model.conv_channels={list(self.conv_channels)} and model.conv_strides={list(self.conv_strides)}: "
+                f"conv_channels={list(self.conv_channels)} and conv_strides={list(self.conv_strides)}: "
                 "one stride for each convolution"
             )
         if len(self.downsampling) > self.encoder_layers:
             raise IrnnError(
-                f"model.downsampling={list(self.downsampling)}: there are only {self.encoder_layers} encoder layers"
+                f"downsampling={list(self.downsampling)}: there are only {self.encoder_layers} encoder layers"
             )
 
 

@@ -71,7 +71,11 @@ class _Ranges:
         self.graph = graph
         self.values = graph.inputs | graph.values
         self.problems: list[str] = []
-        self.of: dict[str, Range] = {name: (value.low, value.high) for name, value in graph.inputs.items()}
+        self.of: dict[str, Range] = {}
+        for name, value in graph.inputs.items():
+            if value.low is None or value.high is None:
+                raise IrnnError(f"input {name} has no range, and an integer program's inputs need one; export it again")
+            self.of[name] = value.low, value.high
         for item in graph.nodes:
             if isinstance(item, Scan):
                 self._scan(item)

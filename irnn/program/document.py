@@ -118,7 +118,12 @@ def serialize(graph: Graph) -> tuple[dict[str, Any], bytes]:
 
 
 def _value(value: Value) -> dict[str, Any]:
-    fields = {"dtype": value.dtype, "shape": list(value.shape), "scale": value.scale, "zero_point": value.zero_point}
+    fields: dict[str, Any] = {
+        "dtype": value.dtype,
+        "shape": list(value.shape),
+        "scale": value.scale,
+        "zero_point": value.zero_point,
+    }
     if value.low is not None:
         fields |= {"low": value.low, "high": value.high}
     if value.axes != Value.axes:

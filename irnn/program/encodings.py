@@ -86,7 +86,7 @@ def problem(data: np.ndarray, bits: int, name: str) -> str | None:
     encoding = ENCODINGS[name]
     if str(data.dtype) != encoding.dtype:
         return f"is {data.dtype}, {name} holds {encoding.dtype}"
-    if encoding.low is None or data.size == 0:
+    if encoding.low is None or encoding.high is None or data.size == 0:
         return None
     low, high = int(data.min()), int(data.max())
     if low < encoding.low or high > encoding.high:

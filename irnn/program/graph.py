@@ -64,6 +64,8 @@ class Value:
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Real numbers -> this value's integers, by its scale, zero point and range; NaN or infinity is refused."""
+        if self.scale is None:
+            raise IrnnError("this value has no single scale: real numbers cannot be quantized to it")
         bad = ~np.isfinite(x)
         if bad.any():
             place = [int(i) for i in np.argwhere(bad)[0]]

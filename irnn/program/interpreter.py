@@ -84,7 +84,7 @@ class Interpreter:
         if not _dtype(given).startswith(("int", "uint")):
             raise IrnnError(f"input {name} is {_dtype(given)}; an integer program takes integers, {value.dtype}")
         low, high = int(given.min()), int(given.max())
-        if low < value.low or high > value.high:
+        if value.low is not None and value.high is not None and not value.low <= low <= high <= value.high:
             worst = low if low < value.low else high
             raise IrnnError(f"input {name} holds {worst}; allowed are {value.low} to {value.high}")
         return given

@@ -51,8 +51,8 @@ class Program(Graph):
         else:
             inputs = np.asarray(inputs)[:, None]
         outputs, state = self.run_all(inputs, state)
-        walked = ["time" in self.values[name].axes for name in self.outputs]
-        return [y[:, 0] if over_time else y for y, over_time in zip(outputs, walked, strict=True)], state
+        over_time = ["time" in self.values[name].axes for name in self.outputs]
+        return [y[:, 0] if along else y for y, along in zip(outputs, over_time, strict=True)], state
 
     @cached_property
     def _interpreter(self) -> Interpreter:

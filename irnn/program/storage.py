@@ -22,8 +22,10 @@ __all__ = ["PROGRAM_FILE", "TENSORS_FILE", "load", "program_hash"]
 def load(folder: Any) -> Program | ProgramSet:
     """Read a program (or a set) that ``save`` wrote; a truncated, edited or foreign one is refused in one line."""
     folder = Path(folder)
-    if (folder / SET_FILE).is_file():
-        return _load_set(folder)
+    return _load_set(folder) if (folder / SET_FILE).is_file() else _load_program(folder)
+
+
+def _load_program(folder: Path) -> Program:
     try:
         text = (folder / PROGRAM_FILE).read_text(encoding="utf-8")
         blob = (folder / TENSORS_FILE).read_bytes()
@@ -63,7 +65,7 @@ def _load_set(folder: Path) -> ProgramSet:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise IrnnError(f"{folder / SET_FILE} is damaged ({error!r}); export the programs again") from error
     _need_version(folder, version, (SET_VERSION,), document)
-    return ProgramSet({name: load(folder / name) for name in names}, metadata)
+    return ProgramSet({name: _load_program(folder / name) for name in names}, metadata)
 
 
 def _need_version(folder: Path, version: Any, known: tuple[int, ...], document: dict[str, Any]) -> None:

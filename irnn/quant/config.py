@@ -54,19 +54,17 @@ class QuantConfig:
             if role in WEIGHT_ROLES and isinstance(bits, str):
                 if bits not in CODES:
                     raise IrnnError(
-                        f"quant.{role}={bits!r}: unknown weight code; allowed are {', '.join(CODES)}, and for uniform "
+                        f"{role}={bits!r}: unknown weight code; allowed are {', '.join(CODES)}, and for uniform "
                         f"integers their bits, {low} to {high}"
                     )
             elif not isinstance(bits, int) or not low <= bits <= high:
-                raise IrnnError(
-                    f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
-                )
+                raise IrnnError(f"{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}")
         if self.observer not in OBSERVERS:
-            raise IrnnError(f"quant.observer={self.observer!r}: allowed are {', '.join(OBSERVERS)}")
+            raise IrnnError(f"observer={self.observer!r}: allowed are {', '.join(OBSERVERS)}")
         if not 0 <= self.ema_decay < 1:
-            raise IrnnError(f"quant.ema_decay={self.ema_decay}: must lie in [0, 1)")
+            raise IrnnError(f"ema_decay={self.ema_decay}: must lie in [0, 1)")
         if not 50 < self.percentile <= 100:
-            raise IrnnError(f"quant.percentile={self.percentile}: must lie in (50, 100]")
+            raise IrnnError(f"percentile={self.percentile}: must lie in (50, 100]")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> QuantConfig:
@@ -74,7 +72,7 @@ class QuantConfig:
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
-                raise IrnnError(f"quant.{key}: unknown role or option; allowed are {', '.join(known)}")
+                raise IrnnError(f"{key}={values[key]!r}: unknown role or option; allowed are {', '.join(known)}")
         return cls(**values)
 
     def bits(self, role: str) -> int:

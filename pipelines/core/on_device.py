@@ -12,7 +12,7 @@ from irnn.errors import IrnnError
 from pipelines.core import deploy
 from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.core.manifest import write_json
-from pipelines.report.console import console
+from pipelines.watch.console import console
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Board:
 
         It is not cached: a device is another one each time, warmer or busier.
         """
-        from deploy_tvm.remote.bench import Golden, bench_device
+        from deploy_tvm.remote.bench import bench_device
         from deploy_tvm.remote.report import report
+        from deploy_tvm.remote.workload import Lengths
 
         with console.status("") as status:
             result = bench_device(
-                folder / PROGRAM, str(folder / FLOAT_PROGRAM), self.target, self.device, Golden(), status.update
+                folder / PROGRAM, str(folder / FLOAT_PROGRAM), self.target, self.device, Lengths(), status.update
             )
         console.print(report(result))
         write_json(folder / f"device_{self.target.name}.json", result)

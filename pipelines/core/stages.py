@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
 from pipelines.core.manifest import digest_of, read_manifest, write_manifest
-from pipelines.report.console import console
+from pipelines.watch.console import console
 
 
 @dataclass

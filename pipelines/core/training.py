@@ -13,15 +13,15 @@ from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from irnn import qat
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.models.base import RecurrentModel
 from pipelines.config import RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.core.stages import Result, Stage
 from pipelines.recipe import QAT_STAGES
-from pipelines.report.loggers import close_loggers, open_loggers
-from pipelines.report.progress import StageProgressBar
+from pipelines.watch.loggers import close_loggers, open_loggers
+from pipelines.watch.progress import StageProgressBar
 
 
 def need_accelerator(name: str) -> None:
@@ -82,7 +82,13 @@ class Training:
         return model.train()
 
     def _prepare(self, model: RecurrentModel, stage: str) -> RecurrentModel:
-        return qat.prepare(model, self.config.quant, self.config.pwl, stage if stage in QAT_STAGES else "float")
+        quant, pwl = self.config.quant, self.config.pwl
+        with (
+            arguments_of(type(model.config), "model."),
+            arguments_of(type(pwl), "pwl."),
+            arguments_of(type(quant), "quant."),
+        ):
+            return qat.prepare(model, quant, pwl, stage if stage in QAT_STAGES else "float")
 
     def _fit(self, task: StageTask, stage: str, folder: Path, epochs: int) -> None:
         settings = self.config.trainer

@@ -47,17 +47,16 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for key in ("level_db", "colour_db", "noise_colour_db", "frequency_masks", "frequency_width", "time_masks"):
             if getattr(self, key) < 0:
-                raise IrnnError(f"data.augment.{key}={getattr(self, key)} must not be negative; 0 switches it off")
+                raise IrnnError(f"{key}={getattr(self, key)} must not be negative; 0 switches it off")
         for key, limit in (("time_share", 1), ("warp", 0.5), ("tempo", 0.5)):
             if not 0 <= getattr(self, key) <= limit:
-                raise IrnnError(f"data.augment.{key}={getattr(self, key)} must be between 0 and {limit}")
+                raise IrnnError(f"{key}={getattr(self, key)} must be between 0 and {limit}")
         if self.noise_snr_db is not None and not self.noise_snr_db < QUIETEST_NOISE_DB:
             raise IrnnError(
-                f"data.augment.noise_snr_db={self.noise_snr_db} must be less than {QUIETEST_NOISE_DB}, or null for no "
-                "noise"
+                f"noise_snr_db={self.noise_snr_db} must be less than {QUIETEST_NOISE_DB}, or null for no noise"
             )
         if self.noise_colour_db and self.noise_snr_db is None:
-            raise IrnnError(f"data.augment.noise_colour_db={self.noise_colour_db} needs data.augment.noise_snr_db")
+            raise IrnnError(f"noise_colour_db={self.noise_colour_db} needs `noise_snr_db`")
 
     @property
     def described(self) -> dict[str, Any]:

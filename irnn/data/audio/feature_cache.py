@@ -69,7 +69,7 @@ def cached_features(
             if not folder.is_dir():
                 _compute(utterances, config, folder, leave_out)
     except OSError as error:
-        raise IrnnError(f"the feature cache {folder} cannot be written ({error}); set data.cache_dir") from None
+        raise IrnnError(f"the feature cache {folder} cannot be written ({error}); set `cache_dir`") from None
     table = _open(folder, identity, len(utterances), config.utterance_mean)
     if table.left_out and not leave_out:
         raise IrnnError(next(iter(table.left_out.values())).reason)
@@ -138,8 +138,7 @@ def _open(folder: Path, identity: str, utterances: int, utterance_mean: bool) ->
         left_out = {int(position): LeftOut(*entry) for position, entry in index["left_out"].items()}
         sums = np.asarray(index["sum"]), np.asarray(index["sum_of_squares"])
         # NumPy cannot map an array without elements.
-        mode = "r" if starts[-1] else None
-        rows = np.load(folder / "features.npy", mmap_mode=mode, allow_pickle=False)
+        rows = np.load(folder / "features.npy", mmap_mode="r" if starts[-1] else None, allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise IrnnError(f"the feature cache {folder} is damaged; delete that folder to compute it again") from None
     if len(starts) != utterances + 1 or rows.shape != (starts[-1], len(sums[0])):

@@ -33,21 +33,19 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if not 4000 <= self.sample_rate <= 48000:
-            raise IrnnError(
-                f"data.features.sample_rate={self.sample_rate} is out of range; allowed: 4000 to 48000 (Hz)"
-            )
+            raise IrnnError(f"sample_rate={self.sample_rate} is out of range; allowed: 4000 to 48000 (Hz)")
         if not 8 <= self.num_mel_bins <= 128:
-            raise IrnnError(f"data.features.num_mel_bins={self.num_mel_bins} is out of range; allowed: 8 to 128")
+            raise IrnnError(f"num_mel_bins={self.num_mel_bins} is out of range; allowed: 8 to 128")
         if not 0 < self.frame_shift_ms <= self.frame_length_ms <= 100:
             raise IrnnError(
-                f"data.features.frame_shift_ms={self.frame_shift_ms}, frame_length_ms={self.frame_length_ms}: "
+                f"frame_shift_ms={self.frame_shift_ms}, frame_length_ms={self.frame_length_ms}: "
                 "needed is 0 < shift <= length <= 100"
             )
         empty = _empty_filters(self)
         if empty:
             raise IrnnError(
-                f"data.features.num_mel_bins={self.num_mel_bins}: {empty} of the filters hold no frequency of the "
-                f"spectrum at {self.sample_rate} Hz; take fewer bins or a longer data.features.frame_length_ms"
+                f"num_mel_bins={self.num_mel_bins}: {empty} of the filters hold no frequency of the "
+                f"spectrum at {self.sample_rate} Hz; take fewer bins or a longer `frame_length_ms`"
             )
 
     @property

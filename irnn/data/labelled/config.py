@@ -37,7 +37,7 @@ class DigitWordsConfig(LabelledConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.dir:
-            raise IrnnError("data.dir is not set; add data.dir=FOLDER, the folder of the Free Spoken Digit Dataset")
+            raise IrnnError("`dir` is not set; add dir=FOLDER, the folder of the Free Spoken Digit Dataset")
 
 
 @dataclass(frozen=True, kw_only=True)

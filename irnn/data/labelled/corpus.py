@@ -14,12 +14,13 @@ import numpy as np
 from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
+from irnn.data.audio.splits import AudioSplit
 from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.labelled.config import DigitWordsConfig, LabelledConfig, SyntheticWordsConfig
 from irnn.data.labelled.words import LABELS, digit_words, synthetic_words
 from irnn.errors import IrnnError
 
-# data.source -> (its configuration, what reads its splits, its labels)
+# source -> (its configuration, what reads its splits, its labels)
 SOURCES: Mapping[str, tuple[type[LabelledConfig], Callable[[Any], dict[str, list[Utterance]]], tuple[str, ...]]] = {
     "synthetic_words": (SyntheticWordsConfig, synthetic_words, LABELS),
     "digit_words": (DigitWordsConfig, digit_words, LABELS),
@@ -27,25 +28,10 @@ SOURCES: Mapping[str, tuple[type[LabelledConfig], Callable[[Any], dict[str, list
 
 
 @dataclass(frozen=True)
-class LabelledSplit:
-    """The usable sequences of one split.
+class LabelledSplit(AudioSplit):
+    """labels: int64 [sequences], positions in the corpus' labels."""
 
-    labels: int64 [sequences], positions in the corpus' labels.  frames: int64 [sequences].
-    """
-
-    utterances: list[Utterance]
     labels: np.ndarray
-    frames: np.ndarray
-    left_out: list[LeftOut]
-    _table: FeatureTable
-    _rows: list[int]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def features(self, index: int) -> np.ndarray:
-        """float32 [frames, num_mel_bins] of sequence `index`, read-only, not normalized."""
-        return self._table[self._rows[index]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ def load_labelled(config: LabelledConfig) -> LabelledCorpus:
     """
     wanted, read_splits, labels = SOURCES.get(config.source, (None, None, ()))
     if wanted is None or read_splits is None or not isinstance(config, wanted):
-        raise IrnnError(f"data.source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
+        raise IrnnError(f"source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
     need_audio(files=not isinstance(config, SyntheticWordsConfig))
     found = read_splits(config)
     faulty = [LeftOut(utterance.id, utterance.fault) for utterance in found.pop(NO_SPLIT, [])]
@@ -95,7 +81,7 @@ def load_labelled(config: LabelledConfig) -> LabelledCorpus:
     splits = {name: _split(name, found[name], tables[name], labels) for name in found}
     missing = set(range(len(labels))) - set(splits["train"].labels.tolist())
     if missing:
-        raise IrnnError(f"the train split of data.source={config.source} has no {labels[min(missing)]!r}; add some")
+        raise IrnnError(f"the train split of source={config.source} has no {labels[min(missing)]!r}; add some")
     content = [labels, [[name, tables[name].identity, len(split)] for name, split in splits.items()]]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return LabelledCorpus(config, splits, labels, tables["train"].normalization, fingerprint, faulty)
@@ -104,7 +90,7 @@ def load_labelled(config: LabelledConfig) -> LabelledCorpus:
 def _split(name: str, utterances: list[Utterance], table: FeatureTable, labels: tuple[str, ...]) -> LabelledSplit:
     rows = [row for row in range(len(utterances)) if row not in table.left_out]
     if not rows:
-        raise IrnnError(f"the {name} split has no recording that can be used; mend data.dir")
+        raise IrnnError(f"the {name} split has no recording that can be used; mend `dir`")
     kept = [utterances[row] for row in rows]
     ids = np.array([labels.index(utterance.text) for utterance in kept])
-    return LabelledSplit(kept, ids, table.frames[rows], list(table.left_out.values()), table, rows)
+    return LabelledSplit(kept, list(table.left_out.values()), table, rows, ids)

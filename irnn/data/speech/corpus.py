@@ -14,6 +14,7 @@ import numpy as np
 from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
+from irnn.data.audio.splits import AudioSplit
 from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.speech.digits import DigitsConfig, digit_splits
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
@@ -22,7 +23,7 @@ from irnn.data.speech.synthetic_speech import SyntheticSpeechConfig, synthetic_s
 from irnn.data.speech.units import Units
 from irnn.errors import IrnnError
 
-# data.source -> (its configuration, what reads its splits)
+# source -> (its configuration, what reads its splits)
 SOURCES: Mapping[str, tuple[type[SpeechConfig], Callable[[Any], dict[str, list[Utterance]]]]] = {
     "synthetic_speech": (SyntheticSpeechConfig, synthetic_splits),
     "digits": (DigitsConfig, digit_splits),
@@ -32,26 +33,11 @@ SOURCES: Mapping[str, tuple[type[SpeechConfig], Callable[[Any], dict[str, list[U
 
 
 @dataclass(frozen=True)
-class SpeechSplit:
-    """The usable utterances of one split, and those that were left out.
-
-    units: ids int64 [units] of every transcript, without begin and end.  frames: int64 [utterances].
-    """
+class SpeechSplit(AudioSplit):
+    """units: ids int64 [units] of every transcript, without begin and end."""
 
     name: str
-    utterances: list[Utterance]
     units: list[np.ndarray]
-    frames: np.ndarray
-    left_out: list[LeftOut]
-    _table: FeatureTable
-    _rows: list[int]
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def features(self, index: int) -> np.ndarray:
-        """float32 [frames, num_mel_bins] of utterance `index`, read-only, not normalized."""
-        return self._table[self._rows[index]]
 
 
 @dataclass(frozen=True)
@@ -83,9 +69,9 @@ class SpeechCorpus:
 
 
 def speech_config_class(source: object) -> type[SpeechConfig]:
-    """The configuration class of `data.source`; an unknown name is an `IrnnError`."""
+    """The configuration class of `source`; an unknown name is an `IrnnError`."""
     if source not in SOURCES:
-        raise IrnnError(f"data.source={source!r} is unknown; allowed: {', '.join(SOURCES)}")
+        raise IrnnError(f"source={source!r} is unknown; allowed: {', '.join(SOURCES)}")
     return SOURCES[str(source)][0]
 
 
@@ -112,18 +98,18 @@ def speech_splits(config: SpeechConfig) -> tuple[dict[str, list[Utterance]], dic
     """
     wanted, read_splits = SOURCES.get(config.source, (None, None))
     if wanted is None or read_splits is None or not isinstance(config, wanted):
-        raise IrnnError(f"data.source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
+        raise IrnnError(f"source={config.source!r} is unknown; allowed: {', '.join(SOURCES)}")
     found = read_splits(config)
     faults = [utterance.fault for utterances in found.values() for utterance in utterances if utterance.fault]
     if faults and not config.leave_out:
         raise IrnnError(faults[0])
-    left_out = {name: _faults(utterances) for name, utterances in ({NO_SPLIT: []} | found).items()}
+    left_out = {NO_SPLIT: [], **{name: _faults(utterances) for name, utterances in found.items()}}
     sound = {name: [u for u in found[name] if not u.fault] for name in found if name != NO_SPLIT}
     for name, utterances in sound.items():
         if not utterances and left_out[name]:
             raise IrnnError(_none_usable(name, left_out[name]))
         if not utterances:
-            raise IrnnError(f"the {name} split of data.source={config.source} is empty; mend data.dir or the splits")
+            raise IrnnError(f"the {name} split of source={config.source} is empty; mend `dir` or the splits")
     return sound, left_out
 
 
@@ -185,7 +171,7 @@ def _usable(
     unused = [*faulty, *left_out.values()]
     if not kept:
         raise IrnnError(_none_usable(name, unused))
-    return SpeechSplit(name, [utterances[row] for row in kept], ids, table.frames[kept], unused, table, kept)
+    return SpeechSplit([utterances[row] for row in kept], unused, table, kept, name, ids)
 
 
 def _checked_units(utterance: Utterance, frames: int, units: Units, config: SpeechConfig) -> np.ndarray:
@@ -193,8 +179,8 @@ def _checked_units(utterance: Utterance, frames: int, units: Units, config: Spee
     seconds = frames / config.features.frames_per_second
     if config.max_seconds is not None and seconds > config.max_seconds:
         raise IrnnError(
-            f"{utterance.where} lasts {seconds:.2f} s, longer than data.max_seconds={config.max_seconds:g}; "
-            "raise that limit, or set data.leave_out=true"
+            f"{utterance.where} lasts {seconds:.2f} s, longer than max_seconds={config.max_seconds:g}; "
+            "raise that limit, or set leave_out=true"
         )
     return ids
 

@@ -56,17 +56,17 @@ class DigitsConfig(SpeechConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.dir:
-            raise IrnnError("data.dir is not set; add data.dir=FOLDER, the folder of the Free Spoken Digit Dataset")
+            raise IrnnError("`dir` is not set; add dir=FOLDER, the folder of the Free Spoken Digit Dataset")
         if self.split not in ("index", "speaker"):
-            raise IrnnError(f"data.split={self.split!r} is unknown; allowed: index, speaker")
+            raise IrnnError(f"split={self.split!r} is unknown; allowed: index, speaker")
         if self.dev_speaker is not None and self.split != "speaker":
-            raise IrnnError(f"data.dev_speaker={self.dev_speaker!r} needs data.split=speaker, not {self.split!r}")
+            raise IrnnError(f"dev_speaker={self.dev_speaker!r} needs split=speaker, not {self.split!r}")
         if self.dev_speaker == UNSEEN_SPEAKER:
-            raise IrnnError(f"data.dev_speaker={self.dev_speaker!r} is the unseen speaker of the test; name another")
+            raise IrnnError(f"dev_speaker={self.dev_speaker!r} is the unseen speaker of the test; name another")
         at_least(self, 1, "train_strings", "evaluation_strings", "max_digits", "seed")
         object.__setattr__(self, "speeds", tuple(float(speed) for speed in self.speeds))
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise IrnnError(f"data.speeds={list(self.speeds)}: one or more factors from 0.5 to 2 are needed")
+            raise IrnnError(f"speeds={list(self.speeds)}: one or more factors from 0.5 to 2 are needed")
 
 
 class Voice:
@@ -147,7 +147,7 @@ def digit_splits(config: DigitsConfig) -> dict[str, list[Utterance]]:
     for speaker in held_out.values():
         if speaker not in found:
             raise IrnnError(
-                f"data.dir={config.dir} has no speaker {speaker!r}; data.split=speaker with data.dev_speaker="
+                f"dir={config.dir} has no speaker {speaker!r}; split=speaker with dev_speaker="
                 f"{config.dev_speaker} needs one; found: {', '.join(sorted(found))}"
             )
     known = [speaker for speaker in sorted(found) if speaker not in held_out.values()]
@@ -173,7 +173,7 @@ def find_recordings(folder: Path) -> tuple[dict[str, dict[int, dict[int, Path]]]
     """(speaker -> digit -> index -> file, recordings that cannot be used)."""
     recordings = folder / "recordings"
     if not recordings.is_dir():
-        raise IrnnError(f"data.dir={folder} holds no folder `recordings`; give the Free Spoken Digit Dataset's folder")
+        raise IrnnError(f"dir={folder} holds no folder `recordings`; give the Free Spoken Digit Dataset's folder")
     paths = recordings_of(entries_under(recordings))
     faults = _faults(recordings, paths)
     found: dict[str, dict[int, dict[int, Path]]] = defaultdict(lambda: defaultdict(dict))
@@ -216,7 +216,7 @@ def _voice(
     for digit in range(10):
         files[digit] = [path for index, path in sorted(digits[digit].items()) if wanted(index)]
         if not files[digit]:
-            raise IrnnError(f"data.dir={config.dir}: the {split} split has no recording of {digit} by {speaker}")
+            raise IrnnError(f"dir={config.dir}: the {split} split has no recording of {digit} by {speaker}")
     return Voice(speaker, files, config.features.sample_rate)
 
 
@@ -225,10 +225,10 @@ def digit_string(
 ) -> Utterance:
     """String `number` of a split: all that is random about it is drawn from (seed, split, number)."""
     generator = np.random.default_rng([seed, *split.encode(), number])
-    voice = voices[generator.integers(len(voices))]
+    voice = voices[int(generator.integers(len(voices)))]
     digits = generator.integers(0, 10, size=generator.integers(1, max_digits + 1)).tolist()
     takes = [int(generator.integers(len(voice.files[digit]))) for digit in digits]
-    speed = speeds[generator.integers(len(speeds))]
+    speed = speeds[int(generator.integers(len(speeds)))]
     pauses = generator.uniform(*_PAUSE_SECONDS, size=len(digits) + 1).tolist()
     pause_seed = int(generator.integers(2**32))
     names = ", ".join(voice.files[digit][take].name for digit, take in zip(digits, takes, strict=True))

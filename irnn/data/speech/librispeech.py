@@ -46,17 +46,15 @@ class LibriSpeechConfig(SpeechConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.dir:
-            raise IrnnError(
-                "data.dir is not set; add data.dir=FOLDER, the folder that holds train-clean-100 and the like"
-            )
+            raise IrnnError("`dir` is not set; add dir=FOLDER, the folder that holds train-clean-100 and the like")
         for key in ("train", "dev", "test"):
             subsets = getattr(self, key)
             if isinstance(subsets, str) or not subsets:
-                raise IrnnError(f"data.{key}={subsets!r} must list one or more subsets, for example [dev-clean]")
+                raise IrnnError(f"{key}={subsets!r} must list one or more subsets, for example [dev-clean]")
             object.__setattr__(self, key, tuple(subsets))
         object.__setattr__(self, "speeds", tuple(float(speed) for speed in self.speeds))
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise IrnnError(f"data.speeds={list(self.speeds)}: one or more factors from 0.5 to 2 are needed")
+            raise IrnnError(f"speeds={list(self.speeds)}: one or more factors from 0.5 to 2 are needed")
 
 
 def librispeech_splits(config: LibriSpeechConfig) -> dict[str, list[Utterance]]:
@@ -72,7 +70,7 @@ def librispeech_splits(config: LibriSpeechConfig) -> dict[str, list[Utterance]]:
     else:
         folder = Path(config.dir or "")
         if not folder.is_dir():
-            raise IrnnError(f"data.dir={folder} is not a folder; give the folder that holds train-clean-100 and so on")
+            raise IrnnError(f"dir={folder} is not a folder; give the folder that holds train-clean-100 and so on")
         if os.path.lexists(folder / _SPLITS_FILE):
             splits = _listed_splits(folder, rate)
         else:
@@ -92,7 +90,7 @@ def _check_subsets(config: LibriSpeechConfig) -> None:
         for subset in getattr(config, key):
             if subset in key_of:
                 raise IrnnError(
-                    f"data.{key} lists the subset {subset!r}, which data.{key_of[subset]} lists too; each is read once"
+                    f"`{key}` lists the subset {subset!r}, which `{key_of[subset]}` lists too; each is read once"
                 )
             key_of[subset] = key
 
@@ -159,7 +157,7 @@ def _folder_utterances(folder: Path, subsets: Sequence[str], rate: int) -> list[
     for subset in subsets:
         if not (folder / subset).is_dir():
             there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())) or "nothing"
-            raise IrnnError(f"data.dir={folder} has no subset {subset!r}; there: {there}; mend data.train, dev, test")
+            raise IrnnError(f"dir={folder} has no subset {subset!r}; there: {there}; mend `train`, `dev` or `test`")
         utterances += _subset_utterances(entries_under(folder / subset), rate)
     return utterances
 

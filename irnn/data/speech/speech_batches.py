@@ -56,8 +56,8 @@ class SpeechBatches(Dataset):
         if longest > budget:
             name = self.split.utterances[int(self.split.frames.argmax())].where
             raise IrnnError(
-                f"{name} has {longest} frames, more than data.batches.max_frames={budget}; raise that, or set "
-                "data.max_seconds and data.leave_out=true"
+                f"{name} has {longest} frames, more than batches.max_frames={budget}; raise that, or set "
+                "`max_seconds` and leave_out=true"
             )
         self.set_epoch(0)
 

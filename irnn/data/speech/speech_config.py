@@ -23,9 +23,9 @@ class BatchConfig:
     def __post_init__(self) -> None:
         for key in ("max_frames", "max_utterances"):
             if getattr(self, key) < 1:
-                raise IrnnError(f"data.batches.{key}={getattr(self, key)} must be at least 1")
+                raise IrnnError(f"{key}={getattr(self, key)} must be at least 1")
         if self.curriculum < 0:
-            raise IrnnError(f"data.batches.curriculum={self.curriculum} must not be negative; 0 switches it off")
+            raise IrnnError(f"curriculum={self.curriculum} must not be negative; 0 switches it off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class SpeechConfig:
 
     def __post_init__(self) -> None:
         if self.max_seconds is not None and not self.max_seconds > 0:
-            raise IrnnError(f"data.max_seconds={self.max_seconds} must be greater than 0, or null for any length")
+            raise IrnnError(f"max_seconds={self.max_seconds} must be greater than 0, or null for any length")
 
 
 def at_least(config: object, minimum: int, *keys: str) -> None:
     """Raise an `IrnnError` for the first of `keys` whose value in `config` is below `minimum`."""
     for key in keys:
         if getattr(config, key) < minimum:
-            raise IrnnError(f"data.{key}={getattr(config, key)} must be at least {minimum}")
+            raise IrnnError(f"{key}={getattr(config, key)} must be at least {minimum}")

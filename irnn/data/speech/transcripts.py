@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +10,10 @@ from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
 from irnn.data.speech.corpus import encoded_transcript, speech_splits, training_units
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.units import EOS, Units
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 
 # Splits of a text corpus <- splits of a speech corpus.
 _SPLITS = {"train": "train", "valid": "dev", "test": "test"}
-_KEY = re.compile(r"(?<!\S)data\.")
 
 Streams = dict[str, np.ndarray]
 
@@ -26,7 +23,7 @@ def transcript_streams(config: SpeechConfig, units: Units | None) -> tuple[Units
 
     units: those of a recognizer, or None for those that a recognizer trained on this corpus has.
     """
-    with keys_of_speech():
+    with arguments_of(type(config), "speech."):
         found, faulty = speech_splits(config)
         units = training_units(found, config) if units is None else units
         streams, left_out = {}, {}
@@ -41,15 +38,6 @@ def line_stream(lines: Sequence[Sequence[str]], units: Units, where: str) -> np.
     """Lines of words in one stream of units, int64 [tokens], the end after each line."""
     texts = ((" ".join(words), f"{where}, line {number}") for number, words in enumerate(lines, start=1))
     return _joined([units.encode(text, place) for text, place in texts])
-
-
-@contextmanager
-def keys_of_speech() -> Iterator[None]:
-    """Messages about the corpus name its keys as they stand in a language model's configuration: `data.speech.dir`."""
-    try:
-        yield
-    except IrnnError as error:
-        raise IrnnError(_KEY.sub("data.speech.", str(error))) from None
 
 
 def _split_stream(utterances: Sequence[Utterance], units: Units, leave_out: bool) -> tuple[np.ndarray, list[LeftOut]]:

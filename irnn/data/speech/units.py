@@ -33,11 +33,10 @@ class UnitsConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise IrnnError(f"data.units.kind={self.kind!r} is unknown; allowed: {', '.join(KINDS)}")
+            raise IrnnError(f"kind={self.kind!r} is unknown; allowed: {', '.join(KINDS)}")
         if (self.size is not None) != (self.kind == "sentencepiece"):
             raise IrnnError(
-                f"data.units.size={self.size} with data.units.kind={self.kind}: "
-                "the size belongs to sentencepiece, and to that alone"
+                f"size={self.size} with kind={self.kind}: the size belongs to sentencepiece, and to that alone"
             )
 
 
@@ -192,5 +191,5 @@ def _train_sentencepiece(texts: list[str], size: int | None) -> bytes:
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("] ")[-1].rstrip(".")
-        raise IrnnError(f"data.units.size={size}: SentencePiece cannot make these pieces ({reason})") from None
+        raise IrnnError(f"units.size={size}: SentencePiece cannot make these pieces ({reason})") from None
     return model.getvalue()

@@ -49,26 +49,24 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
-            raise IrnnError(f"data.source={self.source!r} is unknown; allowed: {', '.join(SOURCES)}")
+            raise IrnnError(f"source={self.source!r} is unknown; allowed: {', '.join(SOURCES)}")
         transcripts = self.source == "transcripts"
         if transcripts and self.speech is None:
-            raise IrnnError("data.speech is not set, and data.source=transcripts reads from it; take data=transcripts")
+            raise IrnnError("`speech` is not set, and source=transcripts reads from it: give speech=CORPUS")
         if self.speech is not None and not transcripts:
-            raise IrnnError(f"data.speech is set, and data.source={self.source} does not read it; leave it out")
+            raise IrnnError(f"`speech` is set, and source={self.source} does not read it; leave it out")
         if transcripts and self.dir:
             raise IrnnError(
-                f"data.dir={self.dir}: transcripts are those of data.speech; for other text in a recognizer's units "
-                "take data=text data.dir=FOLDER data.units=RECOGNIZER"
+                f"dir={self.dir}: transcripts are those of `speech`; for other text in a recognizer's units "
+                "take source=folder dir=FOLDER units=RECOGNIZER"
             )
         if self.max_vocabulary is not None and (transcripts or self.units):
-            raise IrnnError(
-                f"data.max_vocabulary={self.max_vocabulary}: a recognizer's units are all kept; set it to null"
-            )
+            raise IrnnError(f"max_vocabulary={self.max_vocabulary}: a recognizer's units are all kept; set it to null")
         if self.source in ("folder", "parquet") and not self.dir:
-            raise IrnnError(f"data.dir is not set, and data.source={self.source} reads from it; add data.dir=FOLDER")
+            raise IrnnError(f"`dir` is not set, and source={self.source} reads from it; add dir=FOLDER")
         for key in ("batch_size", "steps"):
             if getattr(self, key) < 1:
-                raise IrnnError(f"data.{key}={getattr(self, key)} must be at least 1")
+                raise IrnnError(f"{key}={getattr(self, key)} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,13 @@ def load_corpus(config: TextConfig) -> Corpus:
         lines = _read_lines(config)
         vocabulary = Vocabulary.from_lines(lines["train"], config.max_vocabulary)
         return _corpus(config, vocabulary, {split: vocabulary.encode(lines[split], _name(split)) for split in SPLITS})
-    units = None if config.units is None else Units.load(Path(config.units))
-    left_out: dict[str, list[LeftOut]] = {}
+    given = None if config.units is None else Units.load(Path(config.units))
     if config.speech is not None:
-        units, streams, left_out = transcript_streams(config.speech, units)
-    else:
-        streams = {split: line_stream(lines, units, _name(split)) for split, lines in _read_lines(config).items()}
-    return _corpus(config, Vocabulary(units.names), streams, units, left_out)
+        units, streams, left_out = transcript_streams(config.speech, given)
+        return _corpus(config, Vocabulary(units.names), streams, units, left_out)
+    assert given is not None  # one of the two is there
+    streams = {split: line_stream(lines, given, _name(split)) for split, lines in _read_lines(config).items()}
+    return _corpus(config, Vocabulary(given.names), streams, given)
 
 
 def _corpus(
@@ -131,6 +129,7 @@ def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
     """The words of every line of the three splits."""
     if config.source == "quickstart":
         return quickstart_lines()
+    assert config.dir is not None  # asked for by the configuration
     if config.source == "folder":
         return {split: _read_text_file(_find_split(Path(config.dir), split)) for split in SPLITS}
     return _read_parquet(config.dir, config.column)
@@ -138,13 +137,13 @@ def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
 
 def _find_split(folder: Path, split: str) -> Path:
     if not folder.is_dir():
-        raise IrnnError(f"data.dir={folder} is not a folder; give the folder that holds train.txt, valid.txt, test.txt")
+        raise IrnnError(f"dir={folder} is not a folder; give the folder that holds train.txt, valid.txt, test.txt")
     names = (f"{split}.txt", f"ptb.{split}.txt")
     found = [folder / name for name in names if os.path.lexists(folder / name)]
     if not found:
-        raise IrnnError(f"data.dir={folder} holds neither {names[0]} nor {names[1]}; add the file or mend data.dir")
+        raise IrnnError(f"dir={folder} holds neither {names[0]} nor {names[1]}; add the file or mend `dir`")
     if len(found) > 1:
-        raise IrnnError(f"data.dir={folder} holds both {names[0]} and {names[1]}; keep the one that is meant")
+        raise IrnnError(f"dir={folder} holds both {names[0]} and {names[1]}; keep the one that is meant")
     return found[0]
 
 

@@ -24,14 +24,14 @@ def open_parquet(files: str) -> Any:
 
     local = "://" not in files
     if local and not glob.glob(files):
-        raise IrnnError(f"no parquet files at {files}; mend data.dir, or add the folder that is missing")
+        raise IrnnError(f"no parquet files at {files}; mend `dir`, or add the folder that is missing")
     disable_progress_bars()
     try:
         return load_dataset("parquet", data_files={"rows": files}, split="rows")
     except (OSError, ValueError, DatasetsError) as error:
         # What `datasets` says about a file that it cannot turn into rows stands in the cause alone.
         damaged = "replace the file, which is damaged, or holds no rows, or other columns than the files beside it"
-        mend = damaged if local else "mend data.dir, or see whether the hub can be reached"
+        mend = damaged if local else "mend `dir`, or see whether the hub can be reached"
         raise IrnnError(f"{files} cannot be read as parquet ({_line(error.__cause__ or error)}); {mend}") from None
 
 
@@ -41,7 +41,7 @@ def text_column(table: Any, column: str, files: str) -> list[str | None]:
     A column that is missing or of another type, a text that is no UTF-8 or holds NUL is an `IrnnError`.
     """
     if column not in table.column_names:
-        raise IrnnError(f"data.column={column!r} is not in {files}; columns: {', '.join(table.column_names)}")
+        raise IrnnError(f"column={column!r} is not in {files}; columns: {', '.join(table.column_names)}")
     kind = getattr(table.features[column], "dtype", "list")
     if kind not in _TEXT:
         raise IrnnError(f"{files}: the column {column!r} is of type {kind}, where text (string) is wanted; convert it")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from irnn.data.labelled.batches import LabelledBatch, LabelledBatches
 from irnn.data.labelled.corpus import load_labelled
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.metrics import cross_entropy_sum
 from irnn.models.classifier import Classifier, ClassifierConfig, program_inputs
 from irnn.program import Program, equality
@@ -22,8 +22,8 @@ from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
 from pipelines.core.problem import Score, TaskSettings, derived_seed
 from pipelines.problems.classifier.classifier_task import ClassifierTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 LABELS_FILE = "labels.json"
 _SPLITS = ("dev", "test")
@@ -42,7 +42,8 @@ class ClassifierProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.seed, self.batch_size = config.seed, config.evaluation.batch_size
-        self.corpus = load_labelled(config.data)
+        with arguments_of(type(config.data), "data."):
+            self.corpus = load_labelled(config.data)
         show_left_out(self.corpus.left_out, "recordings")
         for key in ("classes", "feature_size"):
             if key in config.model:

@@ -8,8 +8,9 @@ from typing import Any
 
 from irnn.data import TextConfig
 from irnn.data.speech.corpus import speech_config_class
-from irnn.data.speech.transcripts import keys_of_speech
+from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.text.corpus import SOURCES
+from irnn.errors import arguments_of
 from pipelines.sections import need_positive, need_section, need_source, read_section
 
 
@@ -36,6 +37,7 @@ def read_data(section: Mapping[str, Any]) -> TextConfig:
     if section.get("speech") is None:
         return read_section(TextConfig, section, "data.")
     speech = need_section(section["speech"], "data.speech")
-    with keys_of_speech():
-        speech = read_section(speech_config_class(speech.get("source")), speech, "data.")
+    with arguments_of(SpeechConfig, "data.speech."):
+        kind = speech_config_class(speech.get("source"))
+    speech = read_section(kind, speech, "data.speech.")
     return read_section(TextConfig, {**section, "speech": speech}, "data.")

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from irnn.data import TextBatches, load_corpus
 from irnn.data.text.vocabulary import VOCABULARY_FILE
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.problem import Score, TaskSettings
 from pipelines.problems.language_model.language_model_task import LanguageModelTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 # Batches of the training stream that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 20
@@ -40,7 +40,8 @@ class TextProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.data = config.data
-        self.corpus = load_corpus(config.data)
+        with arguments_of(type(config.data), "data."):
+            self.corpus = load_corpus(config.data)
         show_left_out(self.corpus.left_out, "utterances")
         if "vocabulary_size" in config.model:
             raise IrnnError("model.vocabulary_size follows from the corpus; limit it with data.max_vocabulary")

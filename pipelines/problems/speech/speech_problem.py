@@ -13,7 +13,7 @@ import numpy as np
 from irnn.data.speech.corpus import load_speech
 from irnn.data.speech.speech_batches import SpeechBatch, SpeechBatches
 from irnn.data.speech.units import BLANK, BOS, EOS
-from irnn.errors import IrnnError
+from irnn.errors import IrnnError, arguments_of
 from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.nn.attention import Memory
 from irnn.program import equality
@@ -40,8 +40,8 @@ from pipelines.problems.speech.pretrained import PretrainedEncoder
 from pipelines.problems.speech.recognizers import FLOAT_MODEL
 from pipelines.problems.speech.speech_bench import real_time_factors
 from pipelines.problems.speech.speech_task import InOrder, SpeechTask
-from pipelines.report.console import show_left_out
 from pipelines.sections import architecture_inputs, read_section
+from pipelines.watch.console import show_left_out
 
 # Batches of the training set that give the quantization sites their first ranges.
 _CALIBRATION_BATCHES = 10
@@ -59,7 +59,10 @@ class SpeechProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.seed = config.seed
-        self.corpus = load_speech(config.data)
+        with arguments_of(type(config.data), "data."):
+            self.corpus = load_speech(config.data)
+            for split in self.corpus.splits:  # what does not fit a batch is told before training
+                SpeechBatches(self.corpus, split)
         show_left_out(self.corpus.left_out, "utterances")
         for key in ("vocabulary_size", "feature_size"):
             if key in config.model:

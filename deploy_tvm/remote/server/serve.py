@@ -8,18 +8,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from deploy_tvm.remote import emulated
 from deploy_tvm.remote.device import Device, is_loopback
-from deploy_tvm.remote.server_build import BINARY, server_folder
+from deploy_tvm.remote.server.build import BINARY, server_folder
 from irnn.errors import IrnnError
 from irnn.places import need_folder
 
 START_SECONDS = 60
+Server = subprocess.Popen[bytes]
 
 
 def server_command(cpu: str | None) -> list[str]:
@@ -43,7 +45,7 @@ def warn_if_open(host: str) -> str | None:
 
 
 @contextmanager
-def running(command: list[str], arguments: list[str] = ()) -> Iterator[tuple[str, int, subprocess.Popen]]:
+def running(command: list[str], arguments: Sequence[str] = ()) -> Iterator[tuple[str, int, Server]]:
     """A server for the length of a ``with`` block: (host, port, its process).  It ends with this process at the latest.
 
     Its messages go to a temporary file; the last one is quoted where it does not start.
@@ -52,13 +54,14 @@ def running(command: list[str], arguments: list[str] = ()) -> Iterator[tuple[str
         process = subprocess.Popen(
             [*command, "--lifetime", "parent", "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=log
         )
-        try:
-            host, port = _listening(process, log)
-            yield host, port, process
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        assert process.stdout is not None  # a pipe
+        with process.stdout as said:
+            try:
+                host, port = _listening(said, log)
+                yield host, port, process
+            finally:
+                process.kill()
+                process.wait()
 
 
 @contextmanager
@@ -96,10 +99,10 @@ def export_server(mtriple: str, folder: Path) -> Path:
     return Path(shutil.copytree(server_folder(mtriple), folder, dirs_exist_ok=True))
 
 
-def _listening(process: subprocess.Popen, log) -> tuple[str, int]:
+def _listening(output: IO[bytes], log: IO[bytes]) -> tuple[str, int]:
     deadline = time.monotonic() + START_SECONDS
-    if select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        line = process.stdout.readline().decode(errors="replace")
+    if select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        line = output.readline().decode(errors="replace")
         if line.startswith("listening on "):
             host, _, port = line.removeprefix("listening on ").strip().rpartition(":")
             return host, int(port)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from deploy_tvm.targets import toolchain
 from irnn.errors import IrnnError
 
 BINARY = "irnn-rpc-server"
-SOURCES = Path(__file__).parent / "server"
+SOURCES = Path(__file__).parent
 LIBRARIES = ("tvm_ffi/lib/libtvm_ffi.so", "tvm/lib/libtvm_runtime.so", "tvm/lib/libtvm_runtime_extra.so")
 WHEELS = ("apache-tvm", "apache-tvm-ffi")
 # glibc versions for which wheels are published.
@@ -50,11 +51,18 @@ def server_folder(mtriple: str) -> Path:
 def runtime_libraries(machine: str) -> Path:
     """A folder in which ``LIBRARIES`` for ``machine`` stand: this installation's own, or those of downloaded wheels."""
     if machine == platform.machine():
-        return Path(find_spec("tvm").origin).parents[1]
+        return _folder_of("tvm").parent
     return cached(f"tvm-runtime/{machine}-{version('apache-tvm')}-{version('apache-tvm-ffi')}", _downloader(machine))
 
 
-def _downloader(machine: str):
+def _folder_of(module: str) -> Path:
+    found = find_spec(module)
+    if found is None or found.origin is None:
+        raise IrnnError(f"{module} is not installed as a package with files: pip install 'irnn[tvm]'")
+    return Path(found.origin).parent
+
+
+def _downloader(machine: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         wheels = [f"{name}=={version(name)}" for name in WHEELS]
         platforms = [word for name in MANYLINUX for word in ("--platform", f"{name}_{machine}")]
@@ -78,7 +86,7 @@ def _downloader(machine: str):
 
 
 def _compile(compiler: toolchain.Compiler, folder: Path) -> None:
-    include = Path(find_spec("tvm_ffi").origin).parent / "include"
+    include = _folder_of("tvm_ffi") / "include"
     libraries = [f"-l{Path(name).stem.removeprefix('lib')}" for name in LIBRARIES]
     compiler.run(
         [
@@ -92,6 +100,6 @@ def _compile(compiler: toolchain.Compiler, folder: Path) -> None:
 
 def _key(compiler: toolchain.Compiler) -> str:
     """Changes with the sources, the versions and the compiler."""
-    parts = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
+    parts = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir()) if path.suffix in (".cc", ".h")]
     parts += [version(name) for name in WHEELS] + [" ".join(compiler.command)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

@@ -8,7 +8,7 @@ from pathlib import Path
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from irnn.errors import IrnnError
-from pipelines.config import LoggerConfig
+from pipelines.watch.settings import LoggerConfig
 
 
 def open_loggers(config: LoggerConfig, folder: Path, run: str) -> list[Logger]:
