@@ -41,10 +41,11 @@ def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: st
     were trained for: settings that contradict that are an :class:`IrnnError`; stage "float" lets go of it.
     """
     settings = Settings(stage, quant, pwl)
-    if getattr(getattr(model, "config", None), "tie_weights", False) and quant.embedding != quant.logits_weight:
+    embedding, logits = quant.choice("embedding"), quant.choice("logits_weight")
+    if getattr(getattr(model, "config", None), "tie_weights", False) and embedding != logits:
         raise IrnnError(
-            f"quant.embedding={quant.embedding} and quant.logits_weight={quant.logits_weight} differ, but "
-            "model.tie_weights makes them one tensor: set both to the same bits"
+            f"quant.embedding={embedding} and quant.logits_weight={logits} differ, but model.tie_weights makes them "
+            "one tensor: set both to the same bits"
         )
     model.adopt(settings)
     return model

@@ -88,9 +88,19 @@ class ProgramOracle:
                 return self.attention_context(node, *x)
             case "embedding":
                 return nested(lambda place: self.constant(node, "table")[place], 0, x)
+            case "scaled_embedding":
+                return nested(lambda place: self.scaled_row(node, place), 0, x)
             case "flatten":
                 return nested(lambda bands: [v for band in bands for v in band], 2, x)
         return nested(lambda *rows: self.row(node, list(rows)), 1, x)
+
+    def scaled_row(self, node: Node, place: int) -> list[int]:
+        """One row of the table that has several planes: each with the factor of that row."""
+        limits, planes = (node.attributes["low"], node.attributes["high"]), range(node.attributes["planes"])
+        rows = [self.constant(node, f"table_{k}")[place] for k in planes]
+        factors = [self.factors(node, f"_{k}") for k in planes]
+        columns = zip(*rows, strict=True)
+        return [clamp(sum(f.times(place, q) for f, q in zip(factors, c, strict=True)), limits) for c in columns]
 
     def row(self, node: Node, x: list[list[int]]) -> list[int]:
         a, limits = node.attributes, (node.attributes.get("low"), node.attributes.get("high"))

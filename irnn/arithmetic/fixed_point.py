@@ -44,6 +44,9 @@ ATTENTION_RECIPROCAL_BITS = 48
 # (2**-17 and 255 * 2**-16 steps of v') is far below the half step of the requantization that follows.
 ATTENTION_FRACTION_BITS = 16
 
+# How often multi-bit codes and their coefficients are found in turn.
+MULTIBIT_CYCLES = 2
+
 Array = Any
 
 
@@ -269,3 +272,15 @@ def weighted_mean(
     drop = ATTENTION_RECIPROCAL_BITS - ATTENTION_FRACTION_BITS
     mean_i64 = (sums * reciprocal_i64 + ops.to(1 << (drop - 1), "int64")) >> ops.to(drop, "int64")
     return requantize(ops, [(ops.to(mean_i64, "int32"), multiplier, shift)], zero_point, low, high, dtype)
+
+
+def determinant(matrix: list[list[Array]]) -> Array:
+    """Of a square matrix of arrays, along its first row; no division."""
+    first, *others = matrix
+    if not others:
+        return first[0]
+    total = None
+    for j, entry in enumerate(first):
+        product = entry * determinant([row[:j] + row[j + 1 :] for row in others])
+        total = product if total is None else total - product if j % 2 else total + product
+    return total

@@ -35,8 +35,8 @@ class Weight(nn.Module):
 
     @property
     def bits(self) -> int:
-        """Of the weight's integers."""
-        return self.code.bits
+        """Of a weight, all planes of its code together."""
+        return self.code.bits * self.code.planes
 
     @property
     def per_row(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from irnn.errors import IrnnError
-from irnn.quant.codes import CODES, WeightCode, weight_code
+from irnn.quant.codes import CODES, UNIFORM, WeightCode, weight_code
 
 # Bits that a role may have.  Operands of a matrix product have at most 8: int16 x int8 would overflow an int32
 # accumulator above 516 terms.  Gates are 8-bit by contract: their scales are fixed.
@@ -30,11 +30,13 @@ OBSERVERS = ("ema", "percentile")
 class QuantConfig:
     """Bits per role, and how ranges are observed; a weight's role may have a code by its name (``irnn.quant.codes``).
 
+    code: what a number of bits means for weights, ``code="denseshift", weight=3`` being ``weight="denseshift:3"``.
     observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
     "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
     two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
     """
 
+    code: str = UNIFORM
     weight: int | str = 8
     embedding: int | str = 8
     logits_weight: int | str = 8
@@ -49,14 +51,15 @@ class QuantConfig:
     percentile: float = 99.99
 
     def __post_init__(self) -> None:
+        if self.code not in (wide := [name for name, code in CODES.items() if code.BITS]):
+            raise IrnnError(
+                f"quant.code={self.code!r}: bits mean a code that has a choice of them: {', '.join(wide)}; any other "
+                f"code is named in the role itself"
+            )
         for role, (low, high) in ROLE_BITS.items():
             bits = getattr(self, role)
-            if role in WEIGHT_ROLES and isinstance(bits, str):
-                if bits not in CODES:
-                    raise IrnnError(
-                        f"quant.{role}={bits!r}: unknown weight code; allowed are {', '.join(CODES)}, and for uniform "
-                        f"integers their bits, {low} to {high}"
-                    )
+            if role in WEIGHT_ROLES:
+                self._check_code(role)
             elif not isinstance(bits, int) or not low <= bits <= high:
                 raise IrnnError(
                     f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
@@ -67,6 +70,14 @@ class QuantConfig:
             raise IrnnError(f"quant.ema_decay={self.ema_decay}: must lie in [0, 1)")
         if not 50 < self.percentile <= 100:
             raise IrnnError(f"quant.percentile={self.percentile}: must lie in (50, 100]")
+
+    def _check_code(self, role: str) -> None:
+        """A weight's role has a code that there is; anything else is an :class:`IrnnError` that names the key."""
+        try:
+            self.weight_code(role)
+        except IrnnError as error:
+            code = "" if self.code == UNIFORM else f" of quant.code={self.code}"
+            raise IrnnError(f"quant.{role}={getattr(self, role)!r}{code}: {error}") from None
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> QuantConfig:
@@ -86,9 +97,20 @@ class QuantConfig:
     def weight_code(self, role: str) -> WeightCode:
         """How a matrix of the role is quantized: a scale a row, but embedding and output layer have one.
 
-        With one scale the logits can be compared, and a row of the table has the scale of all others.
+        With one scale the logits can be compared, and a row of the table has the scale of all others.  Codes that are
+        too coarse for that have a scale a row there, too.
         """
-        return weight_code(getattr(self, role), per_row=role == "weight")
+        return weight_code(self.choice(role), per_row=role == "weight")
+
+    def choice(self, role: str) -> int | str:
+        """The role's setting, of weights by one name whatever ``code`` is: bits of uniform integers, or a code."""
+        given = getattr(self, role)
+        if role not in WEIGHT_ROLES:
+            return given
+        if isinstance(given, int) and self.code != UNIFORM:
+            return f"{self.code}:{given}"
+        name, _, width = given.partition(":") if isinstance(given, str) else ("", "", "")
+        return int(width) if name == UNIFORM and width.isdecimal() else given
 
 
 def integer_range(role: str, bits: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from irnn.quant.site import QuantSite
 class WeightPart(Protocol):
     """A matrix ``[rows, columns]`` and how it is quantized (``irnn.nn.linear.Weight``)."""
 
+    role: str
     where: str
     quantizing: bool
     code: WeightCode

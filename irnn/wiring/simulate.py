@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
+from irnn.quant.codes.base import TABLE_HIGH
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, state_taken
@@ -75,7 +76,13 @@ class Simulation:
         return self._weights[key]
 
     def embedding(self, module: WeightPart, ids: Tensor) -> Tensor:
-        return torch.nn.functional.embedding(ids, self.weight(module))
+        """Rows of the table; where each has a scale of its own they are brought to one, of 8 bits."""
+        table = self.weight(module)
+        rows = torch.nn.functional.embedding(ids, table)
+        if not (module.quantizing and module.code.per_row):
+            return rows
+        scale = table.detach().abs().amax() / TABLE_HIGH
+        return FakeQuantize.apply(rows.float(), scale, torch.zeros_like(scale), -TABLE_HIGH, TABLE_HIGH)
 
     def input(self, site: QuantSite, x: Tensor) -> Tensor:
         """Features that enter the network."""

@@ -6,6 +6,7 @@ import dataclasses
 import platform
 from typing import Any
 
+from irnn.quant.config import ROLE_BITS
 from irnn.stages import STAGE_OF_ROLE
 from pipelines.config import RunConfig
 from pipelines.core import deploy
@@ -74,6 +75,8 @@ def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[st
 def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
     """Quantization settings that reach a stage: in `pwl` no weight is quantized yet, so a sweep over them shares it."""
     values = dataclasses.asdict(config.quant)
+    values |= {role: config.quant.choice(role) for role in ROLE_BITS}
+    del values["code"]  # what it means stands in the roles
     if stage == "pwl":
         return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
     return values

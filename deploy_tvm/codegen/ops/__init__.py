@@ -48,7 +48,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
 
 
 # What knows the batch, the time or a table: no operation of one step.
-OF_SEQUENCES = ("embedding", "mask", "patches", "subsample", "last", "shorten")
+OF_SEQUENCES = ("embedding", "scaled_embedding", "mask", "patches", "subsample", "last", "shorten")
 GENERIC = Operation(elementwise.by_its_text)
 
 
