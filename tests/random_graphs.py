@@ -162,7 +162,7 @@ class _Builder:
         """Operations at random on what there is."""
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
-            self.concat, self.complement,
+            self.concat, self.complement, self.multibit,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -232,6 +232,11 @@ class _Builder:
     def complement(self) -> str:
         x = self.of("int8")
         return self.node("complement", (x,), "int8", self.values[x].shape)
+
+    def multibit(self) -> str:
+        x = self.of("int8")
+        attributes = {"zero_point": self.integer("int8"), "codes": self.pick([1, 2, 3, 4])}
+        return self.node("multibit", (x,), "int16", self.values[x].shape, attributes)
 
     def pwl(self) -> str:
         x = self.of("int8", "int16")

@@ -37,6 +37,7 @@ MUTATIONS = [
     operation("linear", "linear: bias left out", ' + tensors["bias"]', ""),
     operation("linear", "linear: int16 operands cut", "ops.matmul(inputs[0],", "ops.matmul(inputs[0].astype(np.int8),"),
     operation("mask", "mask: filled with 0", 'ops.to(node.attributes["fill"], dtype)', "ops.to(0, dtype)"),
+    operation("multibit", "multibit: zero point left out", 'a["zero_point"], a["codes"]', '0, a["codes"]'),
     operation("multiply", "multiply: one zero point for both", 'inputs[1], node.attributes["zero_point_a"], node',
               'inputs[1], node.attributes["zero_point_b"], node'),
     operation("norms", "norms: one group", 'groups = a["groups"]', "groups = 1"),

@@ -79,7 +79,7 @@ class RecurrentModel(nn.Module):
             if isinstance(module, QuantSite):
                 module.configure(settings.quant, observing=observing, quantizing=settings.on(module.role))
             elif isinstance(module, Weight):
-                module.configure(settings.quant, quantizing=settings.on(module.role))
+                module.configure(settings.quant, quantizing=settings.on(module.role), coding=settings.on("hidden"))
                 if isinstance(module, Convolution):
                     module.batch_statistics = not settings.reaches("pwl")
             elif isinstance(module, Activation):

@@ -24,6 +24,7 @@ ROLE_BITS = {
 SYMMETRIC_ROLES = ("weight", "embedding", "logits_weight", "preactivation", "norm", "cell")
 WEIGHT_ROLES = ("weight", "embedding", "logits_weight")
 OBSERVERS = ("ema", "percentile")
+RUN_TIME_INPUT_BITS = 8  # of h, where codes of it are found at run time
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class QuantConfig:
     """Bits per role, and how ranges are observed; a weight's role may have a code by its name (``irnn.quant.codes``).
 
     code: what a number of bits means for weights, ``code="denseshift", weight=3`` being ``weight="denseshift:3"``.
+    hidden: with a code that can be found at run time (``hidden="alternating:2"``; a number of bits where ``code`` is
+    such) h has 8 bits, and what layers and the output layer multiply has that many codes.
     observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
     "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
     two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
@@ -41,7 +44,7 @@ class QuantConfig:
     embedding: int | str = 8
     logits_weight: int | str = 8
     activation: int = 8
-    hidden: int = 8
+    hidden: int | str = 8
     preactivation: int = 16
     norm: int = 16
     gate: int = 8
@@ -57,9 +60,11 @@ class QuantConfig:
                 f"code is named in the role itself"
             )
         for role, (low, high) in ROLE_BITS.items():
-            bits = getattr(self, role)
+            bits = self.choice(role)
             if role in WEIGHT_ROLES:
-                self._check_code(role)
+                self._found_code(role)
+            elif role == "hidden" and self._hidden_code() is not None:
+                continue
             elif not isinstance(bits, int) or not low <= bits <= high:
                 raise IrnnError(
                     f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
@@ -71,10 +76,10 @@ class QuantConfig:
         if not 50 < self.percentile <= 100:
             raise IrnnError(f"quant.percentile={self.percentile}: must lie in (50, 100]")
 
-    def _check_code(self, role: str) -> None:
-        """A weight's role has a code that there is; anything else is an :class:`IrnnError` that names the key."""
+    def _found_code(self, role: str) -> WeightCode:
+        """The role's code; one that there is not is an :class:`IrnnError` that names the key."""
         try:
-            self.weight_code(role)
+            return self.weight_code(role)
         except IrnnError as error:
             code = "" if self.code == UNIFORM else f" of quant.code={self.code}"
             raise IrnnError(f"quant.{role}={getattr(self, role)!r}{code}: {error}") from None
@@ -92,7 +97,21 @@ class QuantConfig:
         """Bits of a role; an unknown role is an error that lists the known ones."""
         if role not in ROLE_BITS:
             raise IrnnError(f"unknown role {role!r}; allowed are {', '.join(ROLE_BITS)}")
-        return self.weight_code(role).bits if role in WEIGHT_ROLES else getattr(self, role)
+        if role == "hidden" and self.run_time_codes is not None:
+            return RUN_TIME_INPUT_BITS
+        return self.weight_code(role).bits if role in WEIGHT_ROLES else self.choice(role)
+
+    @property
+    def run_time_codes(self) -> int | None:
+        """How many binary codes what a layer reads is written in at run time; None: it is read as it is."""
+        return None if self._hidden_code() is None else self._hidden_code().planes
+
+    def _hidden_code(self) -> WeightCode | None:
+        """The code of ``hidden``, where that is one that is found at run time; a wrong one is an :class:`IrnnError`."""
+        name, _, _ = str(self.choice("hidden")).partition(":")
+        if name not in CODES or name != CODES[name].RUN_TIME:
+            return None
+        return self._found_code("hidden")
 
     def weight_code(self, role: str) -> WeightCode:
         """How a matrix of the role is quantized: a scale a row, but embedding and output layer have one.
@@ -105,10 +124,14 @@ class QuantConfig:
     def choice(self, role: str) -> int | str:
         """The role's setting, of weights by one name whatever ``code`` is: bits of uniform integers, or a code."""
         given = getattr(self, role)
-        if role not in WEIGHT_ROLES:
-            return given
-        if isinstance(given, int) and self.code != UNIFORM:
-            return f"{self.code}:{given}"
+        code = {"hidden": CODES[self.code].RUN_TIME}.get(role, self.code if role in WEIGHT_ROLES else None)
+        if isinstance(given, int) and code not in (UNIFORM, None):
+            return f"{code}:{given}"
+        return self._uniform(given)
+
+    @staticmethod
+    def _uniform(given: int | str) -> int | str:
+        """``uniform:8`` as what it is, 8."""
         name, _, width = given.partition(":") if isinstance(given, str) else ("", "", "")
         return int(width) if name == UNIFORM and width.isdecimal() else given
 

@@ -19,6 +19,7 @@ class WeightPart(Protocol):
     where: str
     quantizing: bool
     code: WeightCode
+    operand_codes: int | None
 
     @property
     def weight(self) -> Tensor:

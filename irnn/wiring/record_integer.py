@@ -48,6 +48,7 @@ class IntegerRecorder(Recorder):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._matrices: dict[tuple[object, ...], Matrix] = {}
+        self._coded: dict[tuple[str, int], Symbol] = {}  # values in their run-time codes
         self._row_factors: dict[bytes, str] = {}  # contents -> the names of their constants, without the role
 
     def features(self, name: str, site: QuantSite) -> Symbol:
@@ -75,6 +76,7 @@ class IntegerRecorder(Recorder):
 
     def linear(self, module: WeightPart, x: Symbol) -> Symbol:
         """One product a plane, each with its part of the zero-point correction, the first with the bias as well."""
+        x = self._operand(module, x)
         if len(x.scale) != 1:
             raise IrnnError(
                 f"{self._name(module)} reads {x.name}, which has several scales; a matrix product needs one"
@@ -106,12 +108,26 @@ class IntegerRecorder(Recorder):
             return first
         return Planes(first.name, first.dtype, first.shape, first.scale, 0, first.axes, tuple(parts))
 
+    def _operand(self, module: WeightPart, x: Symbol) -> Symbol:
+        """x, or its codes at run time; two products of one value share them."""
+        if module.operand_codes is None:
+            return x
+        key = (x.name, module.operand_codes)
+        if key not in self._coded:
+            attributes = {"zero_point": x.zero_point, "codes": module.operand_codes}
+            scale = x.scale * 2.0**-fixed_point.MULTIBIT_FRACTION_BITS
+            name = f"{x.name}.codes"
+            self._coded[key] = self._emit("multibit", (x,), name, "int16", x.shape, scale, 0, attributes)
+        return self._coded[key]
+
     def _logits(self, matrix: Matrix, x: Symbol, parts: list[Symbol]) -> Symbol:
         """Rows brought to one scale, so that they can be compared: accumulators still, with 32 bits.
 
         The scale is that of x times the table's step, so that tied embedding and output layer share their factors.
         """
-        largest = -np.iinfo(x.dtype).min
+        largest = (
+            fixed_point.MULTIBIT_MAX if any(x is coded for coded in self._coded.values()) else -np.iinfo(x.dtype).min
+        )
         reach = sum(
             np.abs(plane.integers.astype(np.int64)).sum(1) * largest * plane.scale
             + np.abs(self.tensors[f"{part.name}.bias"].data.astype(np.int64)) * plane.scale

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from irnn.errors import IrnnError
 from irnn.quant.codes.base import TABLE_HIGH
+from irnn.quant.codes.multibit import FakeMultibit
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, state_taken
@@ -88,7 +89,12 @@ class Simulation:
         """Features that enter the network."""
         return self.requantize(site, x)
 
+    def operand(self, module: WeightPart, x: Tensor) -> Tensor:
+        """What the module multiplies: x, or where it is written in codes at run time, what these stand for."""
+        return x if module.operand_codes is None else FakeMultibit.apply(x.float(), module.operand_codes)
+
     def linear(self, module: WeightPart, x: Tensor) -> Tensor:
+        x = self.operand(module, x)
         if module.recurrent and torch.is_grad_enabled():
             y = self._recurrent_product(module)(x)
             return y if module.bias is None else y + module.bias.to(y.dtype)

@@ -21,6 +21,7 @@ from irnn.program.ops.flatten import Flatten
 from irnn.program.ops.last import Last
 from irnn.program.ops.linear import Linear
 from irnn.program.ops.mask import Mask
+from irnn.program.ops.multibit import Multibit
 from irnn.program.ops.multiply import Multiply
 from irnn.program.ops.norms import LayerNorm, MadNorm
 from irnn.program.ops.patches import Patches
@@ -53,7 +54,7 @@ OPS = Registry(
     (
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
-        Complement(), Last(), ScaledEmbedding(),
+        Complement(), Last(), ScaledEmbedding(), Multibit(),
         Relu(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip

@@ -49,6 +49,7 @@ class WeightCode(ABC):
     per_row: each plane has a scale a row, or one for the matrix.  Codes are equal where they quantize alike.
 
     ROWS_EVERYWHERE: embedding and output layer have a scale a row, too: one for a whole vocabulary would not do.
+    RUN_TIME: the name of the code in which activations are then written as the network runs (operation ``multibit``).
     BITS: the widths that can be chosen, of which one is the constructor's second argument; none: there is one alone.
     """
 
@@ -56,6 +57,7 @@ class WeightCode(ABC):
     encoding: ClassVar[str] = ""
     ROWS_EVERYWHERE: ClassVar[bool] = False
     BITS: ClassVar[tuple[int, ...]] = ()
+    RUN_TIME: ClassVar[str | None] = None
 
     @property
     @abstractmethod

@@ -102,6 +102,7 @@ class Multibit(WeightCode):
     encoding: ClassVar[str] = "binary"
     ROWS_EVERYWHERE: ClassVar[bool] = True
     BITS: ClassVar[tuple[int, ...]] = CODE_COUNTS
+    RUN_TIME: ClassVar[str | None] = "alternating"
 
     @property
     def bits(self) -> int:
@@ -155,7 +156,7 @@ class Refined(Multibit):
 
 @dataclass(frozen=True)
 class Alternating(Multibit):
-    """See :func:`alternating`."""
+    """See :func:`alternating`; the one that activations have, see ``irnn.arithmetic.fixed_point.multibit``."""
 
     def codes(self, rows: Tensor) -> Codes:
         """See :class:`Multibit`."""
