@@ -74,13 +74,15 @@ class Settings:
         if not self.reaches("pwl"):
             return {}
         roles = [role for role in ROLE_BITS if self.on(role) or role in TABLE_ROLES]
-        return {f"quant.{role}": self.quant.choice(role) for role in roles} | {
-            f"pwl.{key}": value for key, value in asdict(self.pwl).items()
-        }
+        settings: dict[str, object] = {f"quant.{role}": self.quant.choice(role) for role in roles}
+        if self.reaches("weights"):
+            settings["quant.of"] = self.quant.of_choices
+        return settings | {f"pwl.{key}": value for key, value in asdict(self.pwl).items()}
 
     def difference(self, other: Settings) -> str | None:
         """The first setting that weights of this stage are trained for and ``other`` has otherwise, in words."""
-        theirs = {f"quant.{role}": other.quant.choice(role) for role in ROLE_BITS}
+        theirs: dict[str, object] = {f"quant.{role}": other.quant.choice(role) for role in ROLE_BITS}
+        theirs["quant.of"] = other.quant.of_choices
         theirs |= {f"pwl.{key}": value for key, value in asdict(other.pwl).items()}
         for key, value in self.trained_for().items():
             if theirs[key] != value:

@@ -30,9 +30,12 @@ class Weight(nn.Module):
         self.reads_hidden = role == "logits_weight"  # whether it multiplies what the role `hidden` decides on
         self.operand_codes: int | None = None  # in how many codes it reads that, see `QuantConfig.run_time_codes`
 
-    def configure(self, config: QuantConfig, *, quantizing: bool, coding: bool) -> None:
-        """Set the code, and switch on or off quantization and the run-time codes of what is multiplied."""
-        self.code = config.weight_code(self.role)
+    def configure(self, config: QuantConfig, name: str, *, quantizing: bool, coding: bool) -> None:
+        """Set the code, and switch on or off quantization and the run-time codes of what is multiplied.
+
+        name: what the matrix is called in ``config.of``.
+        """
+        self.code = config.weight_code(self.role, name)
         self.quantizing = quantizing
         self.operand_codes = config.run_time_codes if coding and self.reads_hidden else None
 

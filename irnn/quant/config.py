@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import Any
 
 from irnn.errors import IrnnError
@@ -34,6 +36,9 @@ class QuantConfig:
     code: what a number of bits means for weights, ``code="denseshift", weight=3`` being ``weight="denseshift:3"``.
     hidden: with a code that can be found at run time (``hidden="alternating:2"``; a number of bits where ``code`` is
     such) h has 8 bits, and what layers and the output layer multiply has that many codes.
+    of: other bits or codes for single matrices, by their names (``lstm.0.w_h``), by the part that they belong to
+    (``lstm.0``) or by a pattern (``*.w_h``); of several that match the longest counts.  Keys may be nested.
+
     observer: "ema" = moving average of each batch's minimum and maximum (``ema_decay`` is the weight of the past);
     "percentile" = the same average of the ``percentile``-th and its mirror image, which clips outliers; it lies between
     two of a batch's sorted values, in proportion, so that it clips in a batch of any size.
@@ -52,6 +57,7 @@ class QuantConfig:
     observer: str = "ema"
     ema_decay: float = 0.9
     percentile: float = 99.99
+    of: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.code not in (wide := [name for name, code in CODES.items() if code.BITS]):
@@ -69,6 +75,9 @@ class QuantConfig:
                 raise IrnnError(
                     f"quant.{role}={bits!r}: bits of the role {role!r} must be a whole number {low} to {high}"
                 )
+        object.__setattr__(self, "of", dict(_flat(self.of)))
+        for pattern in self.of:
+            self._found_code("weight", pattern)
         if self.observer not in OBSERVERS:
             raise IrnnError(f"quant.observer={self.observer!r}: allowed are {', '.join(OBSERVERS)}")
         if not 0 <= self.ema_decay < 1:
@@ -76,13 +85,15 @@ class QuantConfig:
         if not 50 < self.percentile <= 100:
             raise IrnnError(f"quant.percentile={self.percentile}: must lie in (50, 100]")
 
-    def _found_code(self, role: str) -> WeightCode:
-        """The role's code; one that there is not is an :class:`IrnnError` that names the key."""
+    def _found_code(self, role: str, pattern: str | None = None) -> WeightCode:
+        """The code of a role or of a pattern of ``of``; one that there is not is an error that names the key."""
+        given = getattr(self, role) if pattern is None else self.of[pattern]
         try:
-            return self.weight_code(role)
+            return weight_code(self._named(role, given), per_row=role == "weight")
         except IrnnError as error:
+            key = f"quant.{role}" if pattern is None else f"quant.of.{pattern}"
             code = "" if self.code == UNIFORM else f" of quant.code={self.code}"
-            raise IrnnError(f"quant.{role}={getattr(self, role)!r}{code}: {error}") from None
+            raise IrnnError(f"{key}={given!r}{code}: {error}") from None
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> QuantConfig:
@@ -113,17 +124,40 @@ class QuantConfig:
             return None
         return self._found_code("hidden")
 
-    def weight_code(self, role: str) -> WeightCode:
-        """How a matrix of the role is quantized: a scale a row, but embedding and output layer have one.
+    def weight_code(self, role: str, name: str | None = None) -> WeightCode:
+        """How a matrix of the role (of this name) is quantized: a scale a row, but embedding and output layer have one.
 
         With one scale the logits can be compared, and a row of the table has the scale of all others.  Codes that are
         too coarse for that have a scale a row there, too.
         """
-        return weight_code(self.choice(role), per_row=role == "weight")
+        return weight_code(self.choice(role, name), per_row=role == "weight")
 
-    def choice(self, role: str) -> int | str:
-        """The role's setting, of weights by one name whatever ``code`` is: bits of uniform integers, or a code."""
-        given = getattr(self, role)
+    def choice(self, role: str, name: str | None = None) -> int | str:
+        """The setting of a role, or of its matrix ``name``: bits of uniform integers, or a code with its bits."""
+        pattern = None if name is None else self.pattern_of(name)
+        return self._named(role, getattr(self, role) if pattern is None else self.of[pattern])
+
+    @property
+    def of_choices(self) -> dict[str, int | str]:
+        """``of`` as :meth:`choice` says it."""
+        return {pattern: self._named("weight", given) for pattern, given in self.of.items()}
+
+    def pattern_of(self, name: str) -> str | None:
+        """The key of ``of`` that decides on the matrix ``name``."""
+        return max((pattern for pattern in self.of if _fits(name, pattern)), key=len, default=None)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """A pattern of ``of`` that fits none of a network's matrices is an :class:`IrnnError` that lists these."""
+        names = list(names)
+        for pattern in self.of:
+            if not any(_fits(name, pattern) for name in names):
+                raise IrnnError(
+                    f"quant.of.{pattern}={self.of[pattern]}: no matrix of the network is called so; there are "
+                    f"{', '.join(names)}"
+                )
+
+    def _named(self, role: str, given: int | str) -> int | str:
+        """A role's setting with the name of its code, whatever ``code`` is."""
         code = {"hidden": CODES[self.code].RUN_TIME}.get(role, self.code if role in WEIGHT_ROLES else None)
         if isinstance(given, int) and code not in (UNIFORM, None):
             return f"{code}:{given}"
@@ -134,6 +168,22 @@ class QuantConfig:
         """``uniform:8`` as what it is, 8."""
         name, _, width = given.partition(":") if isinstance(given, str) else ("", "", "")
         return int(width) if name == UNIFORM and width.isdecimal() else given
+
+
+def _flat(of: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, int | str]]:
+    """Nested keys joined by dots: ``{"lstm": {0: {"w_h": 4}}}`` -> ``("lstm.0.w_h", 4)``."""
+    if not isinstance(of, Mapping):
+        raise IrnnError(f"quant.of={of!r}: must map names of matrices to bits or codes, as in quant.of.lstm.0.w_h=4")
+    for key, value in of.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether the pattern names the matrix, or a part that it belongs to."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def integer_range(role: str, bits: int) -> tuple[int, int]:
