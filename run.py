@@ -64,7 +64,8 @@ def _command() -> str:
     """What repeats this run alone, also where a sweep has begun it."""
     given = HydraConfig.get().overrides
     hydras = [override for override in given.hydra if not override.startswith("hydra.mode=")]
-    return shlex.join(["python", "run.py", *hydras, *given.task])
+    own = [override for override in given.task if not override.startswith("sweep=")]
+    return shlex.join(["python", "run.py", *hydras, *own])
 
 
 if __name__ == "__main__":
