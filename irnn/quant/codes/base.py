@@ -101,7 +101,7 @@ def zero_free(scale: Tensor, weight: Tensor) -> Tensor:
 
 def signs(x: Tensor) -> Tensor:
     """-1 or 1, in the dtype of ``x``; that of 0 is 1."""
-    return torch.where(x < 0, -torch.ones((), dtype=x.dtype, device=x.device), 1)
+    return torch.copysign(torch.ones((), dtype=x.dtype, device=x.device), x + 0.0)  # -0.0 becomes 0.0
 
 
 def usable(scale: Tensor, floor: Tensor | None) -> Tensor:

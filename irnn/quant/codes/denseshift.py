@@ -71,5 +71,7 @@ class DenseShift(WeightCode):
 
     def _powers(self, size: Tensor, scale: Tensor) -> Tensor:
         """The power of two nearest to each magnitude; half way between two, at 3/2 of the smaller, it is the larger."""
-        shift = torch.frexp(size / scale * (2 / 3)).exponent.clamp(0, self.largest_shift)
-        return torch.ldexp(torch.ones_like(size), shift)
+        powers = torch.ones_like(size)
+        for shift in range(self.largest_shift):
+            powers.add_(size >= scale * (1.5 * 2.0**shift), alpha=2.0**shift)
+        return powers

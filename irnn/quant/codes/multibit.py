@@ -7,8 +7,8 @@ Three ways to the coefficients alpha >= 0 and the codes b, each with an error no
 - *alternating*: from the greedy start, twice in turn the coefficients of least squares for the codes, and for the
   coefficients the nearest of the 2**k values for each weight.
 
-The sign of 0 is 1, and of two values equally near it is the larger.  The same functions say what training sees of an
-activation whose codes are found at run time; the integers of that stand at ``irnn.arithmetic.fixed_point.multibit``.
+The sign of 0 is 1, and of two values equally near it is the one further from 0.  The same functions say what training
+sees of an activation whose codes are found at run time; the integers of that are ``irnn.arithmetic.fixed_point``'s.
 """
 
 from __future__ import annotations
@@ -78,14 +78,24 @@ def least_squares(rows: Tensor, alphas: list[Tensor], codes: list[Tensor]) -> li
 
 
 def nearest(rows: Tensor, alphas: list[Tensor]) -> list[Tensor]:
-    """For each element the codes of the nearest of the 2**k sums of ``+-alpha``."""
-    count = len(alphas)
+    """For each element the codes of the nearest of the 2**k sums of ``+-alpha``; alphas ``[rows, 1]``."""
+    count, sign = len(alphas), signs(rows)
     places = torch.arange(1 << count, device=rows.device)
     patterns = [((places >> k) & 1).to(rows.dtype) * 2 - 1 for k in range(count)]
     values, order = sum(a * p for a, p in zip(alphas, patterns, strict=True)).sort(dim=1, stable=True)
-    between = (values[:, 1:] + values[:, :-1]) / 2
-    place = order.gather(1, torch.searchsorted(between, rows.contiguous(), right=True))
-    return [pattern[place] for pattern in patterns]
+    # The values lie symmetric about 0, so that magnitudes are compared with the upper half: from its first one on, a
+    # code changes where a magnitude passes the middle between two of them.
+    half, size = values.shape[1] // 2, rows.abs()
+    between = (values[:, half + 1 :] + values[:, half:-1]) / 2
+    passed = [(size >= middle[:, None]).to(rows.dtype) for middle in between.unbind(1)]
+    codes = []
+    for pattern in patterns:
+        upper = pattern[order[:, half:]]
+        code = upper[:, :1].expand_as(rows).clone()
+        for step, change in zip(passed, upper.diff(dim=1).unbind(1), strict=True):
+            code.addcmul_(step, change[:, None])
+        codes.append(code.mul_(sign))
+    return codes
 
 
 def combined(alphas: list[Tensor], codes: list[Tensor]) -> Tensor:
