@@ -28,8 +28,18 @@ DISK_ERRORS = {
 }
 
 
+# Names of matrices are keys that the configuration cannot list beforehand: Hydra takes them as additions.
+OPEN_KEYS = ("quant.of.", "quant.of=")
+
+
+def main() -> None:
+    """Run what the command line composes; `quant.of.lstm.0.w_h=4` needs no + in front."""
+    sys.argv[1:] = [f"++{given}" if given.startswith(OPEN_KEYS) else given for given in sys.argv[1:]]
+    compose()
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(composed: DictConfig) -> None:
+def compose(composed: DictConfig) -> None:
     """Run one configuration; whatever the user can mend is one line on stderr and exit code 1."""
     try:
         # Imported here: Hydra's --help and a wrong override need no PyTorch.
@@ -54,7 +64,8 @@ def _command() -> str:
     """What repeats this run alone, also where a sweep has begun it."""
     given = HydraConfig.get().overrides
     hydras = [override for override in given.hydra if not override.startswith("hydra.mode=")]
-    return shlex.join(["python", "run.py", *hydras, *given.task])
+    own = [override for override in given.task if not override.startswith("sweep=")]
+    return shlex.join(["python", "run.py", *hydras, *own])
 
 
 if __name__ == "__main__":

@@ -147,6 +147,8 @@ def _switched(model: RecurrentModel, *, observing: bool, quantizing: set[QuantSi
             values += [(module, "observing", observing), (module, "quantizing", module in quantizing)]
         elif isinstance(module, (Weight, Activation)):
             values.append((module, "quantizing", isinstance(module, Activation) and not exact))
+        if isinstance(module, Weight):
+            values.append((module, "operand_codes", None))
         if isinstance(module, (Activation, Exponential)) and exact:
             values.append((module, "pieces", None))
     saved = [(module, name, getattr(module, name)) for module, name, _ in values]

@@ -41,13 +41,25 @@ def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: st
     were trained for: settings that contradict that are an :class:`IrnnError`; stage "float" lets go of it.
     """
     settings = Settings(stage, quant, pwl)
-    if getattr(getattr(model, "config", None), "tie_weights", False) and quant.embedding != quant.logits_weight:
-        raise IrnnError(
-            f"embedding={quant.embedding} and logits_weight={quant.logits_weight} differ, but "
-            "tie_weights=true makes them one tensor: set both to the same bits"
-        )
+    if getattr(getattr(model, "config", None), "tie_weights", False):
+        _check_tied(model, quant)
     model.adopt(settings)
     return model
+
+
+def _check_tied(model: RecurrentModel, quant: QuantConfig) -> None:
+    """Matrices that are one tensor have one code; otherwise an :class:`IrnnError` names the keys."""
+    first: dict[int, tuple[str, int | str]] = {}
+    for name, module in model.matrices().items():
+        pattern = quant.pattern_of(name)
+        key = module.role if pattern is None else f"of.{pattern}"
+        choice = quant.choice(module.role, name)
+        other, others = first.setdefault(module.identity, (key, choice))
+        if choice != others:
+            raise IrnnError(
+                f"{other}={others} and {key}={choice} differ, but tie_weights=true makes them one tensor: set both to "
+                "the same bits"
+            )
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,16 @@ class Settings:
         if not self.reaches("pwl"):
             return {}
         roles = [role for role in ROLE_BITS if self.on(role) or role in TABLE_ROLES]
-        return {role: getattr(self.quant, role) for role in roles} | asdict(self.pwl)
+        settings: dict[str, object] = {role: self.quant.choice(role) for role in roles}
+        if self.reaches("weights"):
+            settings["of"] = self.quant.of_choices
+        return settings | asdict(self.pwl)
 
     def difference(self, other: Settings) -> str | None:
         """The first setting that weights of this stage are trained for and ``other`` has otherwise, in words."""
-        theirs = {role: getattr(other.quant, role) for role in ROLE_BITS} | asdict(other.pwl)
+        theirs: dict[str, object] = {role: other.quant.choice(role) for role in ROLE_BITS}
+        theirs["of"] = other.quant.of_choices
+        theirs |= asdict(other.pwl)
         for key, value in self.trained_for().items():
             if theirs[key] != value:
                 return f"{key}={value}, not {theirs[key]}"

@@ -34,6 +34,7 @@ class TrainerConfig:
 class RunConfig:
     """The whole run.
 
+    post_training: the stages between `float` and `all` are left out, and `all` calibrates in place of training.
     problem, data, evaluation: of the problem's own classes (`pipelines.problems.Kind`).  model: the network's keys
     without those that the data decide.  target and device: where the finished program is measured besides this machine
     (`on_device`).  composed: all keys as Hydra composed them, for the record.  command: the one that repeats the run,
@@ -44,6 +45,7 @@ class RunConfig:
     seed: int
     output_dir: Path
     until: str | None
+    post_training: bool
     problem: Any
     trainer: TrainerConfig
     evaluation: Any

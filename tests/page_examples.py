@@ -75,6 +75,12 @@ PIPELINE = {
     "python run.py experiment=quickstart quant.weight=ternary": QUICK,
     "python run.py -m experiment=quickstart quant.weight=2,4,8": QUICK,
     "python run.py experiment=quickstart quant=int4 pwl.pieces=8 pwl.fit=greedy": QUICK,
+    "python run.py experiment=quickstart quant=alternating quant.weight=2 quant.hidden=3": QUICK,
+    "python run.py experiment=quickstart quant=denseshift quant.of.lstm.0.w_h=4": QUICK,
+    "python run.py experiment=quickstart quant=int4 post_training=true": QUICK,
+    "python run.py experiment=quickstart sweep=bits": QUICK,
+    "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": LANGUAGE_MODEL,
     "python run.py until=?": Example(
         more=f"data=text data.dir={{w.text}} {TEXT}",
         code=1,

@@ -10,6 +10,8 @@ of no padding, so that an executor that agrees with it on every sequence of a pa
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -88,9 +90,19 @@ class ProgramOracle:
                 return self.attention_context(node, *x)
             case "embedding":
                 return nested(lambda place: self.constant(node, "table")[place], 0, x)
+            case "scaled_embedding":
+                return nested(lambda place: self.scaled_row(node, place), 0, x)
             case "flatten":
                 return nested(lambda bands: [v for band in bands for v in band], 2, x)
         return nested(lambda *rows: self.row(node, list(rows)), 1, x)
+
+    def scaled_row(self, node: Node, place: int) -> list[int]:
+        """One row of the table that has several planes: each with the factor of that row."""
+        limits, planes = (node.attributes["low"], node.attributes["high"]), range(node.attributes["planes"])
+        rows = [self.constant(node, f"table_{k}")[place] for k in planes]
+        factors = [self.factors(node, f"_{k}") for k in planes]
+        columns = zip(*rows, strict=True)
+        return [clamp(sum(f.times(place, q) for f, q in zip(factors, c, strict=True)), limits) for c in columns]
 
     def row(self, node: Node, x: list[list[int]]) -> list[int]:
         a, limits = node.attributes, (node.attributes.get("low"), node.attributes.get("high"))
@@ -119,6 +131,8 @@ class ProgramOracle:
             case "mad_norm" | "layer_norm":
                 gamma, beta = self.constant(node, "gamma"), self.constant(node, "beta")
                 return NormLayer(node.op, a["groups"], gamma, beta, self.factors(node, ""), limits)(x[0])
+            case "multibit":
+                return run_time_codes(x[0], a["zero_point"], a["codes"])
             case "slice":
                 return x[0][a["start"] : a["stop"]]
             case "concat":
@@ -178,6 +192,46 @@ class ProgramOracle:
     def table(self, node: Node, shift: int, limits: tuple[int, int]) -> Table:
         knots, slopes, intercepts = (self.constant(node, role) for role in ("knots", "slopes", "intercepts"))
         return Table(knots, slopes, intercepts, shift, limits)
+
+
+def run_time_codes(x: list[int], zero_point: int, count: int) -> list[int]:
+    """By definition: greedy codes, then twice the coefficients of least squares and the nearest of all sums."""
+    size, fraction = len(x), 16
+    centred = [v - zero_point for v in x]
+    left, rows, beta = [v * fraction for v in centred], [], []
+    for _ in range(count):
+        rows.append([-1 if v < 0 else 1 for v in left])
+        beta.append(nearest(sum(map(abs, left)), size))
+        left = [v - beta[-1] * b for v, b in zip(left, rows[-1], strict=True)]
+    for _ in range(2):
+        gram = [[sum(p * q for p, q in zip(a, b, strict=True)) for b in rows] for a in rows]
+        right = [sum(b * v for b, v in zip(row, centred, strict=True)) for row in rows]
+        if (whole := leibniz(gram)) != 0:
+            columns = [
+                [r if k == j else g for k, g in enumerate(row)]
+                for j in range(count)
+                for row, r in zip(gram, right, strict=True)
+            ]
+            minors = [leibniz(columns[j * count : (j + 1) * count]) for j in range(count)]
+            beta = [clamp(nearest(fraction * minor, whole), (-32767, 32767)) for minor in minors]
+        # Of those equally near the largest value, of equal values the largest number: the last bits first.
+        codes = list(product((-1, 1), repeat=count))
+        numbered = sorted(
+            (tuple(reversed(code)) for code in codes), key=lambda c: sum(2**j * (b > 0) for j, b in enumerate(c))
+        )
+        values = [sum(b * c for b, c in zip(beta, code, strict=True)) for code in numbered]
+        best = [max(range(2**count), key=lambda n: (-abs(v * fraction - values[n]), values[n], n)) for v in centred]
+        rows = [[numbered[n][j] for n in best] for j in range(count)]
+    return [clamp(sum(b * row[k] for b, row in zip(beta, rows, strict=True)), (-4080, 4080)) for k in range(size)]
+
+
+def leibniz(matrix: list[list[int]]) -> int:
+    """The determinant as the sum over all permutations."""
+    total = 0
+    for order in permutations(range(len(matrix))):
+        turned = sum(order[i] > order[j] for i in range(len(order)) for j in range(i + 1, len(order)))
+        total += (-1) ** turned * prod(matrix[i][k] for i, k in enumerate(order))
+    return total
 
 
 def depth(x: Nested) -> int:

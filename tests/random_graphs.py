@@ -68,7 +68,8 @@ class _Builder:
         inputs = {name: self.values[name] for name in self.values}
         if self.chance(0.5):
             lengths = self.front(lengths)
-        self.embedding("ids") if outer.axes == ("time",) else None
+        if outer.axes == ("time",):
+            self.pick([self.embedding, self.scaled_embedding])("ids")
         self.draw(self.operations)
         if self.chance(0.6):
             self.mask(lengths)
@@ -161,7 +162,7 @@ class _Builder:
         """Operations at random on what there is."""
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
-            self.concat, self.complement,
+            self.concat, self.complement, self.multibit,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -183,6 +184,16 @@ class _Builder:
         encoding = self.pick([name for name in WEIGHT_ENCODINGS if ENCODINGS[name].dtype == "int8"])
         table = self.weight(encoding, self.values[ids].high + 1, self.pick(SIZES))
         return self.node("embedding", (ids,), "int8", table.data.shape[1:], tensors={"table": table})
+
+    def scaled_embedding(self, ids: str) -> str:
+        """Of one to three planes; tables of a codebook that leaves int8 among them."""
+        rows, size, tensors, planes = self.values[ids].high + 1, self.pick(SIZES), {}, self.pick([1, 2, 3])
+        for k in range(planes):
+            multiplier, shift = multiplier_and_shift(2.0 ** self.rng.uniform(-3, 7, rows))
+            tensors[f"table_{k}"] = self.weight(self.pick(list(WEIGHT_ENCODINGS)), rows, size)
+            tensors |= {f"multiplier_{k}": Tensor(multiplier, 32), f"shift_{k}": Tensor(shift.astype(np.int8), 8)}
+        attributes = {"planes": planes, **self.limits("int8")}
+        return self.node("scaled_embedding", (ids,), "int8", (size,), attributes, tensors=tensors)
 
     def requantize(self, x: str | None = None, dtype: str | None = None) -> str:
         x = x or self.of("int8", "int16", "int32")
@@ -221,6 +232,11 @@ class _Builder:
     def complement(self) -> str:
         x = self.of("int8")
         return self.node("complement", (x,), "int8", self.values[x].shape)
+
+    def multibit(self) -> str:
+        x = self.of("int8")
+        attributes = {"zero_point": self.integer("int8"), "codes": self.pick([1, 2, 3, 4])}
+        return self.node("multibit", (x,), "int16", self.values[x].shape, attributes)
 
     def pwl(self) -> str:
         x = self.of("int8", "int16")

@@ -30,6 +30,16 @@ def assert_all_equal(program: irnn.Program) -> None:
             assert_same(run(ops, program, inputs, state), expected)
 
 
+def assert_equal_to_evaluator(program: irnn.Program) -> None:
+    """As :func:`assert_all_equal`, against the evaluator of any program: the oracle's network is an LSTM or a GRU."""
+    inputs = random_inputs(program, 2, 4)
+    (name,) = program.inputs
+    for state in (None, random_state(program, 2)):
+        (output,), last = ProgramOracle(program).run_batch({name: inputs}, state)
+        for ops in (NUMPY, TORCH):
+            assert_same(run(ops, program, inputs, state), (output, last))
+
+
 @configs
 @pytest.mark.parametrize("norm", [None, "layer", "mad"])
 def test_language_models(norm: str | None, quant: irnn.QuantConfig) -> None:
@@ -51,14 +61,7 @@ def test_projected_stacks(norm: str | None, quant: irnn.QuantConfig) -> None:
 @configs
 @pytest.mark.parametrize("norm", [None, "mad", "layer"])
 def test_gru_stacks(norm: str | None, quant: irnn.QuantConfig) -> None:
-    """Against the evaluator of any program: the oracle's network is an LSTM."""
-    program = irnn.convert(quantized(language_model(cell="gru", norm=norm, layers=2), quant))
-    inputs = random_inputs(program, 2, 4)
-    (name,) = program.inputs
-    for state in (None, random_state(program, 2)):
-        (output,), last = ProgramOracle(program).run_batch({name: inputs}, state)
-        for ops in (NUMPY, TORCH):
-            assert_same(run(ops, program, inputs, state), (output, last))
+    assert_equal_to_evaluator(irnn.convert(quantized(language_model(cell="gru", norm=norm, layers=2), quant)))
 
 
 @pytest.mark.parametrize("norm", [None, "layer"])

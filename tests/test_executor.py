@@ -225,7 +225,8 @@ def test_a_parameter_in_two_roles_is_quantized_for_each(first: str) -> None:
     scales = {}
     order = [first, *({"table", "fc"} - {first})]
     for name in order:
-        integers, scale, _ = recorder._weight(getattr(model, name), name)
+        (plane,) = recorder._matrix(getattr(model, name), name).planes
+        integers, scale = plane.integers, plane.scale
         scales[name] = scale.shape
         simulated = simulation.weight(getattr(model, name)).detach().numpy()
         np.testing.assert_allclose(simulated, integers * scale[:, None], rtol=1e-6)

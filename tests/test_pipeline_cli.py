@@ -13,7 +13,7 @@ import pytest
 from pipelines.config import RunConfig, read_config
 from pipelines.run import run
 from tests.interrupts import heed_interrupts
-from tests.tiny_run import ROOT, call_run, composed, tiny_overrides
+from tests.tiny_run import ROOT, call_run, composed, tiny_overrides, write_corpus
 
 
 def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -73,6 +73,32 @@ def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatc
         assert read_config(composed(*overrides), config.command) == config
     folders = [path.name.split("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()]
     assert sorted(folders) == ["float", "float_matched", "pwl", "weights", "weights"]
+
+
+# Runs of each preset, and what tells them apart.
+SWEEPS = {
+    "bits": (4, ["experiment=quickstart"]),
+    "papers_ptb": (22, ["data.dir=FOLDER"]),
+}
+
+
+def test_every_sweep_has_its_test() -> None:
+    assert set(SWEEPS) == {path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_composes_runs_that_stand_alone(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is another one, and its command repeats it without the others."""
+    count, overrides = SWEEPS[sweep]
+    configs: list[RunConfig] = []
+    monkeypatch.setattr("pipelines.run.run", configs.append)
+    given = [o.replace("FOLDER", str(write_corpus(tmp_path / "data"))) for o in overrides]
+    call_run(monkeypatch, *given, f"sweep={sweep}", f"output_dir={tmp_path}")
+    assert len(configs) == len({(config.name, str(config.quant)) for config in configs}) == count
+    for config in (configs[0], configs[-1]):
+        _, _, *own = shlex.split(str(config.command))
+        assert not any(override.startswith("sweep=") for override in own)
+        assert read_config(composed(*own), config.command) == config
 
 
 def test_ctrl_c_is_one_line_and_leaves_no_manifest(tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ def test_every_key_is_read_by_some_code() -> None:
     ("override", "message"),
     [
         ("quant.weight=9", r"quant\.weight=9"),
-        ("quant.weight=eight", r"quant\.weight='eight': unknown weight code; allowed are ternary, "),
+        ("quant.weight=eight", r"quant\.weight='eight': 'eight' is no weight code; allowed are a whole "),
         ("quant.weight=true", r"quant\.weight=True has the wrong type"),
-        ("+quant.wheight=8", r"quant\.wheight is no key of the configuration; allowed: weight, embedding"),
+        ("+quant.wheight=8", r"quant\.wheight is no key of the configuration; allowed: code, weight, embedding"),
         ("~seed", r"seed is missing"),
         ("pwl.fit=best", r"pwl\.fit='best': allowed are greedy, optimal"),
         ("trainer.threads=0", r"trainer\.threads=0 must be greater than 0"),
@@ -242,7 +242,7 @@ def test_a_cell_and_a_weight_code_are_chosen_by_name() -> None:
     assert gru.quant.weight == "ternary"
     architectures = [read_section(LanguageModelConfig, {**c.model, "vocabulary_size": 9}, "") for c in (gru, lstm)]
     assert architecture_inputs(architectures[0]) == architecture_inputs(architectures[1]) | {"cell": "gru"}
-    with pytest.raises(IrnnError, match="unknown weight code; allowed are ternary"):
+    with pytest.raises(IrnnError, match="is no weight code; allowed are a whole number 2 to 8"):
         read_config(composed("experiment=quickstart", "quant.weight=trinary"))
 
 

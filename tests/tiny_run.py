@@ -47,8 +47,9 @@ def tiny_overrides(folder: Path) -> list[str]:
 
 def composed(*overrides: str) -> DictConfig:
     """What Hydra composes from the project's `conf` for these overrides."""
+    given = [f"++{o}" if o.startswith(run_script.OPEN_KEYS) else o for o in overrides]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=given)
 
 
 def tiny_config(folder: Path, *more: str) -> RunConfig:

@@ -14,8 +14,8 @@ from deploy_tvm.codegen import ops
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
 
-# Read row by row outside of loops: one reads a table, the other knows its place in the sequence.
-ROW_OPERATIONS = ("embedding", "mask")
+# Read row by row outside of loops: they read a table, or know their place in the sequence.
+ROW_OPERATIONS = ("embedding", "scaled_embedding", "mask")
 
 
 @dataclass(frozen=True)

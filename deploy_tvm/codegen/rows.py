@@ -85,6 +85,10 @@ class Row:
     def __mul__(self, other: Row) -> Row:
         return self._with(other, lambda a, b: a * b)
 
+    def __le__(self, other: Row) -> Row:
+        """A condition for :meth:`RowOps.where`."""
+        return combine("bool", lambda a, b: a <= b, self, other)
+
     def __rshift__(self, other: Row) -> Row:
         return self._with(other, lambda a, b: a >> b)
 
@@ -342,7 +346,31 @@ class RowOps:
         return scalar(emitter.hold(total))
 
     def floor_div(self, a: Row, b: Row) -> Row:
-        return self._now(combine(a.dtype, lambda p, q: tirx.truncdiv(p, q), a, b))
+        def function(p: Expr, q: Expr) -> Expr:
+            quotient = self.emitter.hold(tirx.truncdiv(p, q))
+            rest = p - quotient * q
+            return quotient - cast(rest < constant(0, a.dtype, lanes_of(p)), a.dtype)
+
+        return self._now(combine(a.dtype, function, a, b))
+
+    def keep(self, rows: list[Row]) -> list[Row]:
+        """The same rows, computed here: single numbers in registers, vectors in memory, those of one loop."""
+        vectors = [row for row in rows if row.size is not None]
+        kept = {id(row): self._now(row) for row in rows if row.size is None}
+        if vectors:
+            size, lanes = vectors[0].size, self.lanes
+            buffers = [self.emitter.alloc((-(-size // lanes) * lanes + SLACK,), row.dtype, "kept") for row in vectors]
+            breaks = frozenset().union(*(row.breaks for row in vectors))
+            # In ascending order: a register that reaches past its segment is overwritten by the next one.
+            for start, stop in segments(Row(size, "", lambda block, at: None, breaks)):
+                whole, rest = whole_registers(start, stop, lanes)
+                with self.emitter.loop(whole + bool(rest)) as i:
+                    block = Block(self.emitter, i * lanes, lanes)
+                    for buffer, value in zip(buffers, [block.at(row, start) for row in vectors], strict=True):
+                        self.emitter.store(buffer, value, block.index + start)
+            pairs = zip(vectors, buffers, strict=True)
+            kept |= {id(row): buffer_row(buffer, size, row.dtype) for row, buffer in pairs}
+        return [kept[id(row)] for row in rows]
 
     def isqrt(self, x: Row) -> Row:
         """The integer square root of one number below 2**62, a bit at a time."""

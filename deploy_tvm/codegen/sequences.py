@@ -10,12 +10,13 @@ from tvm import tirx
 
 from deploy_tvm.codegen import ops
 from deploy_tvm.codegen.body import Body
-from deploy_tvm.codegen.constants import Constants, room
+from deploy_tvm.codegen.constants import Constants, padded_row, room
 from deploy_tvm.codegen.convolution import Neighbourhoods
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, constant, lanes_of, load
 from deploy_tvm.codegen.interface import Interface, identifier
 from deploy_tvm.codegen.kernels import Kernels
-from deploy_tvm.codegen.rows import SLACK, Row, buffer_row, combine
+from deploy_tvm.codegen.rows import SLACK, Row, buffer_row, combine, scalar
+from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
 
 Store = Callable[[Expr, Expr], None]
@@ -91,13 +92,39 @@ class Sequences:
     def _embedding(self, node: Node, row: Expr) -> Row:
         """A row of the table, read where it stands."""
         name = node.tensors["table"]
-        # A codebook's rows are int16 in memory, whatever the value's dtype is.
-        table = self.program.tensors[name].data.astype(self.program.values[node.output].dtype, copy=False)
+        return self._table_row(name, self.program.values[node.output].dtype, self._id(node, row))
+
+    def _scaled_embedding(self, node: Node, row: Expr) -> Row:
+        """Each plane's row with that row's factor, requantized where it is read."""
+        index, a = self._id(node, row), node.attributes
+
+        def factor(name: str) -> Row:
+            buffer = self.constants.buffer(name, lambda: padded_row(self.program.tensors[name].data))
+            return scalar(self.emitter.hold(load(buffer, 1, index)))
+
+        terms = [
+            (
+                self._table_row(node.tensors[f"table_{k}"], "int8", index),
+                factor(node.tensors[f"multiplier_{k}"]),
+                factor(node.tensors[f"shift_{k}"]),
+            )
+            for k in range(a["planes"])
+        ]
+        dtype = self.program.values[node.output].dtype
+        return fixed_point.requantize(self.body.ops, terms, 0, a["low"], a["high"], dtype)
+
+    def _id(self, node: Node, row: Expr) -> Expr:
+        """Which row of the table is read."""
+        (ids,) = node.inputs
+        return self.emitter.bind(load(self.buffers[ids], 1, *self.at(ids, row)), "id")
+
+    def _table_row(self, name: str, dtype: str, index: Expr) -> Row:
+        """Row ``index`` of a constant matrix, as ``dtype``, which holds it (a codebook is int16 otherwise)."""
+        data = self.program.tensors[name].data
+        table = data.astype(dtype) if np.array_equal(data.astype(dtype), data) else data
         # Rows follow each other without padding: a register that reaches past its row reads the next one's beginning.
         spare = -(-SLACK // table.shape[1])
         buffer = self.constants.buffer(name, lambda: np.pad(table, ((0, spare), (0, 0))))
-        (ids,) = node.inputs
-        index = self.emitter.bind(load(self.buffers[ids], 1, *self.at(ids, row)), "id")
         return buffer_row(buffer, table.shape[1], str(table.dtype), index)
 
     def _masked(self, node: Node, row: Expr) -> Row:
@@ -127,5 +154,6 @@ class Sequences:
 # Operations outside of loops that need to know which row they are at.
 ROWS: dict[str, Callable[[Sequences, Node, Expr], Row]] = {
     "embedding": Sequences._embedding,
+    "scaled_embedding": Sequences._scaled_embedding,
     "mask": Sequences._masked,
 }

@@ -43,6 +43,10 @@ class NumpyOps:
         return a // b
 
     @staticmethod
+    def keep(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return arrays
+
+    @staticmethod
     def isqrt(x: np.ndarray) -> np.ndarray:
         return np.vectorize(math.isqrt, otypes=[np.int64])(x)
 

@@ -39,6 +39,10 @@ class TorchOps:
         return torch.div(a, b, rounding_mode="floor")
 
     @staticmethod
+    def keep(arrays: list[torch.Tensor]) -> list[torch.Tensor]:
+        return arrays
+
+    @staticmethod
     def isqrt(x: torch.Tensor) -> torch.Tensor:
         # The float64 root of an int64 is off by at most one: mend it with integers.
         root = x.double().sqrt().long()

@@ -77,6 +77,7 @@ class RecurrentModel(nn.Module):
                 f"the loaded weights were trained for {difference}: prepare the model so, or go through "
                 'prepare(..., stage="float") to quantize them anew'
             )
+        settings.quant.check_names(self.matrices())
         self.settings, self._prepared = settings, True
         observing = settings.reaches("pwl") and not settings.reaches("all")
         pieces = settings.pwl.pieces if settings.reaches("pwl") else None
@@ -86,7 +87,8 @@ class RecurrentModel(nn.Module):
             if isinstance(module, QuantSite):
                 module.configure(settings.quant, observing=observing, quantizing=settings.on(module.role))
             elif isinstance(module, Weight):
-                module.configure(settings.quant, quantizing=settings.on(module.role))
+                on, coding = settings.on(module.role), settings.on("hidden")
+                module.configure(settings.quant, readable_name(name), quantizing=on, coding=coding)
                 if isinstance(module, Convolution):
                     module.batch_statistics = not settings.reaches("pwl")
             elif isinstance(module, Activation):
@@ -95,6 +97,10 @@ class RecurrentModel(nn.Module):
                 module.configure(pieces, settings.pwl.fit)
         self._turn_norms()
         self.refresh()
+
+    def matrices(self) -> dict[str, Weight]:
+        """Every weight by the name that the configuration and programs have for it."""
+        return {readable_name(name): module for name, module in self.named_modules() if isinstance(module, Weight)}
 
     def norms(self) -> dict[str, Norm]:
         """The norms by their names."""

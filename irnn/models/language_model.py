@@ -135,5 +135,6 @@ class LanguageModel(RecurrentModel):
             return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
         features, simulation = self.simulate(ids, state, observing=self._observing)
         weight = simulation.weight(self.decoder)
+        features = simulation.operand(self.decoder, features)
         loss = linear_cross_entropy(features, weight, self.decoder.bias, targets.T)
         return loss, {name: value.detach() for name, value in simulation.state.items()}

@@ -27,16 +27,22 @@ class Weight(nn.Module):
         self.where = f"a weight of role {role!r}"  # what messages call it
         self.code = QuantConfig().weight_code(role)
         self.quantizing = False
+        self.reads_hidden = role == "logits_weight"  # whether it multiplies what the role `hidden` decides on
+        self.operand_codes: int | None = None  # in how many codes it reads that, see `QuantConfig.run_time_codes`
 
-    def configure(self, config: QuantConfig, *, quantizing: bool) -> None:
-        """Set the code and switch quantization on or off."""
-        self.code = config.weight_code(self.role)
+    def configure(self, config: QuantConfig, name: str, *, quantizing: bool, coding: bool) -> None:
+        """Set the code, and switch on or off quantization and the run-time codes of what is multiplied.
+
+        name: what the matrix is called in ``config.of``.
+        """
+        self.code = config.weight_code(self.role, name)
         self.quantizing = quantizing
+        self.operand_codes = config.run_time_codes if coding and self.reads_hidden else None
 
     @property
     def bits(self) -> int:
-        """Of the weight's integers."""
-        return self.code.bits
+        """Of a weight, all planes of its code together."""
+        return self.code.bits * self.code.planes
 
     @property
     def per_row(self) -> bool:
@@ -57,7 +63,8 @@ class Weight(nn.Module):
 class Linear(Weight):
     """``y = W x + b`` with W ``[rows, columns]``.  ``biases`` are added up: torch's LSTM has two.
 
-    ``recurrent``: x is the state, so that every step's product depends on the first one's.
+    ``recurrent``: x is the state, so that every step's product depends on the first one's.  ``reads_hidden``: x is a
+    hidden state, or enters a layer in the place of one; so does what the output layer reads.
     """
 
     def __init__(
@@ -66,8 +73,10 @@ class Linear(Weight):
         biases: tuple[nn.Parameter, ...] = (),
         role: str = "weight",
         recurrent: bool = False,
+        reads_hidden: bool = False,
     ) -> None:
         super().__init__(role)
+        self.reads_hidden |= reads_hidden
         self.weight = weight
         self.recurrent = recurrent
         for k, bias in enumerate(biases):

@@ -15,9 +15,11 @@ from irnn.quant.site import QuantSite
 class WeightPart(Protocol):
     """A matrix ``[rows, columns]`` and how it is quantized (``irnn.nn.linear.Weight``)."""
 
+    role: str
     where: str
     quantizing: bool
     code: WeightCode
+    operand_codes: int | None
 
     @property
     def weight(self) -> Tensor:

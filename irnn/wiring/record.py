@@ -35,6 +35,21 @@ class Symbol:
         return self.shape[-1]
 
 
+@dataclass(frozen=True)
+class Planes(Symbol):
+    """Accumulators whose sum is meant, each at scales of its own: the product with a matrix of several planes.
+
+    It is the first of ``parts`` where only shapes are asked for; what adds up terms takes the parts, nothing else does.
+    """
+
+    parts: tuple[Symbol, ...] = ()
+
+
+def added(symbols: Sequence[Symbol]) -> tuple[Symbol, ...]:
+    """The terms of a sum: planes one by one."""
+    return tuple(part for s in symbols for part in (s.parts if isinstance(s, Planes) else (s,)))
+
+
 class Recorder:
     """What the two recorders share: names, constants, scans, shape operations."""
 
@@ -253,6 +268,11 @@ class Recorder:
         tensors: Mapping[str, Tensor | str] | None = None,
         axes: tuple[str, ...] | None = None,
     ) -> Symbol:
+        for x in inputs:
+            if isinstance(x, Planes):
+                raise IrnnError(
+                    f"{name} ({op}) reads {x.name}, accumulators of {len(x.parts)} planes: requantize their sum first"
+                )
         symbol = self._declare(name, dtype, shape, scale, zero_point, inputs[0].axes if axes is None else axes)
         names = {}
         for role, tensor in (tensors or {}).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,16 +12,32 @@ from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.program import Tensor, Value
+from irnn.quant.codes import Plane
+from irnn.quant.codes.base import TABLE_HIGH
 from irnn.quant.config import SYMMETRIC_ROLES, WEIGHT_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
-from irnn.wiring.record import Recorder, Symbol, shorten
+from irnn.wiring.record import Planes, Recorder, Symbol, added, shorten
 
 SIGMOID_FORMAT = (1 / 255, -128)  # scale and zero point of a sigmoid gate
 # No row's scale is so small that a bias leaves this.
 BIAS_LIMIT = 2.0**30
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantized weight: its planes, the names of their constants, and the largest magnitude of their sum."""
+
+    planes: tuple[Plane, ...]
+    names: tuple[str, ...]
+    largest: float
+
+    @property
+    def step(self) -> float:
+        """What an 8-bit table with one scale would have, see :data:`TABLE_HIGH`."""
+        return self.largest / TABLE_HIGH
 
 
 class IntegerRecorder(Recorder):
@@ -29,7 +47,9 @@ class IntegerRecorder(Recorder):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._weights: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray, str]] = {}
+        self._matrices: dict[tuple[object, ...], Matrix] = {}
+        self._coded: dict[tuple[str, int], Symbol] = {}  # values in their run-time codes
+        self._row_factors: dict[bytes, str] = {}  # contents -> the names of their constants, without the role
 
     def features(self, name: str, site: QuantSite) -> Symbol:
         """Declare the program's input: integers of ``site``'s format."""
@@ -41,12 +61,22 @@ class IntegerRecorder(Recorder):
         return symbol
 
     def embedding(self, module: WeightPart, ids: Symbol) -> Symbol:
-        table, scale, tensor = self._weight(module, "table")
-        return self._emit(
-            "embedding", (ids,), self._name(module), "int8", (table.shape[1],), scale, tensors={"table": tensor}
-        )
+        matrix = self._matrix(module, "table")
+        name, size = self._name(module), matrix.planes[0].integers.shape[1]
+        if module.code.per_row:
+            tensors = self._constants(matrix, "table_") | self._end_factors(matrix, name)
+            attributes = {"planes": len(matrix.planes), "low": -TABLE_HIGH, "high": TABLE_HIGH}
+            step = np.array([matrix.step])
+            return self._emit("scaled_embedding", (ids,), name, "int8", (size,), step, 0, attributes, tensors)
+        (plane,) = matrix.planes
+        reach = int(np.abs(plane.integers.astype(np.int64)).max())
+        dtype = "int8" if reach <= TABLE_HIGH else "int16"
+        tensors = {"table": self._constant(matrix, 0)}
+        return self._emit("embedding", (ids,), name, dtype, (size,), plane.scale, tensors=tensors)
 
     def linear(self, module: WeightPart, x: Symbol) -> Symbol:
+        """One product a plane, each with its part of the zero-point correction, the first with the bias as well."""
+        x = self._operand(module, x)
         if len(x.scale) != 1:
             raise IrnnError(
                 f"{self._name(module)} reads {x.name}, which has several scales; a matrix product needs one"
@@ -56,16 +86,73 @@ class IntegerRecorder(Recorder):
             bias = _numbers(f"the bias of {module.where}", module.bias)
         # A row's scale is never so small that its bias would leave +-2**30.
         floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.code.per_row else None
-        weight, scale, tensor = self._weight(module, "weight", floor)
-        acc_scale = x.scale * scale
-        bias_i64 = _floor_half(bias / acc_scale) - x.zero_point * weight.sum(1, dtype=np.int64)
-        if np.abs(bias_i64).max() > fixed_point.INT32_MAX:
-            raise IrnnError(f"the bias of {self._name(module)} does not fit int32 at the scale of its accumulator")
-        return self._emit(
-            "linear", (x,), self._name(module), "int32", (*x.shape[:-1], len(weight)),
-            shorten(acc_scale),
-            tensors={"weight": tensor, "bias": Tensor(bias_i64.astype(np.int32), 32)},
-        )  # fmt: skip
+        matrix, name = self._matrix(module, "weight", floor), self._name(module)
+        parts = []
+        for k, plane in enumerate(matrix.planes):
+            acc_scale = x.scale * plane.scale
+            correction = x.zero_point * plane.integers.sum(1, dtype=np.int64)
+            bias_i64 = (_floor_half(bias / acc_scale) if k == 0 else 0) - correction
+            if np.abs(bias_i64).max() > fixed_point.INT32_MAX:
+                raise IrnnError(f"the bias of {name} does not fit int32 at the scale of its accumulator")
+            tensors = {"weight": self._constant(matrix, k), "bias": Tensor(bias_i64.astype(np.int32), 32)}
+            parts.append(
+                self._emit(
+                    "linear", (x,), f"{name}.plane_{k}" if k else name, "int32", (*x.shape[:-1], len(bias)),
+                    shorten(acc_scale), tensors=tensors,
+                )
+            )  # fmt: skip
+        first = parts[0]
+        if module.code.per_row and module.role == "logits_weight":
+            return self._logits(matrix, x, parts)
+        if len(parts) == 1:
+            return first
+        return Planes(first.name, first.dtype, first.shape, first.scale, 0, first.axes, tuple(parts))
+
+    def _operand(self, module: WeightPart, x: Symbol) -> Symbol:
+        """x, or its codes at run time; two products of one value share them."""
+        if module.operand_codes is None:
+            return x
+        key = (x.name, module.operand_codes)
+        if key not in self._coded:
+            attributes = {"zero_point": x.zero_point, "codes": module.operand_codes}
+            scale = x.scale * 2.0**-fixed_point.MULTIBIT_FRACTION_BITS
+            name = f"{x.name}.codes"
+            self._coded[key] = self._emit("multibit", (x,), name, "int16", x.shape, scale, 0, attributes)
+        return self._coded[key]
+
+    def _logits(self, matrix: Matrix, x: Symbol, parts: list[Symbol]) -> Symbol:
+        """Rows brought to one scale, so that they can be compared: accumulators still, with 32 bits.
+
+        The scale is that of x times the table's step, so that tied embedding and output layer share their factors.
+        """
+        largest = (
+            fixed_point.MULTIBIT_MAX if any(x is coded for coded in self._coded.values()) else -np.iinfo(x.dtype).min
+        )
+        reach = sum(
+            np.abs(plane.integers.astype(np.int64)).sum(1) * largest * plane.scale
+            + np.abs(self.tensors[f"{part.name}.bias"].data.astype(np.int64)) * plane.scale
+            for plane, part in zip(matrix.planes, parts, strict=True)
+        )
+        name = f"{parts[0].name}.logits"
+        if (reach / matrix.step).max() > fixed_point.INT32_MAX:
+            raise IrnnError(f"{name}: the sum of its {len(parts)} planes does not fit int32; use fewer columns")
+        attributes = {"zero_point": 0, "low": fixed_point.INT32_MIN, "high": fixed_point.INT32_MAX}
+        tensors = self._end_factors(matrix, name)
+        scale = x.scale * matrix.step
+        return self._emit("requantize", tuple(parts), name, "int32", parts[0].shape, scale, 0, attributes, tensors)
+
+    def _end_factors(self, matrix: Matrix, name: str) -> dict[str, Tensor | str]:
+        """Each row's scale over the table's step, which embedding and output layer have in common where tied."""
+        made: dict[str, Tensor | str] = {}
+        for k, plane in enumerate(matrix.planes):
+            multiplier, shift = choose_multiplier(plane.scale / matrix.step, name)
+            # Tensors of the same numbers are there already where the other end has been recorded.
+            content = multiplier.tobytes() + shift.tobytes()
+            there = self._row_factors.setdefault(content, f"{name}.%s_{k}")
+            for role, tensor in (("multiplier", Tensor(multiplier, 32)), ("shift", Tensor(shift.astype(np.int8), 8))):
+                shared = there % role
+                made[f"{role}_{k}"] = shared if shared in self.tensors else tensor
+        return made
 
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
         return self._requantize(site, terms, site.range()[0])
@@ -75,6 +162,7 @@ class IntegerRecorder(Recorder):
         return self._requantize(site, (x,), max(site.range()[0], self._format(site)[2]))
 
     def _requantize(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
+        terms = added(terms)
         if any(term.zero_point for term in terms):
             return self._residual(site, terms, low)
         dtype, scale, zero_point = self._format(site)
@@ -107,6 +195,7 @@ class IntegerRecorder(Recorder):
 
     def accumulate(self, *terms: Symbol) -> Symbol:
         """Sum of accumulators as int32 at the coarsest of their scales, which loses nothing worth a bit."""
+        terms = added(terms)
         for term in terms:
             if term.zero_point:
                 raise IrnnError(f"cannot accumulate {term.name}: it has the zero point {term.zero_point}; requantize")
@@ -127,10 +216,15 @@ class IntegerRecorder(Recorder):
     ) -> Symbol:
         table = self._table(tanh, query)
         low, high = tanh.site.range()
-        _, scale, tensor = self._weight(v, "weight")
+        matrix = self._matrix(v, "weight")
+        if len(matrix.planes) != 1:
+            raise IrnnError(
+                f"{self._name(v)}: its weight code has {len(matrix.planes)} planes; an attention's scores take one"
+            )
+        scale = matrix.planes[0].scale
         multiplier, shift = choose_multiplier(scale * table.output_scale / exponential.STEP, v.where)
         tensors = {
-            "weight": tensor,
+            "weight": self._constant(matrix, 0),
             **_pwl_tensors(table),
             "table": Tensor(exponential.table(), 16),
             "multiplier": Tensor(multiplier, 32),
@@ -235,19 +329,30 @@ class IntegerRecorder(Recorder):
 
     _state_format = _format
 
-    def _weight(
-        self, module: WeightPart, role: str, floor: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, Tensor | str]:
-        """(integers, scales, constant); a weight that two modules share is stored once."""
+    def _matrix(self, module: WeightPart, role: str, floor: np.ndarray | None = None) -> Matrix:
+        """The module's weight as integers; one that two modules share is quantized once, and stored once."""
         key = module.key
-        if key in self._weights:
-            return self._weights[key]
-        planes = module.code.encode(_numbers(module.where, module.weight), floor)
-        if len(planes) != 1:
-            raise IrnnError(f"{self._name(module)}: its weight code has {len(planes)} planes; a product takes one")
-        (plane,) = planes
-        self._weights[key] = (plane.integers, plane.scale, f"{self._names[module]}.{role}")
-        return plane.integers, plane.scale, Tensor(plane.integers, plane.bits, plane.encoding)
+        if key not in self._matrices:
+            planes = module.code.encode(_numbers(module.where, module.weight), floor)
+            total = sum(plane.integers * plane.scale[:, None] for plane in planes)
+            name = self._names[module]
+            if len(planes) == 1 and not (module.code.per_row and role == "table"):
+                names: tuple[str, ...] = (f"{name}.{role}",)
+            elif role == "table":
+                names = tuple(f"{name}.table_{k}" for k in range(len(planes)))
+            else:
+                names = tuple(f"{name}.plane_{k}.weight" if k else f"{name}.weight" for k in range(len(planes)))
+            self._matrices[key] = Matrix(planes, names, float(np.abs(total).max()))
+        return self._matrices[key]
+
+    def _constant(self, matrix: Matrix, k: int) -> Tensor | str:
+        """Plane ``k`` as a constant, or the name of it where it is there already."""
+        plane, name = matrix.planes[k], matrix.names[k]
+        return name if name in self.tensors else Tensor(plane.integers, plane.bits, plane.encoding)
+
+    def _constants(self, matrix: Matrix, role: str) -> dict[str, Tensor | str]:
+        """All planes, under the role's name and their number."""
+        return {f"{role}{k}": self._constant(matrix, k) for k in range(len(matrix.planes))}
 
 
 def _floor_half(x: np.ndarray) -> np.ndarray:

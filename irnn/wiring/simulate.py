@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
+from irnn.quant.codes.base import TABLE_HIGH
+from irnn.quant.codes.multibit import FakeMultibit
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, state_taken
@@ -75,13 +77,24 @@ class Simulation:
         return self._weights[key]
 
     def embedding(self, module: WeightPart, ids: Tensor) -> Tensor:
-        return torch.nn.functional.embedding(ids, self.weight(module))
+        """Rows of the table; where each has a scale of its own they are brought to one, of 8 bits."""
+        table = self.weight(module)
+        rows = torch.nn.functional.embedding(ids, table)
+        if not (module.quantizing and module.code.per_row):
+            return rows
+        scale = table.detach().abs().amax() / TABLE_HIGH
+        return FakeQuantize.apply(rows.float(), scale, torch.zeros_like(scale), -TABLE_HIGH, TABLE_HIGH)
 
     def input(self, site: QuantSite, x: Tensor) -> Tensor:
         """Features that enter the network."""
         return self.requantize(site, x)
 
+    def operand(self, module: WeightPart, x: Tensor) -> Tensor:
+        """What the module multiplies: x, or where it is written in codes at run time, what these stand for."""
+        return x if module.operand_codes is None else FakeMultibit.apply(x.float(), module.operand_codes)
+
     def linear(self, module: WeightPart, x: Tensor) -> Tensor:
+        x = self.operand(module, x)
         if module.recurrent and torch.is_grad_enabled():
             y = self._recurrent_product(module)(x)
             return y if module.bias is None else y + module.bias.to(y.dtype)

@@ -6,6 +6,8 @@ import dataclasses
 import platform
 from typing import Any
 
+from irnn.errors import arguments_of
+from irnn.quant.config import ROLE_BITS
 from irnn.stages import STAGE_OF_ROLE
 from pipelines.config import RunConfig
 from pipelines.core import deploy
@@ -20,6 +22,9 @@ from pipelines.recipe import QAT_STAGES
 
 def plan(config: RunConfig, problem: Problem) -> list[Stage]:
     """All stages in the order in which they run."""
+    if config.quant.of:  # a name that is wrong shall be told before the float network is trained
+        with arguments_of(type(config.quant), "quant."):
+            config.quant.check_names(problem.build().matrices())
     train = Training(config, problem)
     root = config.output_dir / "stages"
 
@@ -29,7 +34,11 @@ def plan(config: RunConfig, problem: Problem) -> list[Stage]:
     float_stage = trained("float", None, **problem.origin, seed=config.seed)
     stages = [float_stage, trained("float_matched", float_stage)]
     latest = float_stage
-    for name in QAT_STAGES:
+    if config.post_training:
+        inputs = {"pwl": dataclasses.asdict(config.pwl), "quant": _quant_inputs(config, "all"), "post_training": True}
+        latest = Stage("all", inputs, float_stage, train.post_training, root)
+        stages.append(latest)
+    for name in () if config.post_training else QAT_STAGES:
         latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
         stages.append(latest)
     return stages + _deployment(config, train, qat=latest, matched=stages[1])
@@ -74,6 +83,11 @@ def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[st
 def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
     """Quantization settings that reach a stage: in `pwl` no weight is quantized yet, so a sweep over them shares it."""
     values = dataclasses.asdict(config.quant)
+    values |= {role: config.quant.choice(role) for role in ROLE_BITS}
+    del values["code"]  # what it means stands in the roles
+    del values["of"]
+    if config.quant.of and stage != "pwl":
+        values["of"] = config.quant.of_choices
     if stage == "pwl":
         return {role: bits for role, bits in values.items() if STAGE_OF_ROLE.get(role) != "weights"}
     return values

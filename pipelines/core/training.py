@@ -65,6 +65,13 @@ class Training:
         files = [save_weights(model, stage.folder), *score.files]
         return Result(score.metrics, files, details, scratch=[RESUME_FILE])
 
+    def post_training(self, stage: Stage) -> Result:
+        """The stage `all` without quantization-aware training: calibrated, with the weights of the float stage."""
+        model = self._starting_model(stage).eval()
+        score = self.problem.score(model, stage.folder)
+        details = {"epochs": 0, "seed": self.config.seed, "training_seconds": 0.0}
+        return Result(score.metrics, [save_weights(model, stage.folder), *score.files], details)
+
     def trained_model(self, stage: Stage) -> RecurrentModel:
         """The model that a finished stage has left, in that stage's mode of computation."""
         model = self._prepare(self.problem.build(), stage.name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from deploy_tvm.codegen.body import Body, Operation
 from deploy_tvm.codegen.ops import attention, elementwise, float_ops, norms
+from deploy_tvm.codegen.ops.multibit import multibit
 from deploy_tvm.codegen.rows import Row
 from irnn.errors import IrnnError
 from irnn.program import Node
@@ -30,6 +31,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "requantize": Operation(elementwise.requantize, elementwise=True),
         "pwl": Operation(elementwise.pwl, elementwise=True),
         "complement": Operation(elementwise.complement, elementwise=True),
+        "multibit": Operation(multibit, in_memory=1),
         "mad_norm": Operation(norms.integer_norm, in_memory=1),
         "layer_norm": Operation(norms.integer_norm, in_memory=1),
     },
@@ -48,7 +50,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
 
 
 # What knows the batch, the time or a table: no operation of one step.
-OF_SEQUENCES = ("embedding", "mask", "patches", "subsample", "last", "shorten")
+OF_SEQUENCES = ("embedding", "scaled_embedding", "mask", "patches", "subsample", "last", "shorten")
 GENERIC = Operation(elementwise.by_its_text)
 
 

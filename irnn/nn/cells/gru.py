@@ -51,8 +51,8 @@ class GRUCell(Cell):
 
         self.hidden_size = hidden_size
         b_x, b_h = ((parameter(rows),), (parameter(rows),)) if bias else ((), ())
-        self.w_x = Linear(parameter(rows, input_size), b_x)
-        self.w_h = Linear(parameter(rows, hidden_size), b_h, recurrent=True)
+        self.w_x = Linear(parameter(rows, input_size), b_x, reads_hidden=True)
+        self.w_h = Linear(parameter(rows, hidden_size), b_h, recurrent=True, reads_hidden=True)
         self._hidden = (hidden,)  # registered by the layer: both directions share it
         # Of W_x x, of W_h h and of their sum, which r and z read; n's sum has another term and a scale of its own.
         self.preactivation = QuantSite("preactivation", rows, groups=3)

@@ -68,9 +68,9 @@ class LSTMCell(Cell):
 
         self.hidden_size = hidden_size
         biases = (parameter(rows), parameter(rows)) if bias else ()
-        self.w_x = Linear(parameter(rows, input_size), biases)
-        self.w_h = Linear(parameter(rows, state_size), recurrent=True)
-        self.w_c = None if context_size is None else Linear(parameter(rows, context_size))
+        self.w_x = Linear(parameter(rows, input_size), biases, reads_hidden=True)
+        self.w_h = Linear(parameter(rows, state_size), recurrent=True, reads_hidden=True)
+        self.w_c = None if context_size is None else Linear(parameter(rows, context_size), reads_hidden=True)
         # Recurrent as well: the next step's product with W_r depends on this one's.
         self.w_r = Linear(parameter(proj_size, hidden_size), recurrent=True) if proj_size else None
         self.unprojected = QuantSite("activation", hidden_size) if proj_size else None

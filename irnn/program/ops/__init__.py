@@ -21,12 +21,14 @@ from irnn.program.ops.flatten import Flatten
 from irnn.program.ops.last import Last
 from irnn.program.ops.linear import Linear
 from irnn.program.ops.mask import Mask
+from irnn.program.ops.multibit import Multibit
 from irnn.program.ops.multiply import Multiply
 from irnn.program.ops.norms import LayerNorm, MadNorm
 from irnn.program.ops.patches import Patches
 from irnn.program.ops.pwl import Pwl
 from irnn.program.ops.requantize import Requantize
 from irnn.program.ops.residual import Residual
+from irnn.program.ops.scaled_embedding import ScaledEmbedding
 from irnn.program.ops.shorten import Shorten
 from irnn.program.ops.slice import Slice
 from irnn.program.ops.subsample import Subsample
@@ -52,7 +54,7 @@ OPS = Registry(
     (
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
-        Complement(), Last(),
+        Complement(), Last(), ScaledEmbedding(), Multibit(),
         Relu(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip

@@ -23,4 +23,4 @@ class Embedding(Operation):
 
     def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
         """One row an id."""
-        return ops.take(tensors["table"], inputs[0])
+        return ops.to(ops.take(tensors["table"], inputs[0]), dtype)

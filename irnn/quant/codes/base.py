@@ -10,9 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnn.program import encodings
+
 # A row of weights is never scaled more finely than 2**-16 of its tensor's largest: rows at or near zero exist, and a
 # finer scale would push their bias and multiplier out of range for a contribution that nobody could measure.
 ROW_SCALE_FLOOR = 2.0**-16
+# A looked-up row whose table has a scale a row is brought to 8 bits, at which the table's largest weight is this.
+TABLE_HIGH = 127
+# The scale of a tensor of zeros in a code that has no 0.
+ZERO_SCALE = 2.0**-24
 
 
 class Term(NamedTuple):
@@ -24,10 +30,10 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Plane:
-    """One plane as the program stores it: ``scale[row] * integers[row]``, integers int8, scale float64 ``[rows or 1]``.
+    """One plane as the program stores it: ``scale[row] * integers[row]``, scale float64 ``[rows or 1]``.
 
-    encoding: how the integers are packed and which range they have (``irnn.program.encodings``); "": as format version
-    1 packs integers of ``bits`` bits.
+    encoding: how the integers are packed, which range and which dtype they have (``irnn.program.encodings``); "": int8,
+    as format version 1 packs integers of ``bits`` bits.
     """
 
     integers: np.ndarray
@@ -41,37 +47,61 @@ class WeightCode(ABC):
     """How a matrix of weights becomes integers: ``W = sum_k scale_k[row] * W_k``.
 
     per_row: each plane has a scale a row, or one for the matrix.  Codes are equal where they quantize alike.
+
+    ROWS_EVERYWHERE: embedding and output layer have a scale a row, too: one for a whole vocabulary would not do.
+    RUN_TIME: the name of the code in which activations are then written as the network runs (operation ``multibit``).
+    BITS: the widths that can be chosen, of which one is the constructor's second argument; none: there is one alone.
     """
 
     per_row: bool
     encoding: ClassVar[str] = ""
+    ROWS_EVERYWHERE: ClassVar[bool] = False
+    BITS: ClassVar[tuple[int, ...]] = ()
+    RUN_TIME: ClassVar[str | None] = None
 
     @property
     @abstractmethod
     def bits(self) -> int:
         """Width of a plane's integers."""
 
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return 1
+
     @abstractmethod
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """The planes of ``weight [rows, columns]``, in its own dtype; no gradient.
 
-        floor: smallest scale of each row ``[rows, 1]``, so that the row's bias fits an accumulator.
+        floor: smallest scale of each row ``[rows, 1]`` in the first plane, whose accumulator holds the row's bias.
         """
 
     def fake(self, weight: Tensor) -> Tensor:
-        """What training sees: the planes' sum, in the weight's dtype; the gradient passes unchanged."""
-        with torch.no_grad():
-            first, *others = (integers * scale for integers, scale in self.terms(weight))
-            total = sum(others, first)
-        return _StraightThrough.apply(weight, total)
+        """What training sees: the planes' sum, in the weight's dtype; its gradient is that of :meth:`gradient`."""
+        return _Fake.apply(weight, self)
+
+    def gradient(self, weight: Tensor, terms: tuple[Term, ...], gradient: Tensor) -> Tensor:
+        """What reaches the weight of the gradient of its planes' sum: all of it, straight through the rounding."""
+        return gradient
 
     def encode(self, weight: np.ndarray, floor: np.ndarray | None = None) -> tuple[Plane, ...]:
         """What the program holds, of float64 ``weight [rows, columns]``; ``floor [rows]`` as in :meth:`terms`."""
         least = None if floor is None else torch.from_numpy(floor)[:, None]
+        dtype = encodings.find(self.encoding).dtype if self.encoding else "int8"
         return tuple(
-            Plane(integers.numpy().astype(np.int8), self.encoding, self.bits, scale[:, 0].numpy())
+            Plane(integers.numpy().astype(dtype), self.encoding, self.bits, scale[:, 0].numpy())
             for integers, scale in self.terms(torch.from_numpy(weight), least)
         )
+
+
+def zero_free(scale: Tensor, weight: Tensor) -> Tensor:
+    """Scales of integers of which none is 0: so small where all of ``weight`` is 0 that nobody could measure it."""
+    return scale.clamp(min=weight.detach().abs().amax() * ROW_SCALE_FLOOR).clamp(min=ZERO_SCALE)
+
+
+def signs(x: Tensor) -> Tensor:
+    """-1 or 1, in the dtype of ``x``; that of 0 is 1."""
+    return torch.copysign(torch.ones((), dtype=x.dtype, device=x.device), x + 0.0)  # -0.0 becomes 0.0
 
 
 def usable(scale: Tensor, floor: Tensor | None) -> Tensor:
@@ -80,13 +110,17 @@ def usable(scale: Tensor, floor: Tensor | None) -> Tensor:
     return scale if floor is None else torch.maximum(scale, floor)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Another value for the same gradient."""
+class _Fake(torch.autograd.Function):
+    """The planes' sum for the weight; no gradient passes the rounding itself."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, value: Tensor) -> Tensor:
-        return value
+    def forward(ctx: Any, weight: Tensor, code: WeightCode) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.code, ctx.terms = code, code.terms(weight)
+        first, *others = (integers * scale for integers, scale in ctx.terms)
+        return sum(others, first)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+        (weight,) = ctx.saved_tensors
+        return ctx.code.gradient(weight, ctx.terms, gradient), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class Uniform(WeightCode):
     """The range holds every weight, so that the largest of a row is the largest integer."""
 
     width: int
+    BITS: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
 
     @property
     def bits(self) -> int:
