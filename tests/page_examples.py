@@ -191,6 +191,15 @@ LIBRARIES = {
     "python -m deploy_tvm bench --recognizer speech_espresso --frames 1000 --units 40 --against onnxruntime": Example(
         more=RANDOM, says="0 mismatches", slow=True
     ),
+    "python -m deploy_tvm bench --layer gru --input 256 --hidden 256 --weight-bits 4 --batch 8 --against "
+    "onnxruntime,torch": Example(more=LAYER, says="batch 8: a sequence's share", slow=True),
+    "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --kernels avx2": Example(
+        {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
+    ),
+    "python -m deploy_tvm.publish": FORM,
+    "python -m deploy_tvm.publish --suite --against onnxruntime,openvino,litert,torch --peers-python "
+    "peers/bin/python": NotRun("measures for hours and writes docs/speed.md: see tests/test_suite.py"),
+    "python -m deploy_tvm.publish --suite --only size=650,size=1024,batch=1 --kernels avx2": NotRun("the same"),
     "python -m deploy_tvm": FORM,
     "python -m deploy_tvm COMMAND": FORM,
     "python deploy_tvm/peers/peer_worker RUNTIME JOB_FOLDER CORE": WORKER,

@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
-from deploy_tvm import publish
+from deploy_tvm.publish import arm
+from deploy_tvm.publish.__main__ import main
 from deploy_tvm.static.mca import CORES
 
 
 @pytest.fixture(scope="module")
 def results() -> dict:
-    return json.loads(publish.RESULTS.read_text(encoding="utf-8"))
+    return json.loads(arm.RESULTS.read_text(encoding="utf-8"))
 
 
 def test_every_board_computes_the_interpreters_integers(results: dict) -> None:
@@ -42,7 +43,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("cell", publish.LAYERS)
+@pytest.mark.parametrize("cell", arm.LAYERS)
 def test_fewer_instructions_than_the_other_runtimes(cell: str, results: dict) -> None:
     found = results["layers"][cell]
     figures = found["instructions_per_step"]
@@ -54,7 +55,7 @@ def test_fewer_instructions_than_the_other_runtimes(cell: str, results: dict) ->
     assert set(found["mca_cycles_per_step"]) == set(CORES)
     everything = [found, *found["static"].values()]
     assert all(each["mismatches"]["count"] == 0 and each["layer"]["cell"] == cell for each in everything)
-    assert len(everything) == 2 * len(publish.CORES)
+    assert len(everything) == 2 * len(arm.CORES)
 
 
 def test_a_gru_is_three_quarters_of_an_lstm(results: dict) -> None:
@@ -67,12 +68,12 @@ def test_a_gru_is_three_quarters_of_an_lstm(results: dict) -> None:
 
 
 def test_the_page_is_what_the_command_writes(results: dict) -> None:
-    text = publish.PAGE.read_text(encoding="utf-8")
-    assert publish.with_tables(text, results) == text, "run `python -m deploy_tvm.publish`"
-    assert set(publish.TABLES) == {found[1] for found in publish._TABLE.findall(text)}
+    text = arm.PAGE.read_text(encoding="utf-8")
+    assert arm.with_tables(text, results) == text, "run `python -m deploy_tvm.publish`"
+    assert set(arm.TABLES) == {found[1] for found in arm._TABLE.findall(text)}
 
 
-@pytest.mark.parametrize("cell", publish.LAYERS)
+@pytest.mark.parametrize("cell", arm.LAYERS)
 def test_tables_show_the_figures(cell: str, results: dict) -> None:
     """What is planted in the results appears in its row."""
     planted = json.loads(json.dumps(results))
@@ -85,7 +86,7 @@ def test_tables_show_the_figures(cell: str, results: dict) -> None:
     planted["recognizer"]["some_core"]["decoder"] |= {"mismatches": {"count": 5, "compared": 4321}, "bytes": 7_650_000}
     names = ("boards", "recognizer", f"{cell}_instructions", f"{cell}_cycles")
     page = "".join(f"<!-- arm:{name} -->\nold\n<!-- /arm -->\n" for name in names)
-    text = publish.with_tables(page, planted)
+    text = arm.with_tables(page, planted)
     assert "old" not in text
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
     assert "| 3 of 1,234 |" in rows["armv7a"]
@@ -98,13 +99,14 @@ def test_tables_show_the_figures(cell: str, results: dict) -> None:
 
 
 def test_bad_input_is_one_line(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(publish, "RESULTS", tmp_path / "arm.json")
+    monkeypatch.setattr(arm, "RESULTS", tmp_path / "arm.json")
     for arguments, message in (
         ([str(tmp_path / "nothing")], "error: "),
         (["--layer", "gru,rnn"], "error: --layer rnn: no such table; allowed are lstm, gru"),
+        (["--only", "size=650"], "error: --only belongs to --suite"),
     ):
-        assert publish.main(arguments) == 1
+        assert main(arguments) == 1
         error = capsys.readouterr().err.strip()
         assert error.startswith(message)
         assert "\n" not in error
-    assert not publish.RESULTS.exists()
+    assert not arm.RESULTS.exists()

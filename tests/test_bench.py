@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
+
+from deploy_tvm import targets
 from deploy_tvm.__main__ import main
-from deploy_tvm.bench import floor, rounds
+from deploy_tvm.bench import floor, measure, rounds
 from deploy_tvm.bench.bench import bench
 from deploy_tvm.bench.measure import Settings
+from deploy_tvm.bench.report import report
 from deploy_tvm.bench.subject import made, weight_bytes
 from deploy_tvm.bench.utterance import Utterance
+from deploy_tvm.codegen.kernels import X86_SETS
 from deploy_tvm.peers.peer_worker.peer_serving import block
+from deploy_tvm.targets.kernel_sets import host
 from irnn.conversion import convert, float_program
 from irnn.random_programs import Layer, layer_programs
 from tests import needs
@@ -26,11 +35,11 @@ from tests.speech_models import quantized_speech, speech_model
 SHORT = Settings(rounds=2, seconds=0.02)
 
 
-def bench_layer(layer: Layer, steps: int) -> dict:
+def bench_layer(layer: Layer, steps: int, batch: int = 1) -> dict:
     """The benchmark of a layer with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         subject = made("layer", *layer_programs(layer), Path(folder), lambda text: None)
-        return bench(subject, steps, Utterance(), SHORT)
+        return bench(subject, steps, Utterance(), replace(SHORT, batch=batch))
 
 
 def python(script: str) -> list[str]:
@@ -97,63 +106,75 @@ def test_summary_is_the_median_of_the_rounds_medians() -> None:
 
 def test_the_floor_counts_packed_weights_inside_and_outside_of_the_loop() -> None:
     program = random_program(Spec(hidden=8, input_size=6, vocabulary=None, logits=None, weight_bits=4))
-    assert weight_bytes(program) == (32 * 6 + 32 * 8) // 2
-    assert floor.work(program, 1) == floor.Work((32 * 6 + 32 * 8) // 2, 0, 0)
-    assert floor.work(program, 10) == floor.Work(32 * 8 // 2, 32 * 6 // 2, 10 * 32 * 6)
+    inside, outside = 32 * 8, 32 * 6
+    assert weight_bytes(program) == (inside + outside) // 2
+    assert floor.work(program, 1) == floor.Work(1, 1, (inside + outside) // 2, 0, inside + outside, 0)
+    assert floor.work(program, 10) == floor.Work(10, 1, inside // 2, outside // 2, inside, 10 * outside)
 
 
-def test_the_floor_is_reading_plus_the_longer_of_the_two_limits_of_the_product() -> None:
-    needed = floor.Work(1000, 3000, 80)
-    compute_bound = floor.combine(needed, 10, 5.0, 1.0)
-    assert compute_bound["us_per_step"] == 5.0 + 8.0
-    read_bound = floor.combine(needed, 10, 5.0, 0.1)
-    assert read_bound["us_per_step"] == 5.0 + 1.5
-    assert floor.combine(needed, 10, 5.0, None)["us_per_step"] is None
+def test_a_batch_shares_the_reading_and_not_the_multiplications() -> None:
+    program = random_program(Spec(hidden=8, input_size=6, vocabulary=None, logits=None))
+    one, three = floor.work(program, 10), floor.work(program, 10, 3)
+    assert (three.bytes_every_step, three.bytes_once) == (one.bytes_every_step, one.bytes_once)
+    assert (three.products_every_step, three.products_once) == (3 * one.products_every_step, 3 * one.products_once)
+    bytes_a_call = 32 * 8 * 10 + 32 * 6
+    assert three.bytes_a_second(2.0) == pytest.approx(bytes_a_call / (2e-6 * 10 * 3))
 
 
-@pytest.mark.parametrize(
-    ("shown", "feature"),
-    [
-        ({"avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"}, "avx512vnni"),
-        ({"avx2", "avx512f", "avx512bw", "avx512vl"}, "avx2"),
-        ({"avx2"}, "avx2"),
-        (set(), "sse2"),
-    ],
-    ids=["AVX512-VNNI", "AVX512", "AVX2", "any x86-64"],
-)
-def test_the_floor_of_every_processor_is_measured(
-    shown: set[str], feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the operating system shows of this CPU: the whole benchmark, its floor included."""
-    needs.tvm()
-    from deploy_tvm import targets
+def test_the_floor_is_the_longer_of_the_two_limits_of_each_product() -> None:
+    """Numbers chosen by hand: reading takes 5 us a step and 15 us once a call of 10 steps."""
 
-    needs.features(sorted(shown - targets.cpu_flags()))
-    monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset(shown))
-    assert floor.host_product().feature == feature
-    measured = bench_layer(Layer(9, 16), 3)
+    def limit(batch: int, us_per_product: float) -> float:
+        needed = floor.Work(10, batch, 1000, 3000, 4 * batch, 80 * batch)
+        found = floor.combine(needed, 100.0, 5.0, us_per_product)
+        assert found["share"] == round(found["us_per_step"] / 100, 4)
+        return found["us_per_step"]
+
+    assert limit(1, 0.1) == 5.0 + 1.5  # both are read
+    assert limit(1, 1.0) == 5.0 + 8.0  # the input-side product is multiplied
+    assert limit(1, 2.0) == 8.0 + 16.0  # both are
+    assert limit(4, 0.1) == (5.0 + 3.2) / 4  # four times the multiplications, one reading, a quarter each
+    assert limit(4, 1.0) == (16.0 + 32.0) / 4
+    without = floor.combine(floor.Work(10, 1, 1000, 3000, 4, 80), 100.0, 5.0, None)
+    assert (without["us_per_step"], without["share"]) == (None, None)
+
+
+SETS = pytest.mark.parametrize("kernels", X86_SETS)
+
+
+@SETS
+def test_every_set_of_kernels_is_measured_with_its_floor(kernels: str, tmp_path: Path) -> None:
+    """The whole command, where this CPU can execute them."""
+    needs.features(sorted(X86_SETS[kernels] - targets.cpu_flags()))
+    path = tmp_path / "result.json"
+    sizes = ["--input", "9", "--hidden", "16", "--steps", "3", "--rounds", "2", "--seconds", "0.02"]
+    assert main(["bench", "--layer", "lstm", *sizes, "--kernels", kernels, "--json", str(path)]) == 0
+    measured = json.loads(path.read_text())
+    assert measured["kernels"] == kernels
     assert measured["mismatches"]["count"] == 0
-    limit = measured["floor"]
+    limit, ours = measured["floor"], measured["us_per_step"]["tvm_integer"]
     assert limit["bytes_every_step"] == 4 * 16 * 16
-    assert limit["us_per_step"] >= limit["read_us"] + limit["arithmetic_us"] - 0.01  # each is rounded to 0.01
-    assert limit["arithmetic_us"] >= 0
+    assert limit["multiply_us"] >= 0
+    parts = max(limit["read_us"], limit["multiply_us"]) + max(limit["read_once_us"], limit["multiply_once_us"])
+    assert limit["us_per_step"] == pytest.approx(parts, abs=0.02)  # each is rounded to 0.01
+    assert limit["share"] == pytest.approx(limit["us_per_step"] / ours, abs=0.01 / ours)
+    bytes_a_step = 4 * 16 * 16 + 4 * 16 * 9 / 3
+    assert measured["gb_per_s"] == pytest.approx(bytes_a_step / ours / 1000, abs=0.01)
+    assert measured["cpu"] == measured["machine"]["cpu"]
+    assert measured["batch"] == 1
 
 
 @pytest.mark.parametrize(
-    ("feature", "instruction"),
-    [("avx512vnni", "vpdpbusd"), ("avxvnni", "vpdpbusd"), ("avx2", "vpmaddubsw"), ("sse2", "pmaddwd")],
+    ("kernels", "instruction"),
+    [("avx512vnni", "vpdpbusd"), ("avxvnni", "vpdpbusd"), ("avx2", "vpmaddubsw"), ("portable", "pmaddwd")],
 )
-def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instruction: str) -> None:
+def test_the_multiplications_that_are_timed_stay_in_the_loop(kernels: str, instruction: str) -> None:
     """A compiler may move what does not change out of a loop, and a limit that is then measured is none."""
-    needs.tvm()
     import tvm
 
-    from deploy_tvm import targets
-
-    host = targets.find("host").resolve()
-    needs.features(sorted({feature} - host.features() - {"sse2"}))
-    (product,) = (p for p in floor.PRODUCTS if p.feature == feature)
-    module, products = floor.peak_module(product, host.tvm())
+    needs.features(sorted(X86_SETS[kernels] - targets.cpu_flags()))
+    product = floor.PRODUCTS[kernels]
+    module, products = floor.peak_module(product, host(kernels).tvm())
     assert products == floor.PEAK_ROUNDS * floor.CHAINS * product.products
     assert module.mod.inspect_source("asm").count(instruction) >= floor.CHAINS
     operands = [tvm.runtime.tensor(array) for array in floor.peak_operands(product)]
@@ -163,11 +184,55 @@ def test_the_multiplications_that_are_timed_stay_in_the_loop(feature: str, instr
         assert operands[2].numpy().tolist() == [expected] * product.accumulator[1]
 
 
+# --- batches ---
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_batch_is_compared_and_timed_by_its_sequences(cell: str, steps: int) -> None:
+    one, several = (bench_layer(Layer(9, 16, cell=cell), steps, batch) for batch in (1, 7))
+    assert keys(several) == keys(one)
+    assert several["batch"] == 7
+    assert several["mismatches"]["count"] == 0
+    # 64 steps in all, at least: outputs by sequences and by steps, and as many states as the cell has.
+    compared = 7 * max(steps, 10)
+    assert several["mismatches"]["compared"] == 2 * 16 * (compared + 7 * {"lstm": 2, "gru": 1}[cell])
+    assert several["weight_bytes"] == one["weight_bytes"]
+    assert several["floor"]["bytes_every_step"] == one["floor"]["bytes_every_step"]
+    text = printed(several | {"kind": "layer", "layer": asdict(Layer(9, 16, cell=cell))})
+    assert ", batch 7: a sequence's share" in text
+    assert f"{several['gb_per_s']:.1f} GB/s of weights" in text
+    assert f"integer: {several['floor']['share']:.0%} of the floor" in text
+
+
+def printed(result: dict) -> str:
+    """The report of a result, as it is shown."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report(result))
+    return console.export_text()
+
+
+def test_a_call_of_a_batch_is_divided_by_its_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is timed takes 60 us: of 3 steps and 5 sequences that is 4 us."""
+    blocks = [[60.0]] * 2
+    monkeypatch.setattr(measure, "interleave", lambda workers, *rest: ({name: blocks for name in workers}, {}))
+    result = bench_layer(Layer(9, 16), 3, 5)
+    assert result["us_per_step"] == {"tvm_integer": 4.0, "tvm_float": 4.0}
+    assert result["gb_per_s"] == round((3 * 4 * 16 * 16 + 4 * 16 * 9) / 60 / 1000, 2)
+
+
+def test_a_language_model_is_measured_in_batches(tmp_path: Path) -> None:
+    random_program(Spec()).save(tmp_path / "program")
+    short = ["--rounds", "2", "--seconds", "0.02", "--steps", "3", "--json", str(tmp_path / "out.json")]
+    assert main(["bench", str(tmp_path / "program"), "--batch", "4", *short]) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["batch"], result["sequence"]["batch"], result["mismatches"]["count"]) == (4, 4, 0)
+
+
 # --- whole benchmarks ---
 
 
 def test_a_layer_benchmark_is_json_without_mismatches() -> None:
-    needs.tvm()
     layer = Layer(9, 16, layers=2, bidirectional=True, norm="mad", weight_bits=4)
     result = json.loads(json.dumps(bench_layer(layer, 3)))
     assert result["mismatches"]["count"] == 0
@@ -183,7 +248,6 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_layer_has_any_cell(steps: int) -> None:
     """The cells' results have the same keys, down to the last; the GRU has three quarters of the LSTM's weights."""
-    needs.tvm()
     lstm, gru = (bench_layer(Layer(9, 16, cell=cell), steps) for cell in ("lstm", "gru"))
     assert gru["mismatches"]["count"] == 0
     assert set(gru["us_per_step"]) == {"tvm_integer", "tvm_float"}
@@ -199,7 +263,6 @@ def keys(result: object) -> object:
 @needs.peers("torch", "numpy")
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_layer_is_timed_beside_torchs(cell: str, tmp_path: Path) -> None:
-    needs.tvm()
     path = tmp_path / "result.json"
     sizes = ["--input", "40", "--hidden", "48", "--steps", "5", "--rounds", "2", "--seconds", "0.1"]
     against = ["--against", "torch", "--peers-python", needs.PEERS_PYTHON, "--json", str(path)]
@@ -213,7 +276,6 @@ def test_a_layer_is_timed_beside_torchs(cell: str, tmp_path: Path) -> None:
 
 
 def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -> None:
-    needs.tvm()
     convert(quantized_speech()).save(tmp_path / "program")
     float_program(speech_model()).save(tmp_path / "float_program")
     sizes = ["--frames", "50", "--units", "3", "--rounds", "2", "--seconds", "0.1"]
@@ -230,7 +292,6 @@ def test_a_recognizer_benchmark_is_json_with_real_time_factors(tmp_path: Path) -
 
 
 def test_a_wrong_recognizer_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    needs.tvm()
     float_program(speech_model()).save(tmp_path / "float")
     for arguments, message in (
         (["--recognizer", "parrot"], "unknown; allowed are speech_"),
@@ -238,6 +299,11 @@ def test_a_wrong_recognizer_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
         ([str(tmp_path / "float")], "programs of kind 'float'; integer ones are wanted"),
         ([str(tmp_path / "float"), "--units", "0"], "--units 0: must lie in 1 to"),
         ([str(tmp_path / "float"), "--hidden", "3"], "--hidden belongs to --layer"),
+        (["--recognizer", "speech_small", "--batch", "2"], "--batch 2: a recognizer is measured with one utterance"),
+        (["--layer", "lstm", "--input", "4", "--hidden", "4", "--batch", "0"], "--batch 0: must lie in 1 to 1024"),
+        (["--layer", "lstm", "--input", "4", "--hidden", "4", "--kernels", "avx"], "kernels=avx: this machine knows"),
+        (["--layer", "lstm", "--static", "--kernels", "avx2"], "--static counts for target=, one sequence a call"),
+        (["lib", "device=emulated", "--kernels", "avx2"], "--kernels is for this machine"),
     ):
         assert main(["bench", *arguments]) == 1
         error = capsys.readouterr().err

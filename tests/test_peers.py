@@ -56,9 +56,9 @@ def torchs(cell: str, **arguments: object) -> tuple[torch.nn.RNNBase, Program]:
     return theirs, float_program(ours)
 
 
-def features(steps: int) -> np.ndarray:
-    """Random ones ``[steps, 1, INPUT]``."""
-    return np.random.default_rng(0).standard_normal((steps, 1, INPUT)).astype(np.float32)
+def features(steps: int, batch: int = 1) -> np.ndarray:
+    """Random ones ``[steps, batch, INPUT]``."""
+    return np.random.default_rng(0).standard_normal((steps, batch, INPUT)).astype(np.float32)
 
 
 def run(key: str, program: Program, inputs: np.ndarray | dict[str, np.ndarray], folder: Path) -> np.ndarray:
@@ -191,6 +191,18 @@ def test_a_float_runtime_computes_what_torch_does(
 
 
 @ANY_CELL
+@pytest.mark.parametrize(("steps", "arguments"), [(1, {}), (5, STACK)], ids=["a step", "a sequence, two layers"])
+@of_runtimes(FLOATS)
+def test_a_float_runtime_takes_a_batch(key: str, steps: int, arguments: dict, cell: str, tmp_path: Path) -> None:
+    """Whatever order a runtime has, what is compared is batch first; 2e-6 as above."""
+    theirs, program = torchs(cell, **arguments)
+    x = features(steps, 3)
+    expected, _ = theirs(torch.from_numpy(x))
+    found = run(key, program, x, tmp_path)
+    assert np.abs(found - expected.detach().numpy().swapaxes(0, 1).ravel()).max() < 2e-6
+
+
+@ANY_CELL
 @of_runtimes(INTEGERS)
 def test_an_integer_runtime_is_near_torch_and_not_equal(key: str, cell: str, tmp_path: Path) -> None:
     """Its 8-bit steps are seen: what equals float has quantized nothing.  Gates in a wrong order are farther off."""
@@ -233,13 +245,14 @@ def test_a_runtime_that_is_not_installed_has_a_reason(key: str, tmp_path: Path) 
 @needs.peers("onnx", "onnxruntime", "numpy")
 @ANY_CELL
 @pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     "layer", [Layer(5, 16, norm="mad"), Layer(5, 16, norm="layer", bidirectional=True)], ids=["mad", "layer-norm"]
 )
-def test_the_onnx_model_of_a_normalized_layer(layer: Layer, steps: int, cell: str, tmp_path: Path) -> None:
+def test_the_onnx_model_of_a_normalized_layer(layer: Layer, batch: int, steps: int, cell: str, tmp_path: Path) -> None:
     needs.tvm()
     _, program = layer_programs(replace(layer, cell=cell))
-    x = np.random.default_rng(0).standard_normal((1, steps, 5)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((batch, steps, 5)).astype(np.float32)
     expected, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(x)
     theirs = np.ascontiguousarray(x.transpose(1, 0, 2))
     assert np.abs(run("onnxruntime_fp32", program, theirs, tmp_path) - expected.ravel()).max() < 1e-5
@@ -257,6 +270,9 @@ def test_the_onnx_model_of_a_classifier(cell: str, tmp_path: Path) -> None:
     inputs = {"features": features(9)[:, 0, :5][None], "lengths": np.array([9], np.int32)}
     expected, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(inputs)
     assert np.abs(run("onnxruntime_fp32", program, inputs, tmp_path) - expected.ravel()).max() < 1e-5
+    several = {name: np.repeat(array, 2, axis=0) for name, array in inputs.items()}
+    with pytest.raises(rounds.WorkerError, match="takes one sequence a call"):
+        run("onnxruntime_fp32", program, several, tmp_path)
     if cell == "gru":  # whose loops are written as operators where a program has several inputs
         with pytest.raises(rounds.WorkerError, match="its quantizer leaves GRU in float"):
             run("onnxruntime_dynamic_int8", program, inputs, tmp_path)

@@ -14,7 +14,7 @@ from irnn.program.equality import Comparison
 
 @dataclass(frozen=True)
 class Golden:
-    """inputs: by name, ``[1, ...]``.  outputs: in the program's order.  states: the last ones, by name."""
+    """inputs: by name, ``[batch, ...]``.  outputs: in the program's order.  states: the last ones, by name."""
 
     program: Program
     inputs: dict[str, np.ndarray]

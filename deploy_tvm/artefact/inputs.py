@@ -9,17 +9,17 @@ import numpy as np
 from irnn.program import Program, Value
 
 
-def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2) -> dict[str, np.ndarray]:
-    """Inputs by name, ``[1, *axes, *shape]``, of full length; ``sizes`` are those of the axes.
+def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2, batch: int = 1) -> dict[str, np.ndarray]:
+    """Inputs by name, ``[batch, *axes, *shape]``, of full length; ``sizes`` are those of the axes.
 
     Ids or quantized features over their whole range, standard normal ones for float.
     """
     random = np.random.default_rng(seed)
     inputs = {}
     for name, value in program.inputs.items():
-        shape = (1, *(sizes[axis] for axis in value.axes), *value.shape)
+        shape = (batch, *(sizes[axis] for axis in value.axes), *value.shape)
         if value.counts is not None:
-            inputs[name] = np.full(1, sizes[value.counts], np.int32)
+            inputs[name] = np.full(batch, sizes[value.counts], np.int32)
         elif value.low is None:
             inputs[name] = random.standard_normal(shape).astype(value.dtype)
         else:

@@ -16,7 +16,7 @@ from deploy_tvm.bench.utterance import PARTS, Utterance, part_sizes
 from irnn.errors import IrnnError
 from irnn.program import Program
 
-# Steps and, where the interpreter is slow, frames and units of the comparison with it.
+# Steps of all sequences together and, where the interpreter is slow, frames and units of the comparison with it.
 COMPARED_STEPS = 64
 COMPARED = Utterance(frames=45, units=3)
 MAX_STEPS = 1 << 14
@@ -31,6 +31,8 @@ def bench(
 ) -> dict[str, Any]:
     """Times of a language model (tokens), a recognizer (utterance and units) or any other program; JSON-ready.
 
+    Of a batch (``settings.batch``) they are those of one of its sequences: a call's time divided by its sequences.
+
     steps: time steps or tokens a call.  utterance: of a recognizer.
     """
     if not 1 <= steps <= MAX_STEPS:
@@ -38,6 +40,10 @@ def bench(
     if settings.against and subject.floating is None:
         raise IrnnError("--against needs the float program, from which the other runtimes' models are made: --float")
     if set(subject.integer) == set(PARTS):
+        if settings.batch > 1:
+            raise IrnnError(
+                f"--batch {settings.batch}: a recognizer is measured with one utterance a call; leave it out"
+            )
         return _recognizer(subject, utterance, settings, progress)
     if set(subject.integer) != {""}:
         raise IrnnError(f"{subject.name} holds no recognizer: wanted are the programs {' and '.join(PARTS)}")
@@ -51,10 +57,10 @@ def reads_tokens(program: Program) -> bool:
 
 
 def _program(subject: Subject, steps: int, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Microseconds per time step, in calls of ``steps`` steps."""
+    """Microseconds per time step and sequence, in calls of ``steps`` steps."""
     (program,) = subject.integer.values()
     sizes = {"time": steps, "memory": steps}
-    mismatches = subject.compare({"": {axis: max(size, COMPARED_STEPS) for axis, size in sizes.items()}})
+    mismatches = _compared(subject, sizes, settings)
     walks = [value.axes for value in (*program.inputs.values(), *(program.values[name] for name in program.outputs))]
     stepwise = steps == 1 and program.streaming and walks == [("time",), ("time",)]
     measured = _measured(subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=steps)
@@ -71,8 +77,8 @@ def _program(subject: Subject, steps: int, settings: Settings, progress: Progres
 
 
 def _language_model(subject: Subject, steps: int, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Microseconds per token, token by token and in calls of ``steps`` tokens."""
-    mismatches = subject.compare({"": {"time": max(steps, COMPARED_STEPS)}})
+    """Microseconds per token and sequence, token by token and in calls of ``steps`` tokens."""
+    mismatches = _compared(subject, {"time": steps}, settings)
     step = _measured(subject, "", {"time": 1}, settings, progress, function="step")
     sequence = _measured(subject, "", {"time": steps}, settings, progress, steps=steps)
     return {
@@ -111,6 +117,7 @@ def _recognizer(subject: Subject, utterance: Utterance, settings: Settings, prog
         "units": utterance.units,
         "places": sizes["decoder"]["memory"],
         "threads": settings.threads,
+        **{key: measured["encoder"][key] for key in ("cpu", "kernels", "batch")},
         "real_time_factor": {key: None if f is None else round(f, 6) for key, f in factors.items()},
         "speed_up": {key: round(f / ours, 3) for key, f in factors.items() if f is not None and key != INTEGER},
         "encoder": {"us_per_utterance": measured["encoder"].pop("us"), **measured["encoder"]},
@@ -125,8 +132,15 @@ def _measured(
 ) -> dict[str, Any]:
     """One call of a part on random inputs; call: ``function`` and ``steps`` of the ``Case``."""
     floating = None if subject.floating is None else subject.floating[part]
-    case = Case.random(subject.integer[part], floating, subject.part_artefacts(part), sizes, **call)
+    artefacts = subject.part_artefacts(part)
+    case = Case.random(subject.integer[part], floating, artefacts, sizes, batch=settings.batch, **call)
     return measure(case, settings, progress)
+
+
+def _compared(subject: Subject, sizes: dict[str, int], settings: Settings) -> dict[str, int]:
+    """What differs from the interpreter, in calls at least as long as those that are measured, of as many sequences."""
+    least = -(-COMPARED_STEPS // settings.batch)
+    return subject.compare({"": {axis: max(size, least) for axis, size in sizes.items()}}, settings.batch)
 
 
 def _sizes(subject: Subject) -> dict[str, dict[str, int]]:

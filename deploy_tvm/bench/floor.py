@@ -1,10 +1,11 @@
 """The time below which no kernel of this design can come on this core: reading the weights, and multiplying.
 
-A batch of one uses each recurrent weight once a step, so a step takes at least as long as one core needs to read them
-from where they lie (cache or memory); a call of one step reads the input-side weights too.  Over several steps the
-input-side product is one matrix product for all steps: its weights are read once a call, and its multiplications take
-at least what the core's multiplying instruction needs.  Both limits are measured by loops without anything else in
-them, in the same interleaved rounds as the runtimes.
+A step uses each recurrent weight, so it takes at least as long as one core needs to read them from where they lie
+(cache or memory); a batch of sequences shares that one reading, and each of them has its multiplications, which take at
+least what the core's multiplying instruction needs.  A call of one step reads and multiplies the input-side weights
+too; over several steps the input-side product is one matrix product for all steps and sequences: its weights are read
+once a call.  Both limits are measured by loops without anything else in them, in the same interleaved rounds as the
+runtimes, and with the instructions of the kernels that are measured.
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ PEAK_ROUNDS = 20000
 
 @dataclass(frozen=True)
 class Product:
-    """The instruction with which an x86 instruction set multiplies integers.
+    """The instruction with which a set of x86 kernels multiplies integers.
 
     operands: dtypes of its two registers.  register: dtype of what it gives.  products: multiplications in one.
     accumulates: it adds to a third register.  Where it does not, the additions that follow are not counted: how many
     an exact sum needs depends on the width of the weights, and the limit is to hold for all.
     """
 
-    feature: str
     intrinsic: str
     operands: tuple[str, str]
     register: str
@@ -51,36 +51,41 @@ class Product:
         return tirx.call_llvm_pure_intrin(self.register, self.intrinsic, *operands)
 
 
-# The widest first; every x86-64 processor has the last one.
-PRODUCTS = (
-    Product("avx512vnni", "llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), "int32x16", 64, True),
-    Product("avxvnni", "llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), "int32x8", 32, True),
-    Product("avx2", "llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
-    Product("sse2", "llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
-)
+# By the name of the kernels; those of other processors have none: no limit is measured there.
+PRODUCTS = {
+    "avx512vnni": Product("llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), "int32x16", 64, True),
+    "avxvnni": Product("llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), "int32x8", 32, True),
+    "avx2": Product("llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
+    "portable": Product("llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
+}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of ``steps`` steps cannot avoid: bytes read every step and once a call, products done at once."""
+    """What one call of ``steps`` steps of ``batch`` sequences cannot avoid, all sequences together.
 
+    Bytes that are read every step and once a call, multiplications of every step and those of all steps at once.
+    """
+
+    steps: int
+    batch: int
     bytes_every_step: int
     bytes_once: int
-    hoisted_products: int
+    products_every_step: int
+    products_once: int
+
+    @property
+    def bytes_read(self) -> int:
+        """What is read again and again to find out how long reading takes."""
+        return self.bytes_every_step or self.bytes_once
+
+    def bytes_a_second(self, us_per_step: float) -> float:
+        """How fast weights are read that have to be, where a step of a sequence takes that long."""
+        call_us = us_per_step * self.steps * self.batch
+        return (self.bytes_every_step * self.steps + self.bytes_once) / call_us * 1e6
 
 
-def host_product() -> Product | None:
-    """The widest multiplying instruction of this processor; None on other than x86: no limit is measured there."""
-    from deploy_tvm.targets import find
-
-    target = find("host").resolve()
-    if not target.mtriple.startswith("x86_64"):
-        return None
-    features = target.features() | {"sse2"}
-    return next(product for product in PRODUCTS if product.feature in features)
-
-
-def work(program: Program, steps: int) -> Work:
+def work(program: Program, steps: int, batch: int = 1) -> Work:
     """Count the weights (as they are packed) of an integer program's products inside and outside of its loops."""
 
     def products(nodes: list[Node]) -> list[Any]:
@@ -91,9 +96,13 @@ def work(program: Program, steps: int) -> Work:
 
     inside = products([node for item in program.nodes if isinstance(item, Scan) for node in item.body])
     outside = products([item for item in program.nodes if isinstance(item, Node)])
+
+    def multiplied(tensors: list[Any]) -> int:
+        return batch * sum(t.data.size for t in tensors)
+
     if steps == 1:
-        return Work(size(inside) + size(outside), 0, 0)
-    return Work(size(inside), size(outside), steps * sum(t.data.size for t in outside))
+        return Work(1, batch, size(inside + outside), 0, multiplied(inside + outside), 0)
+    return Work(steps, batch, size(inside), size(outside), multiplied(inside), steps * multiplied(outside))
 
 
 def read_function(size: int, target: Any) -> tuple[Any, int]:
@@ -170,27 +179,41 @@ def peak_operands(product: Product) -> list[np.ndarray]:
     return [*ones, np.zeros(lanes, dtype)]
 
 
-def combine(needed: Work | None, steps: int, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
-    """The floor in microseconds a step, with its parts.  ``read_us`` is one reading of ``bytes_every_step``."""
+def combine(needed: Work | None, ours_us: float, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
+    """The floor in microseconds a step and sequence, its parts, and its share of our time ``ours_us``.
+
+    read_us: one reading of ``bytes_read``.
+    """
     if needed is None:
-        return {"us_per_step": None, "reason": "no limit is known for this program"}
-    if read_us is None or (us_per_product is None and needed.hoisted_products):
-        return {"us_per_step": None, "reason": "the limit was not measured on this processor"}
-    once = read_us * needed.bytes_once / needed.bytes_every_step / steps
-    arithmetic = us_per_product * needed.hoisted_products / steps if needed.hoisted_products else 0.0
-    text = f"one core reads the {needed.bytes_every_step} bytes of weights that every step uses in {read_us:.1f} us"
-    if needed.hoisted_products:
-        text += (
-            f"; the input-side product of all {steps} steps is one matrix product: its weights are read once a call "
-            f"({once:.1f} us a step) or its multiplications take the multiplying instruction {arithmetic:.1f} us a step"
-            ", whichever is longer"
-        )
+        return {"us_per_step": None, "share": None, "reason": "no limit is known for this program"}
+    if read_us is None or us_per_product is None:
+        return {"us_per_step": None, "share": None, "reason": "the limit was not measured on this processor"}
+    read_once_us = read_us * needed.bytes_once / needed.bytes_read / needed.steps
+    read_us *= needed.bytes_every_step / needed.bytes_read
+    multiply_us = us_per_product * needed.products_every_step
+    multiply_once_us = us_per_product * needed.products_once / needed.steps
+    limit_us = (max(read_us, multiply_us) + max(read_once_us, multiply_once_us)) / needed.batch
     return {
-        "us_per_step": round(read_us + max(once, arithmetic), 2),
+        "us_per_step": round(limit_us, 2),
+        "share": round(limit_us / ours_us, 4),
         "read_us": round(read_us, 2),
-        "read_once_us": round(once, 2),
-        "arithmetic_us": round(arithmetic, 2),
+        "multiply_us": round(multiply_us, 2),
+        "read_once_us": round(read_once_us, 2),
+        "multiply_once_us": round(multiply_once_us, 2),
         "bytes_every_step": needed.bytes_every_step,
         "bytes_once": needed.bytes_once,
-        "explanation": text,
+        "explanation": _explained(needed, read_us, multiply_us, read_once_us, multiply_once_us),
     }
+
+
+def _explained(needed: Work, read_us: float, multiply_us: float, read_once_us: float, multiply_once_us: float) -> str:
+    text = (
+        f"one core reads the {needed.bytes_every_step} bytes of weights that every step uses in {read_us:.1f} us, or "
+        f"their multiplications take the multiplying instruction {multiply_us:.1f} us, whichever is longer"
+    )
+    if needed.products_once:
+        text += (
+            f"; the input-side product of all {needed.steps} steps is one matrix product: its weights are read once a "
+            f"call ({read_once_us:.1f} us a step) or it is multiplied in {multiply_once_us:.1f} us a step"
+        )
+    return text + (f"; all {needed.batch} sequences together" if needed.batch > 1 else "")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.artefact.artefact import read_manifest
 from deploy_tvm.artefact.inputs import random_inputs
 from deploy_tvm.bench import floor
 from deploy_tvm.bench.rounds import Worker, WorkerError, interleave, now, summary
@@ -26,6 +27,7 @@ INTEGER, FLOAT = "tvm_integer", "tvm_float"
 # A float peer that is further from our float build than this computes something else; logits reach a few tens.
 FLOAT_TOLERANCE = 2e-3
 MAX_SECONDS = 600
+MAX_BATCH = 1024
 _READ, _PEAK = "floor_read", "floor_peak"
 
 Progress = Callable[[str], None]
@@ -35,7 +37,7 @@ Progress = Callable[[str], None]
 class Settings:
     """How it is measured.  seconds: for each runtime, all rounds together.  against: keys of ``peers.PEERS``.
 
-    core: everything is pinned to it; None: the first one allowed.
+    batch: sequences a call.  core: everything is pinned to it; None: the first one allowed.
     """
 
     rounds: int = 20
@@ -44,8 +46,11 @@ class Settings:
     against: tuple[str, ...] = ()
     peers_python: str | None = None
     core: int | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.batch <= MAX_BATCH:
+            raise IrnnError(f"--batch {self.batch}: must lie in 1 to {MAX_BATCH}")
         if self.rounds < 1:
             raise IrnnError(f"--rounds {self.rounds}: must be at least 1")
         if not 0 < self.seconds <= MAX_SECONDS:
@@ -59,9 +64,9 @@ class Settings:
 class Case:
     """One call that is measured.
 
-    artefacts: built programs, ``tvm_integer`` first.  inputs: what the integer program reads, by name, batch 1;
+    artefacts: built programs, ``tvm_integer`` first.  inputs: what the integer program reads, by name, batch first;
     ``float_inputs`` the float one and the other runtimes.  function: "step" (one input, one time step) or "run".
-    steps: what the figures are divided by.  floating: what the peers' models are made from.
+    steps: what the figures are divided by, as by the sequences.  floating: what the peers' models are made from.
     """
 
     integer: Program
@@ -81,34 +86,47 @@ class Case:
         sizes: dict[str, int],
         function: str = "run",
         steps: int = 1,
+        batch: int = 1,
     ) -> Case:
         """A case with random inputs; ``sizes`` are those of their axes."""
-        theirs = {} if floating is None else random_inputs(floating, sizes)
+        theirs = {} if floating is None else random_inputs(floating, sizes, batch=batch)
         # A float build without its program beside it reads ids, as ours does.
-        inputs = random_inputs(integer, sizes)
+        inputs = random_inputs(integer, sizes, batch=batch)
         return cls(integer, floating, artefacts, inputs, theirs or inputs, function, steps)
+
+    @property
+    def batch(self) -> int:
+        """Sequences a call."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def kernels(self) -> str:
+        """The set that the integer program was built with."""
+        return read_manifest(self.artefacts[INTEGER])["kernels"]
 
     def own_input(self, name: str) -> dict[str, np.ndarray]:
         """What the artefact ``name`` reads."""
         return self.inputs if name == INTEGER else self.float_inputs
 
     def peer_input(self) -> np.ndarray | dict[str, np.ndarray]:
-        """What the other runtimes read: of one input its array, features time first as their LSTMs have them."""
+        """What the other runtimes read: of one input its array, time first as their LSTMs have it."""
         if len(self.float_inputs) > 1:
             return self.float_inputs
         (x,) = self.float_inputs.values()
-        return np.ascontiguousarray(x.transpose(1, 0, 2)) if x.ndim == 3 else x.astype(np.int64)
+        return np.ascontiguousarray(x.transpose(1, 0, 2)) if x.ndim == 3 else x.T.astype(np.int64)
 
     def work(self) -> floor.Work | None:
         """What a call cannot avoid; None: no limit is known where loops read their weights one after the other."""
-        return floor.work(self.integer, self.steps) if len(self.inputs) == 1 else None
+        return floor.work(self.integer, self.steps, self.batch) if len(self.inputs) == 1 else None
 
 
 def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Time a case in all runtimes: ``us`` (medians a step, None where there is a reason), spread, floor, machine."""
+    """Time a case in all runtimes: ``us`` (medians a step and sequence, None where there is a reason), spread, floor,
+    machine; ``gb_per_s`` is what our time means for the weights that have to be read."""
     core = machine.default_core() if settings.core is None else settings.core
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as temporary, ExitStack() as stack:
-        commands = _commands(case, settings, Path(temporary), core)
+        kernels = case.kernels
+        commands = _commands(case, kernels, settings, Path(temporary), core)
         reasons: dict[str, str] = {}
         workers: dict[str, Worker] = {}
         ready: dict[str, dict[str, Any]] = {}
@@ -131,11 +149,14 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         )
     reasons |= failed
     limits = {name: _limit(times.pop(name), ready[name]) for name in (_READ, _PEAK) if name in times}
-    spread = {name: summary(blocks, case.steps) for name, blocks in times.items()}
+    spread = {name: summary(blocks, case.steps * case.batch) for name, blocks in times.items()}
     us = {name: spread[name]["median"] if name in spread else None for name in (*case.artefacts, *settings.against)}
     found = {name: reply for name, reply in ready.items() if name in us}
+    needed = case.work()
     return {
         "us": us,
+        "kernels": kernels,
+        "batch": case.batch,
         "ratios": {
             f"{INTEGER}/{name}": round(us[INTEGER] / value, 4)
             for name, value in us.items()
@@ -145,14 +166,16 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         "reasons": {name: reason for name, reason in reasons.items() if name in us},
         "max_difference_from_float": differences,
         "chosen": {name: reply["setting"] for name, reply in found.items() if reply["setting"]},
-        "floor": floor.combine(case.work(), case.steps, limits.get(_READ), limits.get(_PEAK)),
+        "floor": floor.combine(needed, us[INTEGER], limits.get(_READ), limits.get(_PEAK)),
+        "gb_per_s": None if needed is None else round(needed.bytes_a_second(us[INTEGER]) / 1e9, 2),
         "versions": machine.versions() | {k: v for reply in found.values() for k, v in reply["versions"].items()},
+        "cpu": before["cpu"],
         "machine": before | {"core": core},
         "measured": now(),
     }
 
 
-def _commands(case: Case, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
+def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
     """Worker commands by name: ours first, since the peers are compared with them."""
     commands = {}
     for name, artefact in case.artefacts.items():
@@ -167,10 +190,9 @@ def _commands(case: Case, settings: Settings, folder: Path, core: int | None) ->
     needed = case.work()
     if needed is None:
         return commands
-    commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_every_step}, core)
-    product = floor.host_product()
-    if needed.hoisted_products and product is not None:
-        commands[_PEAK] = _own_command({"kind": "peak", "feature": product.feature}, core)
+    commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_read, "kernels": kernels}, core)
+    if kernels in floor.PRODUCTS:
+        commands[_PEAK] = _own_command({"kind": "peak", "kernels": kernels}, core)
     return commands
 
 

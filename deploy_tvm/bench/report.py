@@ -23,18 +23,25 @@ def report(result: dict[str, Any]) -> RenderableType:
         name = ", ".join([name, *extras, *([f"norm {layer['norm']}"] if layer["norm"] else [])])
         parts = [_table(_steps(name, result), result, "us_per_step", "us per step")]
     else:
-        sequence = result["sequence"]
         parts = [
-            _table("language model, one token a call", result, "us_per_token", "us per token"),
-            _table(f"language model, {result['steps']} tokens a call", sequence, "us_per_token", "us per token"),
+            _table(f"language model, {calls} a call{_of_a_batch(part)}", part, "us_per_token", "us per token")
+            for calls, part in (("one token", result), (_counted(result["steps"], "token"), result["sequence"]))
         ]
     parts += _facts(result, "weights", result["weight_bytes"], result["machine"])
     return Group(*parts)
 
 
 def _steps(name: str, result: dict[str, Any]) -> str:
-    steps = result["steps"]
-    return f"{name}; {steps} step{'s' * (steps > 1)} a call"
+    return f"{name}; {_counted(result['steps'], 'step')} a call{_of_a_batch(result)}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"
+
+
+def _of_a_batch(result: dict[str, Any]) -> str:
+    """What a title says of the batch, whose times are those of a sequence."""
+    return f", batch {result['batch']}: a sequence's share" if result["batch"] > 1 else ""
 
 
 def _recognizer(result: dict[str, Any]) -> RenderableType:
@@ -60,8 +67,8 @@ def _facts(result: dict[str, Any], what: str, sizes: dict[str, int], machine: di
     listed = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in sizes.items())
     lines = [
         f"{count} mismatches with the interpreter in {compared} integers; {what}: {listed}",
-        f"{machine['cpu']} ({', '.join(machine['flags'])}), core {machine['core']}, one thread, batch 1, "
-        f"load average {machine['load_average']}",
+        f"{machine['cpu']} ({', '.join(machine['flags'])}), core {machine['core']}, one thread, batch "
+        f"{result['batch']}, kernels {result['kernels']}, load average {machine['load_average']}",
     ]
     return [Text(line) for line in lines]
 
@@ -81,7 +88,9 @@ def _table(title: str, result: dict[str, Any], key: str, unit: str) -> Group:
         numbers = [f"{number:.1f}" for number in (value, spread["min"], spread["p95"])]
         table.add_row(name, *numbers, "" if ratio is None else f"{ratio:.3f}", remark)
     limit = result["floor"]
-    floor = "-" if limit["us_per_step"] is None else f"{limit['us_per_step']:.1f}"
-    table.add_row("floor", floor, style="dim")
-    explanation = Text(f"floor: {limit.get('explanation') or limit['reason']}\n", style="dim")
-    return Group(table, explanation)
+    if limit["us_per_step"] is None:
+        table.add_row("floor", "-", style="dim")
+        return Group(table, Text(f"floor: {limit['reason']}\n", style="dim"))
+    reached = f"integer: {limit['share']:.0%} of the floor, {result['gb_per_s']:.1f} GB/s of weights"
+    table.add_row("floor", f"{limit['us_per_step']:.1f}", "", "", "", Text(reached), style="dim")
+    return Group(table, Text(f"floor: {limit['explanation']}\n", style="dim"))

@@ -47,26 +47,32 @@ class Subject:
         """One part's artefacts, by runtime."""
         return {runtime: folders[part] for runtime, folders in self.artefacts.items()}
 
-    def compare(self, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    def compare(self, sizes: Mapping[str, Mapping[str, int]], batch: int = 1) -> dict[str, int]:
         """Integers (outputs and states) in which the built programs differ from the interpreter.
 
-        sizes: of the axes of each part's random inputs.  What can run one step at a time is also compared so.
+        sizes: of the axes of each part's random inputs.  batch: sequences of them.  What can run one step at a time is
+        also compared so.
         """
         counts = []
         for part, program in self.integer.items():
             runner = deploy_tvm.load(self.artefacts[INTEGER][part])
-            counts += _compared(part, program, runner, random_inputs(program, dict(sizes[part])))
+            counts += _compared(part, program, runner, random_inputs(program, dict(sizes[part]), batch=batch))
         return equality.total(counts).figures()
 
 
 def made(
-    name: str, integer: Program | ProgramSet, floating: Program | ProgramSet, scratch: Path, progress: Progress
+    name: str,
+    integer: Program | ProgramSet,
+    floating: Program | ProgramSet,
+    scratch: Path,
+    progress: Progress,
+    target: Target | None = None,
 ) -> Subject:
-    """Programs at hand, built for this machine below ``scratch``."""
+    """Programs at hand, built below ``scratch`` for ``target``, None for this machine with its best kernels."""
     artefacts = {}
     for runtime, programs in ((INTEGER, parts_of(integer)), (FLOAT, parts_of(floating))):
         progress(f"compiling {runtime}")
-        artefacts[runtime] = _built(programs, scratch / runtime)
+        artefacts[runtime] = _built(programs, scratch / runtime, target or "host")
     return Subject(name, parts_of(integer), parts_of(floating), artefacts)
 
 
@@ -119,7 +125,7 @@ def _opened(folder: Path, scratch: Path, kind: str, target: Target | None) -> tu
     return programs, {part: folder / part for part in programs}
 
 
-def _built(programs: Programs, folder: Path, target: Target | str = "host") -> dict[str, Path]:
+def _built(programs: Programs, folder: Path, target: Target | str) -> dict[str, Path]:
     return {part: deploy_tvm.build(program, folder / part, target) for part, program in programs.items()}
 
 
@@ -129,11 +135,11 @@ def _is_for(target: Target, folder: Path) -> bool:
 
 def _compared(part: str, program: Program, runner: Runner, inputs: dict[str, np.ndarray]) -> list[Comparison]:
     what = f"the built {part or 'program'}"
-    golden = Golden.of(program, inputs)
-    counts = [golden.compare(what, *runner.run_all(inputs, runner.initial_state(1)))]
+    batch, golden = len(next(iter(inputs.values()))), Golden.of(program, inputs)
+    counts = [golden.compare(what, *runner.run_all(inputs, runner.initial_state(batch)))]
     if by_steps(program) and len(inputs) == 1:
         ((name, x),) = inputs.items()
-        steps, state = [], runner.initial_state(1)
+        steps, state = [], runner.initial_state(batch)
         for t in range(x.shape[1]):
             outputs, state = runner.step_all({name: x[:, t]}, state)
             steps.append([np.array(output) for output in outputs])

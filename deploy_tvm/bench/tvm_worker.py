@@ -16,28 +16,30 @@ from deploy_tvm.peers.peer_worker.peer_serving import Runtime, serve
 
 
 def load_program(artefact: str, inputs: str, function: str) -> Runtime:
-    """``function`` is "step" or "run"; ``inputs`` is an ``.npz`` file with each input ``[1, *axes, *shape]``."""
+    """``function`` is "step" or "run"; ``inputs`` is an ``.npz`` file with each input ``[batch, *axes, *shape]``."""
     import deploy_tvm
 
     runner = deploy_tvm.load(artefact)
     with np.load(inputs, allow_pickle=False) as file:
         x = dict(file)
+    batch = len(next(iter(x.values())))
     if function == "step":
         (sequence,) = x.values()
-        stream, row = runner.stream(), np.ascontiguousarray(sequence[:, 0])
+        stream, row = runner.stream(batch), np.ascontiguousarray(sequence[:, 0])
         return Runtime(lambda: [stream.step(row)], {})
-    state = runner.initial_state(1)
+    state = runner.initial_state(batch)
     return Runtime(lambda: runner.run(x, state), {})
 
 
-def load_read(size: int) -> Runtime:
-    """Reads ``size`` bytes again and again; the calls' times are for ``setting`` readings."""
+def load_read(size: int, kernels: str) -> Runtime:
+    """Reads ``size`` bytes again and again into the registers of those kernels; the calls' times are for ``setting``
+    readings."""
     import tvm
 
     from deploy_tvm.bench.floor import read_function
-    from deploy_tvm.targets import find
+    from deploy_tvm.targets.kernel_sets import host
 
-    function, repeats = read_function(size, find("host").resolve().tvm())
+    function, repeats = read_function(size, host(kernels).tvm())
     data = tvm.runtime.tensor(np.ones((max(1, size // 256), 4, 16), np.int32))
     sink = tvm.runtime.tensor(np.zeros(16, np.int32))
 
@@ -48,15 +50,15 @@ def load_read(size: int) -> Runtime:
     return Runtime(call, {}, str(repeats))
 
 
-def load_peak(feature: str) -> Runtime:
-    """Multiplies in registers; the calls' times are for ``setting`` multiplications."""
+def load_peak(kernels: str) -> Runtime:
+    """Multiplies in registers as those kernels do; the calls' times are for ``setting`` multiplications."""
     import tvm
 
     from deploy_tvm.bench.floor import PRODUCTS, peak_module, peak_operands
-    from deploy_tvm.targets import find
+    from deploy_tvm.targets.kernel_sets import host
 
-    (product,) = (product for product in PRODUCTS if product.feature == feature)
-    module, products = peak_module(product, find("host").resolve().tvm())
+    product = PRODUCTS[kernels]
+    module, products = peak_module(product, host(kernels).tvm())
     function = module["peak"]
     operands = [tvm.runtime.tensor(array) for array in peak_operands(product)]
 

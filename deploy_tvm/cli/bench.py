@@ -21,6 +21,7 @@ from irnn.program import Program
 
 STEPS = 35
 LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits")
+LOCAL_ONLY = ("layer", *LAYER_ONLY, "recognizer", "peers_python", "against", "batch", "kernels")
 RECOGNIZER_ONLY = ("recognizer", "frames", "units")
 
 
@@ -37,6 +38,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="of 10 ms, of a recognizer's utterance (1000; with device=: 200)")
     parser.add_argument("--units", type=int, help="that a recognizer decodes for it (40; with device=: 10)")
     parser.add_argument("--steps", type=int, help=f"time steps or tokens a call ({STEPS}); with device=: compared (64)")
+    parser.add_argument("--batch", type=int, help="sequences a call (default 1): times are a step and sequence")
+    parser.add_argument(
+        "--kernels", metavar="NAME", help="a set that this CPU can run: avx512vnni, avxvnni, avx2, portable"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads (1)")
     parser.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
     parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
@@ -64,9 +69,7 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
         _finish(*_bench_static(parsed, free, chosen, steps), target)
         return
     if chosen.remote is not None:
-        local = next(
-            (n for n in ("layer", *LAYER_ONLY, "recognizer", "peers_python", "against") if getattr(parsed, n)), None
-        )
+        local = next((name for name in LOCAL_ONLY if getattr(parsed, name)), None)
         if local is not None:
             raise IrnnError(f"--{local.replace('_', '-')} is for this machine; device={chosen.remote.kind} is another")
         (folder,) = options.exactly(free, "bench takes one program or artefact", "bench PROGRAM device=emulated")
@@ -77,6 +80,7 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
     settings = Settings(
         rounds=parsed.rounds, seconds=parsed.seconds, threads=parsed.threads,
         against=parse_against(parsed.against), peers_python=parsed.peers_python, core=chosen.core,
+        batch=1 if parsed.batch is None else parsed.batch,
     )  # fmt: skip
     with Console(stderr=True).status("") as status:
         result = _bench_here(parsed, free, steps, settings, status.update)
@@ -99,13 +103,15 @@ def _bench_here(
     from deploy_tvm.bench.bench import bench
     from deploy_tvm.bench.subject import made, opened
     from deploy_tvm.bench.utterance import Utterance
+    from deploy_tvm.targets.kernel_sets import host
     from irnn.random_programs import layer_programs, recognizer_programs
 
+    target = None if parsed.kernels is None else host(parsed.kernels)
     utterance = Utterance(**{n: getattr(parsed, n) for n in ("frames", "units") if getattr(parsed, n) is not None})
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as scratch:
         if parsed.layer is not None:
             layer = _layer(parsed, free)
-            subject = made(parsed.layer, *layer_programs(layer), Path(scratch), progress)
+            subject = made(parsed.layer, *layer_programs(layer), Path(scratch), progress, target)
             result = bench(subject, steps, utterance, settings, progress)
             del result["name"]
             return result | {"kind": "layer", "layer": asdict(layer), "weight_bits": layer.weight_bits}
@@ -115,13 +121,13 @@ def _bench_here(
                 other = free[0] if free else parsed.float
                 raise IrnnError(f"bench takes a folder or --recognizer, not both: {other}")
             programs = recognizer_programs(_recognizer_config(parsed.recognizer))
-            subject = made(parsed.recognizer, *programs, Path(scratch), progress)
+            subject = made(parsed.recognizer, *programs, Path(scratch), progress, target)
         else:
             example = "bench ARTEFACT --against onnxruntime"
             (folder,) = options.exactly(free, "bench takes one artefact or --layer", example)
             if not holds_set(Path(folder)):
                 _refuse(parsed, RECOGNIZER_ONLY, "a recognizer")
-            subject = opened(Path(folder), parsed.float, Path(scratch), progress)
+            subject = opened(Path(folder), parsed.float, Path(scratch), progress, target)
         return bench(subject, steps, utterance, settings, progress)
 
 
@@ -169,6 +175,9 @@ def _bench_static(
 
     if chosen.remote is not None:
         raise IrnnError("--static runs under an emulator of its own: leave device= out")
+    for name in ("batch", "kernels"):
+        if getattr(parsed, name) is not None:
+            raise IrnnError(f"--static counts for target=, one sequence a call: leave --{name} out")
     described: dict[str, Any] = {}
     floating: Program | None
     if parsed.layer is not None:

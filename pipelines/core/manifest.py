@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from irnn.commit import commit
 from irnn.errors import IrnnError
 
 FORMAT = 1
@@ -91,20 +91,6 @@ def files_below(folder: Path, *names: str) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def commit() -> str | None:
-    """Commit of the source tree, with "+changes" where it is not clean; None outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        root = Path(__file__).parents[2]
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 @cache

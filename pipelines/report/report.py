@@ -8,9 +8,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from irnn.commit import commit
 from pipelines import problems
 from pipelines.config import RunConfig
-from pipelines.core.manifest import commit, digest_of, versions
+from pipelines.core.manifest import digest_of, versions
 from pipelines.core.stages import Stage
 from pipelines.problems import Figure
 

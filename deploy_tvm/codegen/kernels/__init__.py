@@ -29,7 +29,15 @@ from deploy_tvm.codegen.kernels.x86_words import WordKernel
 from deploy_tvm.codegen.rows import RowOps
 from irnn.program import Tensor
 
-__all__ = ["Kernels", "LinearKernel", "choose"]
+__all__ = ["X86_SETS", "Kernels", "LinearKernel", "choose"]
+
+# The sets of x86, the fastest first, by the features (LLVM's names) that they need.
+X86_SETS = {
+    "avx512vnni": frozenset({"avx512vnni", "avx512bw", "avx512vl"}),
+    "avxvnni": frozenset({"avx2", "avxvnni"}),
+    "avx2": frozenset({"avx2"}),
+    "portable": frozenset[str](),
+}
 
 
 # What fits a nibble: its weights go to the kernels for 4 bits.
@@ -64,7 +72,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
     """The fastest kernels that a CPU with ``features`` (LLVM names) can run; ``arm32``: its registers are ARMv7's."""
     if "neon" in features:
         return _choose_arm(features, arm32)
-    if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
+    if X86_SETS["avx512vnni"] <= features:
         return _x86(
             "avx512vnni",
             16,
@@ -76,7 +84,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
         )
-    if {"avx2", "avxvnni"} <= features:
+    if X86_SETS["avxvnni"] <= features:
         return _x86(
             "avxvnni",
             8,
@@ -88,7 +96,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             WordKernel(8, accumulates=True),
             FloatKernel(8, 4),
         )
-    if "avx2" in features:
+    if X86_SETS["avx2"] <= features:
         return _x86(
             "avx2",
             8,

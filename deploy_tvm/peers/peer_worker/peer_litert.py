@@ -31,14 +31,14 @@ def litert_model(network: Network, *, kind: str, form: str) -> bytes:
     import tensorflow as tf
 
     stack = network.plain_layers()
-    steps, size = network.steps, network.inputs.shape[-1]
-    shapes = {"x": (1, steps, size)}
+    steps, batch, size = network.inputs.shape
+    shapes = {"x": (batch, steps, size)}
     if form == "operator":
-        model = _lstm(stack, steps, size)
+        model = _lstm(stack, shapes["x"])
     else:
-        model = _gru(stack, steps, size, unroll=form == "unrolled")
+        model = _gru(stack, shapes["x"], unroll=form == "unrolled")
         cells = range(len(stack.layers) * stack.directions)
-        shapes |= {f"h{k}": (1, stack.hidden) for k in cells}
+        shapes |= {f"h{k}": (batch, stack.hidden) for k in cells}
     specifications = [tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items()]
 
     def call(*arrays: Any) -> dict[str, Any]:
@@ -65,10 +65,11 @@ def _sample(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.n
     return drawn.astype(np.float32)
 
 
-def _lstm(stack: Stack, steps: int, size: int) -> Any:
+def _lstm(stack: Stack, shape: tuple[int, int, int]) -> Any:
+    """shape: of x, batch first."""
     import tf_keras
 
-    model = tf_keras.Sequential([tf_keras.layers.Input((steps, size), batch_size=1)])
+    model = tf_keras.Sequential([tf_keras.layers.Input(shape[1:], batch_size=shape[0])])
     for layer in stack.layers:
         operator = tf_keras.layers.LSTM(stack.hidden, return_sequences=True)
         model.add(tf_keras.layers.Bidirectional(operator) if len(layer) == 2 else operator)
@@ -77,14 +78,15 @@ def _lstm(stack: Stack, steps: int, size: int) -> Any:
     return model
 
 
-def _gru(stack: Stack, steps: int, size: int, *, unroll: bool) -> Any:
+def _gru(stack: Stack, shape: tuple[int, int, int], *, unroll: bool) -> Any:
     """Inputs: x and a state of each cell; outputs: y and the states.  ``reset_after`` is torch's GRU."""
     import tf_keras
 
-    x = tf_keras.layers.Input((steps, size), batch_size=1)
+    batch = shape[0]
+    x = tf_keras.layers.Input(shape[1:], batch_size=batch)
     inputs, states = [x], []
     for layer in stack.layers:
-        given = [tf_keras.layers.Input((stack.hidden,), batch_size=1) for _ in layer]
+        given = [tf_keras.layers.Input((stack.hidden,), batch_size=batch) for _ in layer]
         loop = tf_keras.layers.GRU(
             stack.hidden, return_sequences=True, return_state=True, reset_after=True, unroll=unroll
         )
@@ -111,7 +113,7 @@ def load_litert(network: Network, *, kind: str) -> Runtime:
     model = models[chosen]
     shutil.copy(model.path, network.folder / f"litert_{kind}.tflite")
     versions = {"ai-edge-litert": version("ai-edge-litert"), "tensorflow": version("tensorflow-cpu")}
-    return Runtime(model.call, versions, "" if chosen == "operator" else chosen, real=model.real)
+    return Runtime(model.call, versions, "" if chosen == "operator" else chosen, compared=model.real)
 
 
 def _converted(network: Network, kind: str, form: str) -> Path:
@@ -136,8 +138,8 @@ class _Model:
         self.inputs = []
         for place in self.interpreter.get_input_details():
             is_data = "_x" in place["name"]
-            given = network.inputs if is_data else np.zeros(place["shape"], np.float32)
-            self.inputs.append((place["index"], _quantized(given.reshape(place["shape"]), place)))
+            given = network.inputs.swapaxes(0, 1) if is_data else np.zeros(place["shape"], np.float32)
+            self.inputs.append((place["index"], _quantized(np.ascontiguousarray(given), place)))
         outputs = self.interpreter.get_output_details()
         # The sequence has three axes, a state two.
         self.outputs = sorted(outputs, key=lambda place: -len(place["shape"]))

@@ -64,9 +64,9 @@ class Network:
     """A network and its input.
 
     stack: the network as plain layers, None where it is something else.  graph: the float program, as
-    ``program.json`` has it, and its tensors.  inputs: features ``[steps, 1, size]`` float32, or ids ``[1, steps]``
-    int64; of a program with several inputs all of them by name, batch first.  loops: such a program's plain loops, by
-    the number of their node.
+    ``program.json`` has it, and its tensors.  inputs: features ``[steps, batch, size]`` float32, or ids ``[steps,
+    batch]`` int64; of a program with several inputs all of them by name, batch first.  loops: such a program's plain
+    loops, by the number of their node.
     """
 
     stack: Stack | None
@@ -106,7 +106,16 @@ class Network:
     def steps(self) -> int:
         if isinstance(self.inputs, dict):
             raise NotImplementedError("this runtime is set up for networks with one input")
-        return self.inputs.shape[0] if self.features else self.inputs.shape[1]
+        return self.inputs.shape[0]
+
+    @property
+    def batch(self) -> int:
+        """Sequences a call."""
+        return len(next(iter(self.inputs.values()))) if isinstance(self.inputs, dict) else self.inputs.shape[1]
+
+    def batch_first(self, output: np.ndarray) -> np.ndarray:
+        """An output in the order of steps and sequences, of whatever shape, as ``[batch, steps, size]``."""
+        return output.reshape(self.steps, self.batch, -1).swapaxes(0, 1)
 
     def plain_layers(self) -> Stack:
         """The stack, for runtimes that are set up for plain layers of features alone."""

@@ -1,4 +1,4 @@
-"""Networks in ONNX, of fixed length and batch 1, with states in and out.
+"""Networks in ONNX, of fixed length and batch, with states in and out.
 
 Plain layers become ONNX's LSTM or GRU.  Any other float program is translated operation by operation: its loops become
 ONNX's Scan, and for a single step just the loop's body.
@@ -26,7 +26,7 @@ def onnx_model(network: Network, *, operators: bool = True) -> onnx.ModelProto:
     """
     if operators and network.stack is not None:
         return _stack_model(network, network.stack)
-    return Translation(network, network.steps).model()
+    return Translation(network, network.steps, network.batch).model()
 
 
 def feed(model: onnx.ModelProto, network: Network) -> dict[str, np.ndarray]:
@@ -61,8 +61,8 @@ class Graph:
     def recurrent(
         self, cells: list[Cell], x: str, output: str, before: list[str], after: list[str], direction: str
     ) -> None:
-        """One layer of plain cells, one a direction: x ``[steps, 1, size]`` -> ``[steps, directions, 1, hidden]``; the
-        states' names before and after it, each ``[directions, 1, hidden]``."""
+        """One layer of plain cells, one a direction: x ``[steps, batch, size]`` -> ``[steps, directions, batch,
+        hidden]``; the states' names before and after it, each ``[directions, batch, hidden]``."""
         operator, order, attributes = OPERATORS[cells[0].kind]
         w_x, w_h, b_x, b_h = (np.stack(part) for part in zip(*(cell.in_order(order) for cell in cells), strict=True))
         names = [self.constant(f"{output}.W", w_x), self.constant(f"{output}.R", w_h)]
@@ -83,63 +83,65 @@ def floats(name: str, *shape: int) -> onnx.ValueInfoProto:
 
 def _stack_model(network: Network, stack: Stack) -> onnx.ModelProto:
     """Gather -> LSTM or GRU ... -> Gemm."""
-    steps, hidden, directions = network.steps, stack.hidden, stack.directions
+    steps, batch, hidden, directions = network.steps, network.batch, stack.hidden, stack.directions
     graph, inputs, outputs = Graph(), [], []
     if stack.embedding is None:
         inputs.append(floats("x", *network.inputs.shape))
     else:
-        inputs.append(helper.make_tensor_value_info("ids", TensorProto.INT64, [steps, 1]))
+        inputs.append(helper.make_tensor_value_info("ids", TensorProto.INT64, [steps, batch]))
         graph.node("Gather", [graph.constant("table", stack.embedding), "ids"], ["x"])
     x = "x"
     for k, layer in enumerate(stack.layers):
         states = [f"{state}{k}" for state in STATES[stack.kind]]
-        inputs += [floats(state, directions, 1, hidden) for state in states]
+        inputs += [floats(state, directions, batch, hidden) for state in states]
         after = [f"{state}_next" for state in states]
-        outputs += [floats(state, directions, 1, hidden) for state in after]
+        outputs += [floats(state, directions, batch, hidden) for state in after]
         graph.recurrent(layer, x, f"y{k}", states, after, "bidirectional" if directions == 2 else "forward")
         last = k == len(stack.layers) - 1 and stack.logits is None
         y = f"y{k}"
-        if directions == 2:  # [steps, directions, 1, hidden]: the directions of one step side by side
+        if directions == 2:  # [steps, directions, batch, hidden]: the directions of one step side by side
             graph.node("Transpose", [y], [f"t{k}"], perm=[0, 2, 1, 3])
             y = f"t{k}"
-        x = graph.reshape(y, [steps, 1, directions * hidden], "output" if last else f"x{k + 1}")
+        x = graph.reshape(y, [steps, batch, directions * hidden], "output" if last else f"x{k + 1}")
     width = directions * hidden
     if stack.logits is not None:
         weight, bias = stack.logits
-        features = graph.reshape(x, [steps, width], "features")
+        features = graph.reshape(x, [steps * batch, width], "features")
         names = [graph.constant("logits.weight", weight.T), graph.constant("logits.bias", bias)]
         graph.node("Gemm", [features, *names], ["output"])
-        outputs.insert(0, floats("output", steps, len(weight)))
+        outputs.insert(0, floats("output", steps * batch, len(weight)))
     else:
-        outputs.insert(0, floats("output", steps, 1, width))
+        outputs.insert(0, floats("output", steps, batch, width))
     return graph.model(inputs, outputs)
 
 
 class Translation:
-    """A float program, operation by operation: sequences are ``[steps, size]``, values inside a loop ``[1, size]``."""
+    """A float program, operation by operation: sequences are ``[steps * batch, size]``, values inside a loop
+    ``[batch, size]``."""
 
-    def __init__(self, network: Network, steps: int) -> None:
-        self.network, self.program, self.steps = network, network.graph, steps
+    def __init__(self, network: Network, steps: int, batch: int) -> None:
+        self.network, self.program, self.steps, self.batch = network, network.graph, steps, batch
         self.graph = Graph()
 
     def model(self) -> onnx.ModelProto:
         program, graph = self.program, self.graph
         ((name, value),) = program["inputs"].items()
+        rows = self.steps * self.batch
         if self.network.features:
-            inputs = [floats(name, self.steps, *value["shape"])]
+            inputs = [floats(name, rows, *value["shape"])]
         else:
-            inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, [self.steps])]
+            inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, [rows])]
         sizes = {state: fields["shape"][0] for state, fields in program["states"].items()}
         for item in program["nodes"]:
             if item["op"] == "scan":
                 self.scan(item, sizes)
             else:
-                self.operation(item, self.steps)
+                self.operation(item, rows)
         graph.node("Identity", [program["outputs"][0]], ["output"])
         width = program["values"][program["outputs"][0]]["shape"][0]
-        outputs = [floats("output", self.steps, width)]
-        outputs += [floats(f"{state}.next", 1, size) for state, size in sizes.items()]
-        inputs += [floats(f"{state}.first", 1, size) for state, size in sizes.items()]
+        outputs = [floats("output", rows, width)]
+        outputs += [floats(f"{state}.next", self.batch, size) for state, size in sizes.items()]
+        inputs += [floats(f"{state}.first", self.batch, size) for state, size in sizes.items()]
         return graph.model(inputs, outputs)
 
     def scan(self, scan: dict[str, Any], sizes: dict[str, int]) -> None:
@@ -150,14 +152,14 @@ class Translation:
                 graph.node("Identity", [outer], [inner])
             for state, (before, _) in scan["states"].items():
                 graph.node("Identity", [f"{state}.first"], [before])
-            self.operations(scan["body"], 1)
+            self.operations(scan["body"], self.batch)
             for outer, inner in scan["outputs"].items():
                 graph.node("Identity", [inner], [outer])
             for state, (_, after) in scan["states"].items():
                 graph.node("Identity", [after], [f"{state}.next"])
             return
         outer_nodes, graph.nodes = graph.nodes, []
-        self.operations(scan["body"], 1)
+        self.operations(scan["body"], self.batch)
         # Outputs of a loop's body are distinct values, though h is both a state and what is collected.
         carried = [(after, f"{state}.carried", sizes[state]) for state, (_, after) in scan["states"].items()]
         collected = [(inner, f"{outer}.item", values[inner]["shape"][0]) for outer, inner in scan["outputs"].items()]
@@ -165,14 +167,15 @@ class Translation:
             graph.node("Identity", [source], [target])
         body = helper.make_graph(
             graph.nodes, "body",
-            [floats(before, 1, sizes[state]) for state, (before, _) in scan["states"].items()]
-            + [floats(inner, 1, values[inner]["shape"][0]) for inner in scan["sequences"]],
-            [floats(target, 1, size) for _, target, size in carried + collected],
+            [floats(before, self.batch, sizes[state]) for state, (before, _) in scan["states"].items()]
+            + [floats(inner, self.batch, values[inner]["shape"][0]) for inner in scan["sequences"]],
+            [floats(target, self.batch, size) for _, target, size in carried + collected],
         )  # fmt: skip
         graph.nodes = outer_nodes
         stacked = []
         for inner, outer in scan["sequences"].items():
-            stacked.append(graph.reshape(outer, [self.steps, 1, values[inner]["shape"][0]], f"{inner}.stacked"))
+            shape = [self.steps, self.batch, values[inner]["shape"][0]]
+            stacked.append(graph.reshape(outer, shape, f"{inner}.stacked"))
         direction = int(scan["reverse"])
         graph.node(
             "Scan", [f"{state}.first" for state in scan["states"]] + stacked,
@@ -181,7 +184,7 @@ class Translation:
             scan_output_directions=[direction] * len(scan["outputs"]),
         )  # fmt: skip
         for outer, inner in scan["outputs"].items():
-            graph.reshape(f"{outer}.stacked", [self.steps, values[inner]["shape"][0]], outer)
+            graph.reshape(f"{outer}.stacked", [self.steps * self.batch, values[inner]["shape"][0]], outer)
 
     def operations(self, nodes: list[dict[str, Any]], rows: int) -> None:
         """A loop's body; slices that make up the whole of a value become one Split, any other a Slice each."""

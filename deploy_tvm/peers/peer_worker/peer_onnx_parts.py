@@ -21,6 +21,8 @@ PASSED_ON = ("mask", "flatten")
 
 def parts_model(network: Network) -> onnx.ModelProto:
     """The program's inputs (lengths left out), then states of zeros; its outputs (lengths left out), then states."""
+    if network.batch > 1:
+        raise NotImplementedError("its model of a network with several inputs takes one sequence a call")
     return _Parts(network).model()
 
 
@@ -45,7 +47,7 @@ def axes(value: dict[str, Any]) -> list[str]:
 
 class _Parts(Translation):
     def __init__(self, network: Network) -> None:
-        super().__init__(network, steps=1)  # of a loop that is no plain one
+        super().__init__(network, steps=1, batch=1)  # of a loop that is no plain one
         self.producers = {node["output"]: node for node in self.program["nodes"] if node["op"] != "scan"}
         self.sizes = {
             axis: size

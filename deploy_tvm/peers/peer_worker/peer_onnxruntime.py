@@ -50,7 +50,10 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     setting, call = quicker({"run": lambda: session.run(None, inputs), "I/O binding": bound})
     if by_operations:
         setting += ", GRU by its operations"
-    return Runtime(call, {"onnxruntime": ort.__version__, "onnx": onnx.__version__}, setting, keep=inputs)
+    compared = (lambda output: output) if parts else network.batch_first
+    return Runtime(
+        call, {"onnxruntime": ort.__version__, "onnx": onnx.__version__}, setting, keep=inputs, compared=compared
+    )
 
 
 def _quantize(path: Path) -> None:

@@ -40,7 +40,7 @@ def load_openvino(network: Network, *, kind: str) -> Runtime:
         request.infer(share_inputs=True)
         return [request.get_output_tensor(k).data for k in range(len(request.model_outputs))]
 
-    return Runtime(call, versions, "shared memory", keep=(inputs, tensors))
+    return Runtime(call, versions, "shared memory", keep=(inputs, tensors), compared=network.batch_first)
 
 
 def _refuse_float_layers(model: Any) -> None:

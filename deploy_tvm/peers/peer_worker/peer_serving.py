@@ -27,14 +27,15 @@ class Runtime:
     """A model that is ready to run.  ``call`` takes no arguments and returns its outputs; the first one is compared.
 
     versions: package -> version.  setting: what was chosen where there was a choice.  keep: what the call reads
-    through bare pointers.  real: the first output in real numbers, where a runtime gives integers of its own.
+    through bare pointers.  compared: the first output as it is compared, batch first and in real numbers, where a
+    runtime has another order or integers of its own.
     """
 
     call: Callable[[], Sequence[np.ndarray]]
     versions: dict[str, str]
     setting: str = ""
     keep: Any = None
-    real: Callable[[np.ndarray], np.ndarray] = lambda output: output
+    compared: Callable[[np.ndarray], np.ndarray] = lambda output: output
 
 
 def serve(load: Callable[[], Runtime], core: int | None) -> None:
@@ -45,7 +46,9 @@ def serve(load: Callable[[], Runtime], core: int | None) -> None:
         os.sched_setaffinity(0, {core})
     try:
         runtime = load()
-        first = runtime.real(np.array(runtime.call()[0]))  # before any other call: a runtime may carry its state along
+        first = runtime.compared(
+            np.array(runtime.call()[0])
+        )  # before any other call: a runtime may carry its state along
         runtime.call()
     except Exception as error:
         # Whatever a foreign runtime raises is a reason for having no figure, never the end of the benchmark.

@@ -26,7 +26,7 @@ def load_torch(network: Network, *, int8: bool) -> Runtime:
         # quantize_dynamic replaces children, never the module that it is given.
         parent = torch.nn.Sequential(model)
         (model,) = torch.ao.quantization.quantize_dynamic(parent, {layer_class}, dtype=torch.qint8)
-    zeros = np.zeros((layers * stack.directions, 1, hidden), np.float32)
+    zeros = np.zeros((layers * stack.directions, network.batch, hidden), np.float32)
 
     def call() -> list[np.ndarray]:
         with torch.inference_mode():
@@ -35,4 +35,4 @@ def load_torch(network: Network, *, int8: bool) -> Runtime:
             y, after = model(x, tuple(states) if len(states) > 1 else states[0])
             return [y.numpy(), *(state.numpy() for state in (after if isinstance(after, tuple) else (after,)))]
 
-    return Runtime(call, {"torch": torch.__version__})
+    return Runtime(call, {"torch": torch.__version__}, compared=network.batch_first)

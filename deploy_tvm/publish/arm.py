@@ -9,17 +9,13 @@ written anew.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from deploy_tvm import targets
 from deploy_tvm.bench.measure import FLOAT, INTEGER, Progress
@@ -31,7 +27,7 @@ from deploy_tvm.static.figures import static_figures
 from irnn.errors import IrnnError
 from irnn.random_programs import Layer, layer_programs
 
-PAGE = Path(__file__).parents[1] / "docs" / "devices.md"
+PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"
 BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
 RECOGNIZER_BOARDS = BOARDS[:-1]
@@ -169,43 +165,28 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"boards": _boards, "recogn
 }
 
 
-def _cells(text: str) -> list[str]:
-    cells = [name.strip() for name in text.split(",") if name.strip()]
-    for cell in cells:
+def cells(text: str) -> list[str]:
+    """The cells that ``--layer`` names."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    for cell in found:
         if cell not in LAYERS:
             raise IrnnError(f"--layer {cell}: no such table; allowed are {', '.join(LAYERS)}")
-    return cells
+    return found
 
 
-def main(arguments: list[str]) -> int:
-    """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(prog="python -m deploy_tvm.publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("program", type=Path, nargs="?", help="a program, its float program beside it")
-    parser.add_argument("--peers-python", metavar="PATH", help="a Python that has ONNX Runtime and LiteRT")
-    parser.add_argument("--layer", metavar="CELLS", default="", help=f"static figures of: {','.join(LAYERS)}")
-    parser.add_argument("--recognizer", type=Path, metavar="PROGRAMS", help="the programs of a recognizer")
-    parsed = parser.parse_args(arguments)
-    try:
-        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        cells = _cells(parsed.layer)
-        with Console(stderr=True).status("") as status:
-            if parsed.program is not None:
-                results["targets"] = _on_boards(parsed.program, BOARDS, Lengths(tokens=TOKENS), status.update)
-            for cell in cells:
-                results.setdefault("layers", {})[cell] = measure_layer(cell, parsed.peers_python, status.update)
-            if parsed.recognizer is not None:
-                lengths = Lengths(frames=FRAMES, units=UNITS)
-                results["recognizer"] = _on_boards(parsed.recognizer, RECOGNIZER_BOARDS, lengths, status.update)
-        if parsed.program is not None or parsed.recognizer is not None or cells:
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        text = with_tables(PAGE.read_text(encoding="utf-8"), results)
-    except IrnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(RESULTS)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def publish(
+    program: Path | None, chosen: list[str], recognizer: Path | None, peers_python: str | None, progress: Progress
+) -> Path:
+    """Measure what is given, keep the figures of what is not, and write the page's tables anew; the results' file."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if program is not None:
+        results["targets"] = _on_boards(program, BOARDS, Lengths(tokens=TOKENS), progress)
+    for cell in chosen:
+        results.setdefault("layers", {})[cell] = measure_layer(cell, peers_python, progress)
+    if recognizer is not None:
+        lengths = Lengths(frames=FRAMES, units=UNITS)
+        results["recognizer"] = _on_boards(recognizer, RECOGNIZER_BOARDS, lengths, progress)
+    if program is not None or recognizer is not None or chosen:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    return RESULTS
