@@ -14,10 +14,11 @@ import numpy as np
 
 from deploy_tvm.codegen.emitter import Emitter
 from deploy_tvm.codegen.kernels import arm_neon, armv7_neon
+from deploy_tvm.codegen.kernels.arm_arithmetic import NeonOps
 from deploy_tvm.codegen.kernels.arm_dotprod import Dot4, Dot8
 from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
 from deploy_tvm.codegen.kernels.arm_neon import Neon4, Neon8
-from deploy_tvm.codegen.kernels.arm_tables import A64, NeonOps
+from deploy_tvm.codegen.kernels.arm_tables import A64
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
