@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,22 @@ def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) ->
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(board: targets.Target, encoding: str) -> None:
     products_of_every_encoding(board, encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ternary", "int2", "binary"])
+def test_sums_that_are_looked_up_fill_their_bytes(encoding: str) -> None:
+    """All weights and activations at an end: one group more in the bytes and they leave them, which is noticed."""
+    board = ARM["arm_neon"]
+    need_bare(board)
+    kernel = board.kernels().encodings[encoding]
+    low = ENCODINGS[encoding][0]
+    weight, bias = np.full((33, 40 * kernel.group), low, np.int8), np.zeros(33, np.int32)
+    x = np.full((1, weight.shape[1]), -128, np.int8)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32)
+    planted = copy.copy(kernel)
+    planted.chunk = kernel.chunk + 1 if encoding != "ternary" else kernel.chunk + 3
+    assert all(np.array_equal(result, expected) for result in multiply(board, kernel, x, weight, bias))
+    assert not any(np.array_equal(result, expected) for result in multiply(board, planted, x, weight, bias))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])

@@ -230,10 +230,16 @@ def test_operands_of_16_bits(cpu: targets.Target, dtype: type) -> None:
 
 
 def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
-    """-8 leaves the byte of two nibbles of the dot-product kernel, -128 the 16 bits of NEON's pairs of products."""
+    """-128 leaves the 16 bits of NEON's pairs of products; tables of sums have no entry for other weights."""
     dot, neon = (targets.find(name).kernels() for name in ("cortex_a76", "cortex_a53"))
     assert dot.linear(encoded(np.array([[7]]), "int4")) is dot.encodings["int4"]
-    assert dot.linear(encoded(np.array([[-8]]), "int4")) is dot.int8
+    assert dot.linear(encoded(np.array([[-8]]), "int4")) is dot.encodings["int4"]
+    assert dot.linear(encoded(np.array([[0, 1]]), "binary")) is dot.int8  # no sign: it lies between them
+    assert neon.linear(encoded(np.array([[-2, 1]]), "int2")) is neon.encodings["int2"]
+    assert neon.linear(encoded(np.array([[-1, 1]]), "int2")) is neon.encodings["ternary"]
+    long = np.ones((1, 3 * 2048), np.int8)  # the sums of more groups than 2047 may leave their 16 bits
+    assert neon.linear(encoded(long[:, :-3], "ternary")) is neon.encodings["ternary"]
+    assert neon.linear(encoded(long, "ternary")) is neon.int8
     assert neon.linear(encoded(np.array([[-127]]), "int8")) is neon.int8
     assert neon.linear(encoded(np.array([[-128]]), "int8")) is neon.int16
     assert dot.linear(encoded(np.array([[-128]]), "int8")) is dot.int8

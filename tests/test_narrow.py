@@ -42,6 +42,26 @@ def test_rescale_equals_unbounded_integers(x: int, factors: list[tuple[int, int]
         assert form.low <= wanted <= form.high
 
 
+@given(
+    x=st.integers(-INT32_MAX - 1, INT32_MAX),
+    factors=st.lists(st.tuples(st.integers(1 << 30, INT32_MAX), st.integers(1, 62)), min_size=1, max_size=4),
+)
+def test_doubled_equals_unbounded_integers(x: int, factors: list[tuple[int, int]]) -> None:
+    multiplier, shift = (np.array(column, np.int32) for column in zip(*factors, strict=True))
+    form = narrow.doubled(multiplier, shift, min(x, 0), max(x, 0))
+    if form is None:
+        assert abs(x) << 32 - min(s for _, s in factors) > INT32_MAX
+        return
+    for (m, s), before, after in zip(factors, form.before.tolist(), form.after.tolist(), strict=True):
+        assert wrapped(x << before) == x << before
+        upper = 2 * (x << before) * m >> 32
+        assert wrapped(upper) == upper
+        assert 1 <= after <= 31
+        wanted = (x * m + (1 << (s - 1))) >> s
+        assert (upper + (1 << (after - 1))) >> after == wanted
+        assert form.low <= wanted <= form.high
+
+
 def evaluated(found: narrow.Lines, knots: np.ndarray, x: np.ndarray, low: int, high: int) -> list[int]:
     """What the lines give, in unbounded integers; whatever int32 does not hold is an error."""
     result = []

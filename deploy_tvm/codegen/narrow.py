@@ -42,19 +42,58 @@ def rescale(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> R
     ``floor(x m 2**-s + 1/2) = floor((x 2**b) m 2**-(s + b) + 1/2)``, and of two floors by powers of two the second is
     one of both.
     """
-    multiplier, shift = (
-        np.broadcast_to(a, np.broadcast_shapes(multiplier.shape, shift.shape)) for a in (multiplier, shift)
-    )
+    multiplier, shift = _elementwise(multiplier, shift)
     together = max(int(shift.max()), HALF_BITS)
-    before = together - shift.astype(np.int64)
+    before = together - shift
     if max(abs(low), abs(high)) << int(before.max()) > INT32_MAX:
         return None
+    return Rescale(before.astype(np.int32), together - HALF_BITS, *_reach(multiplier, shift, low, high))
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """``rescale(x, m, s)`` as ``(2 (x << before) m >> 32) + 2**(after - 1) >> after``: a shift for each element.
+
+    A doubling multiplication gives the upper halves, a rounding shift the rest.
+    before, after: int32, one for each shift; after is at least 1.  low, high: as those of :class:`Rescale`.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    low: int
+    high: int
+
+
+def doubled(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> Doubled | None:
+    """The form for inputs from ``low`` to ``high``; None where there is none.
+
+    ``floor((x m + 2**(s - 1)) 2**-s) = floor((floor(x m 2**-31) + 2**(s - 32)) 2**-(s - 31))`` for ``s >= 32``; with
+    smaller shifts x is moved up first.
+    """
+    multiplier, shift = _elementwise(multiplier, shift)
+    before = np.maximum(HALF_BITS - shift, 0)
+    largest = max(abs(low), abs(high))
+    # Where x is not moved, every x does: 2 x m leaves 64 bits only for two numbers of -2**31.
+    if (largest << int(before.max()) > INT32_MAX and before.any()) or int(multiplier.min()) < 0:
+        return None
+    after = shift + before - (HALF_BITS - 1)
+    return Doubled(before.astype(np.int32), after.astype(np.int32), *_reach(multiplier, shift, low, high))
+
+
+def _elementwise(multiplier: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with as many elements, in int64."""
+    shape = np.broadcast_shapes(multiplier.shape, shift.shape)
+    return tuple(np.broadcast_to(a, shape).astype(np.int64) for a in (multiplier, shift))
+
+
+def _reach(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> tuple[int, int]:
+    """The smallest and the largest ``rescale`` of inputs from ``low`` to ``high``."""
     ends = [
         (x * int(m) + (1 << (int(s) - 1))) >> int(s)
         for x in (low, high)
         for m, s in zip(multiplier.flat, shift.flat, strict=True)
     ]
-    return Rescale(before.astype(np.int32), together - HALF_BITS, min(ends), max(ends))
+    return min(ends), max(ends)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ PRODUCTS = (
     (re.compile(r"vm(ull|lal)\.s8\s"), 8),
     (re.compile(r"fmla\s+v\d+\.4s"), 4),
 )
+LOOK_UP = re.compile(r"tbl\s+v\d+\.16b")
 _LABEL = re.compile(r"(\.L\w+):")
 _INSTRUCTION = re.compile(r"\t([a-z].*)")
 
@@ -76,9 +77,9 @@ def cycles_per_step(program: Program, core: Core, steps: int) -> float:
     known: dict[type[LinearKernel], float] = {}
     total = 0.0
     for kernel, weight, needed in sorted(weights, key=lambda found: -found[1].size):
-        loop = inner_loop(assembly(kernel, core.target, weight))
+        loop = inner_loop(assembly(kernel, core.target, weight), kernel.looked_up)
         if loop:
-            cost = cycles(loop, core.target) / products(loop)
+            cost = cycles(loop, core.target) / products(loop, kernel.looked_up)
             known.setdefault(type(kernel), cost)
         elif type(kernel) in known:
             cost = known[type(kernel)]
@@ -117,7 +118,7 @@ def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray) -> str:
     return compile_function(function, "product", target).inspect_source("asm")
 
 
-def inner_loop(listing: str) -> list[str]:
+def inner_loop(listing: str, looked_up: int = 0) -> list[str]:
     """The instructions of the innermost loop with the most multiplications in a listing; empty where there is none."""
     lines: list[str] = []
     labels: dict[str, int] = {}
@@ -134,13 +135,14 @@ def inner_loop(listing: str) -> list[str]:
             loops.append((start, end + 1))
     inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
     bodies = [lines[start:end] for start, end in inner]
-    best = max(bodies, key=products, default=[])
-    return best if products(best) else []
+    best = max(bodies, key=lambda body: products(body, looked_up), default=[])
+    return best if products(best, looked_up) else []
 
 
-def products(lines: list[str]) -> int:
-    """Multiplications of 8-bit integers (or floats) in a list of instructions."""
-    return sum(count for line in lines for pattern, count in PRODUCTS if pattern.match(line))
+def products(lines: list[str], looked_up: int = 0) -> int:
+    """Multiplications of 8-bit integers (or floats) in a list of instructions; ``looked_up``: by one look-up."""
+    patterns = [(LOOK_UP, looked_up)] if looked_up else PRODUCTS
+    return sum(count for line in lines for pattern, count in patterns if pattern.match(line))
 
 
 def cycles(loop: list[str], target: Target) -> float:

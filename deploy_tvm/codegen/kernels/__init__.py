@@ -14,10 +14,12 @@ import numpy as np
 
 from deploy_tvm.codegen.emitter import Emitter
 from deploy_tvm.codegen.kernels import arm_neon, armv7_neon
-from deploy_tvm.codegen.kernels.arm_dotprod import Dot4, Dot8
+from deploy_tvm.codegen.kernels.arm_arithmetic import NeonOps
+from deploy_tvm.codegen.kernels.arm_dotprod import Dot8, DotFields
 from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
-from deploy_tvm.codegen.kernels.arm_neon import Neon4, Neon8
-from deploy_tvm.codegen.kernels.arm_tables import A64, NeonOps
+from deploy_tvm.codegen.kernels.arm_lookup import LookUp
+from deploy_tvm.codegen.kernels.arm_neon import Neon8, NeonFields
+from deploy_tvm.codegen.kernels.arm_tables import A64
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
@@ -42,6 +44,8 @@ X86_SETS = {
 
 # What fits a nibble: its weights go to the kernels for 4 bits.
 NIBBLES = ("int4", "int3", "int2", "ternary")
+# Encodings whose kernels are the faster ones for an encoding's matrix that has no weight beyond theirs.
+WITHIN = {"int2": ("ternary",)}
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ class Kernels:
             return self.float32
         if operand == "int16":
             return self.int16
-        own = self.encodings.get(weight.encoding, self.int8)
-        return next(kernel for kernel in (own, self.int8, self.int16) if kernel.proved_for(weight.data))
+        own = [self.encodings[name] for name in (*WITHIN.get(weight.encoding, ()), weight.encoding)
+               if name in self.encodings]  # fmt: skip
+        return next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))
 
 
 def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
@@ -129,15 +134,24 @@ def _x86(
     int16: LinearKernel,
     float32: LinearKernel,
 ) -> Kernels:
-    own = {"int4": nibbles, "int3": nibbles, "int2": crumbs, "ternary": crumbs, "binary": signs, "codebook": codebook}
+    own = _fields(nibbles, crumbs, signs) | {"codebook": codebook}
     return Kernels(name, own, int8, int16, float32, lambda emitter: X86Ops(emitter, lanes))
+
+
+def _fields(nibbles: LinearKernel, crumbs: LinearKernel, signs: LinearKernel) -> dict[str, LinearKernel]:
+    """Kernels by encoding, of weights of 4, 2 and 1 bits."""
+    return {"int4": nibbles, "int3": nibbles, "int2": crumbs, "ternary": crumbs, "binary": signs}
 
 
 def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
     if arm32:
         return Kernels(
             "armv7_neon",
-            dict.fromkeys(NIBBLES, Neon4(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1)),
+            _fields(
+                NeonFields(armv7_neon.ARITHMETIC, NIBBLE, units=4, groups=4, tile_vectors=1),
+                NeonFields(armv7_neon.ARITHMETIC, CRUMB, units=4, groups=4, tile_vectors=1),
+                LookUp(armv7_neon.INSTRUCTIONS, (-1, 1), columns=4, loads=1),
+            ),
             Neon8(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
             WideKernel(4, 8, 1, group=2),
             FloatKernel(4, 8, 1, group=2),
@@ -147,7 +161,11 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
         matrix = "i8mm" in features
         return Kernels(
             "arm_i8mm" if matrix else "arm_dotprod",
-            dict.fromkeys(NIBBLES, Dot4()),
+            _fields(
+                DotFields(NIBBLE, loads=8, short=2, tile_vectors=5),
+                DotFields(CRUMB, loads=4, short=1, tile_vectors=5),
+                LookUp(A64, (-1, 1), columns=4, loads=1),
+            ),
             Matrix8() if matrix else Dot8(),
             WideKernel(4, 8, group=4),
             FloatKernel(4, 16, 1, group=2),
@@ -155,7 +173,12 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
         )
     return Kernels(
         "arm_neon",
-        dict.fromkeys(NIBBLES, Neon4(arm_neon.A64, units=8, groups=4, tile_vectors=1)),
+        _fields(
+            NeonFields(arm_neon.A64, NIBBLE, units=8, groups=4, tile_vectors=1),
+            LookUp(A64, (-2, -1, 0, 1), columns=2, loads=1),
+            LookUp(A64, (-1, 1), columns=4, loads=1),
+        )
+        | {"ternary": LookUp(A64, (-1, 0, 1), columns=3, loads=2)},
         Neon8(arm_neon.A64, units=4, groups=4, tile_vectors=3),
         WideKernel(4, 8, group=4),
         FloatKernel(4, 8, 3, group=4),

@@ -3,21 +3,28 @@
 The four rows of a register of accumulators meet the four activations of one lane of x: ``sdot`` by element needs no
 broadcast.
 
-4-bit weights lie two to a byte as the number ``b = 16 w_hi + w_lo``, both signed, so |b| <= 119.  The byte as it is
-gives ``p = 16 w_hi x + w_lo x``; shifted left by four it is ``16 w_lo`` exactly, which gives ``q = 16 w_lo x``.  So
-``w_lo x = q >> 4`` and ``w_hi x = (p - w_lo x) >> 4``: three instructions for 32 weights, and no correction.
+Weights of 4, 2 and 1 bits lie as ``fields`` in bytes, f_0 in the lowest bits, one of each of 8 / bits rows.  The byte
+masked to its j + 1 lowest fields gives ``p_j = sum over i <= j of 2^(bits i) f_i x``, so
+``f_j x = (p_j - p_(j-1)) >> (bits j)`` exactly, once a product: one mask for all fields but the highest, which needs
+none.  The byte as it is would be a negative number from 128 on: stored is the byte less 128, and ``128 sum(x)`` is
+added once.
+``p_j`` modulo 2**32 does: what is shifted fits int32 up to 2**31 / (240 * 128) = 69905 columns.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load
+from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
+from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
 
 LANES = 4
 STEPS = 4  # groups of four activations in a register of x
+MOVED = 128  # what a byte of unsigned fields is stored less, to be a signed one
 
 
 def dot(acc: Expr, a: Expr, b: Expr) -> Expr:
@@ -32,17 +39,68 @@ def spread(x: Expr, step: int) -> Expr:
 
 
 def interleaved(weight: np.ndarray, blocks: int, units: int) -> np.ndarray:
-    """int8 [rows, columns] -> [blocks, columns / 16, 4 steps * units * 4 rows * 4 columns]."""
+    """Bytes [rows, columns] -> [blocks, columns / 16, 4 steps * units * 4 rows * 4 columns]."""
     rows = blocked(weight, blocks, units * LANES).reshape(-1, weight.shape[1])
     groups = grouped(rows, 4 * STEPS).reshape(blocks, units, LANES, -1, STEPS, 4)
     order = np.ascontiguousarray(groups.transpose(0, 3, 4, 1, 2, 5))
     return order.reshape(blocks, order.shape[1], -1)
 
 
-class Dot8(LinearKernel):
+class DotKernel(LinearKernel):
+    """What all widths share: a block is ``loads`` registers of bytes at each four columns.
+
+    One vector meets all of them in one loop.  Several meet ``short`` of them in each loop, so that the accumulators of
+    ``tile_vectors`` vectors fit the 32 registers: then a byte is loaded and taken apart once for all vectors.
+    """
+
+    lanes, group, operand_dtype = LANES, 4 * STEPS, "int8"
+    loads: int
+    short: int
+    in_a_byte = 1
+
+    @abstractmethod
+    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
+        """What of a register of bytes is multiplied: ``in_a_byte`` operands."""
+
+    def sums(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        vectors: list[Expr],
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+    ) -> list[list[Expr]]:
+        """[vector][loads * in_a_byte] sums of products with the parts of all registers."""
+        many = len(vectors) > 1
+        result: list[list[Expr]] = [[] for _ in vectors]
+        for first in range(0, self.loads, self.short if many else self.loads):
+            registers = range(first, min(first + self.short, self.loads) if many else self.loads)
+            zeros = [constant(0, "int32", LANES)] * (len(registers) * self.in_a_byte)
+            acc = accumulators(emitter, [zeros for _ in vectors])
+            with emitter.loop(packed["weight"].shape[1], "k") as k:
+                x = [emitter.bind(load(operand.buffer, 16, index, k * 16)) for index in vectors]
+                for step in range(STEPS):
+                    for r, register in enumerate(registers):
+                        place = (step * self.loads + register) * 16
+                        whole = emitter.bind(load(packed["weight"], 16, block, k, place))
+                        for j, part in enumerate(self.parts(emitter, whole)):
+                            for v in range(len(vectors)):
+                                buffer = acc[v][r * self.in_a_byte + j]
+                                emitter.store(buffer, dot(load(buffer, LANES, 0), part, spread(x[v], step)), 0)
+            for v in range(len(vectors)):
+                result[v] += [load(buffer, LANES, 0) for buffer in acc[v]]
+        return result
+
+
+class Dot8(DotKernel):
     """8-bit weights."""
 
-    lanes, units, group, operand_dtype, tile_vectors = LANES, 8, 4 * STEPS, "int8", 3
+    def __init__(self, loads: int = 16, short: int = 4, tile_vectors: int = 6) -> None:
+        self.loads = self.units = loads
+        self.short, self.tile_vectors = short, tile_vectors
+
+    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
+        return [register]
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -54,58 +112,61 @@ class Dot8(LinearKernel):
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
-        units = self.units
-        bias = [load(packed["bias"], LANES, block, u * LANES) for u in range(units)]
-        acc = accumulators(emitter, [bias for _ in vectors])
-        with emitter.loop(packed["weight"].shape[1], "k") as k:
-            x = [emitter.bind(load(operand.buffer, 16, index, k * 16)) for index in vectors]
-            for step in range(STEPS):
-                for u in range(units):
-                    weights = emitter.bind(load(packed["weight"], 16, block, k, (step * units + u) * 16))
-                    for v in range(len(vectors)):
-                        emitter.store(acc[v][u], dot(load(acc[v][u], LANES, 0), weights, spread(x[v], step)), 0)
-        return [[load(buffer, LANES, 0) for buffer in row] for row in acc]
+        sums = self.sums(emitter, operand, vectors, packed, block)
+        return [[s + load(packed["bias"], LANES, block, u * LANES) for u, s in enumerate(row)] for row in sums]
 
 
-class Dot4(LinearKernel):
-    """Weights of 4 bits and less; with -8 in both halves ``b`` would leave its byte."""
+class DotFields(FieldKernel, DotKernel):
+    """Weights of 4, 2 or 1 bits."""
 
-    weights = (-7, 7)
-    lanes, units, group, operand_dtype, tile_vectors = LANES, 8, 4 * STEPS, "int8", 3
+    def __init__(self, field: Field, *, loads: int, short: int, tile_vectors: int) -> None:
+        super().__init__(field)
+        self.loads, self.short, self.tile_vectors = loads, short, tile_vectors
+        self.in_a_byte = field.in_a_byte
+        self.units = loads * self.in_a_byte
+
+    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
+        masks = [(1 << self.field.bits * (j + 1)) - 1 for j in range(self.in_a_byte - 1)]
+        return [*(emitter.bind(register & constant(mask, "int8", 16)) for mask in masks), register]
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        blocks, pairs = self.blocks(weight.shape[0]), self.units // 2
-        rows = blocked(weight, blocks, self.block_rows).reshape(blocks, pairs, 2, LANES, -1)
-        both = (16 * rows[:, :, 1] + rows[:, :, 0]).reshape(blocks * pairs * LANES, -1)
+        blocks, field = self.blocks(weight.shape[0]), self.field
+        fields = blocked(field.of(weight), blocks, self.block_rows)
+        bytes_ = field.joined(fields.reshape(blocks, self.loads, self.in_a_byte, LANES, -1), 2) ^ MOVED
         return {
-            "weight": interleaved(both, blocks, pairs),
+            # What fills up the last group meets zeros.
+            "weight": interleaved(bytes_.view(np.int8).reshape(-1, weight.shape[1]), blocks, self.loads),
             "bias": blocked(bias, blocks, self.block_rows),
         }
 
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
-        pairs = self.units // 2
-        zero = [constant(0, "int32", LANES)] * pairs
-        whole = accumulators(emitter, [zero for _ in vectors])
-        lower = accumulators(emitter, [zero for _ in vectors])
-        four = constant(4, "int8", 16)
-        with emitter.loop(packed["weight"].shape[1], "k") as k:
-            x = [emitter.bind(load(operand.buffer, 16, index, k * 16)) for index in vectors]
-            for step in range(STEPS):
-                for u in range(pairs):
-                    both = emitter.bind(load(packed["weight"], 16, block, k, (step * pairs + u) * 16))
-                    low = emitter.bind(both << four)
-                    for v in range(len(vectors)):
-                        four_x = emitter.bind(spread(x[v], step))
-                        emitter.store(whole[v][u], dot(load(whole[v][u], LANES, 0), both, four_x), 0)
-                        emitter.store(lower[v][u], dot(load(lower[v][u], LANES, 0), low, four_x), 0)
-        shift = constant(4, "int32", LANES)
-        result = []
-        for v in range(len(vectors)):
-            row = []
-            for u in range(pairs):
-                low_acc = emitter.bind(load(lower[v][u], LANES, 0) >> shift)
-                row += [low_acc, (load(whole[v][u], LANES, 0) - low_acc) >> shift]
-            result.append([a + load(packed["bias"], LANES, block, u * LANES) for u, a in enumerate(row)])
-        return result
+        sums = self.sums(emitter, operand, vectors, packed, block)
+        return [
+            self._apart(emitter, operand, index, packed, block, row) for index, row in zip(vectors, sums, strict=True)
+        ]
+
+    def _apart(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        index: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        sums: list[Expr],
+    ) -> list[Expr]:
+        """The rows' products from the nested sums of one vector."""
+        field = self.field
+        # -offset sum(x), of which 128 sum(x) is a multiple.
+        correction = emitter.bind(cast(load(operand.correction, 1, index), "int32", LANES))
+        moved = emitter.bind(correction * constant(MOVED // field.offset, "int32", LANES))
+        results, below = [], None
+        for u, nested in enumerate(sums):
+            j = u % self.in_a_byte
+            nested = emitter.bind(nested - moved if j == self.in_a_byte - 1 else nested)
+            value = (nested - below) >> constant(field.bits * j, "int32", LANES) if j else nested
+            below = nested
+            value = value * constant(field.step, "int32", LANES) if field.step > 1 else value
+            results.append(emitter.bind(value + correction + load(packed["bias"], LANES, block, u * LANES)))
+        return results

@@ -1,7 +1,7 @@
 """ARM kernels for NEON without dot products: ARMv8.0 (``smull``, ``smlal2``, ``sadalp``) and ARMv7 (``vmull`` ...).
 
 The widest multiplication of bytes gives eight 16-bit products.  Two of them fit into 16 bits together with 8-bit
-weights (2 * 127 * 128 < 2**15), 17 with the nibbles ``w + 8`` of 4-bit weights (17 * 15 * 128 < 2**15); then pairs of
+weights (2 * 127 * 128 < 2**15), 17 with nibbles of unsigned fields (17 * 15 * 128 < 2**15); then pairs of
 neighbours are added to 32-bit accumulators.  So the two halves of a register hold four rows with two columns each, and
 the activations are stored as ``a b a b a b a b c d c d c d c d``.
 """
@@ -17,7 +17,8 @@ from tvm import tirx
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
 from deploy_tvm.codegen.kernels.arm_tables import pieces
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
-from deploy_tvm.codegen.rows import Row, RowOps, number
+from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
+from deploy_tvm.codegen.rows import Row, RowOps
 
 LANES, HALF, COLUMNS = 4, 8, 4
 REPEATED = [0, 1] * 4 + [2, 3] * 4
@@ -116,54 +117,77 @@ class Neon8(NeonKernel):
         return [[load(buffer, LANES, 0) for buffer in row] for row in acc]
 
 
-class Neon4(NeonKernel):
-    """Weights of 4 bits and less: nibbles ``w + 8``, with ``-8 sum(x)`` added to every row.
+class NeonFields(FieldKernel, NeonKernel):
+    """Weights of 4 and 2 bits: fields of nibbles, two of which lie in a byte.
 
-    ``groups`` groups of columns are added up in 16 bits before they join the accumulators: 17 products would fit, and a
-    group brings two.
+    A nibble of two fields is multiplied whole and masked to the lower one: ``f_1 x = (p - f_0 x) >> 2``, once a
+    product.  ``groups`` groups of columns are added up in 16 bits before they join the accumulators: 17 products with a
+    nibble would fit, and a group brings two.
     """
 
-    weights = (-8, 7)
+    def __init__(self, arithmetic: Arithmetic, field: Field, units: int, groups: int, tile_vectors: int) -> None:
+        FieldKernel.__init__(self, field)
+        NeonKernel.__init__(self, arithmetic, units, groups, tile_vectors)
+        self.loads = units // field.in_a_byte
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        blocks, pairs = self.blocks(weight.shape[0]), self.units // 2
-        # Padding is the nibble of weight 0, so that the correction by the sum of x is the same for every row.
-        columns = -(-weight.shape[1] // self.group) * self.group
-        padded = np.pad(weight, ((0, 0), (0, columns - weight.shape[1])))
-        nibbles = (blocked(padded, blocks, self.block_rows) + 8).astype(np.uint8)
-        rows = nibbles.reshape(blocks, pairs, 2, LANES, columns)
-        both = (rows[:, :, 0] | rows[:, :, 1] << 4).reshape(-1, columns)
+        blocks, field = self.blocks(weight.shape[0]), self.field
+        # What fills up the last group meets zeros.
+        fields = blocked(field.of(weight), blocks, self.block_rows)
+        bytes_ = field.joined(fields.reshape(blocks, self.loads, field.in_a_byte, LANES, -1), 2)
         return {
-            "weight": interleaved(both, blocks, pairs, self.groups),
+            "weight": interleaved(bytes_.reshape(-1, weight.shape[1]), blocks, self.loads, self.groups),
             "bias": blocked(bias, blocks, self.block_rows),
         }
-
-    def corrects(self) -> bool:
-        return True
-
-    def correction(self, ops: RowOps, x: Row) -> Row:
-        return ops.row_sum(ops.to(x, "int32") * number(-8, "int32"))
 
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
-        correction = [cast(load(operand.correction, 1, index), "int32", LANES) for index in vectors]
-        bias = [load(packed["bias"], LANES, block, u * LANES) for u in range(self.units)]
-        acc = accumulators(emitter, [[b + c for b in bias] for c in correction])
-        mask, four = constant(15, "uint8", 16), constant(4, "uint8", 16)
+        zeros = [constant(0, "int32", LANES)] * self.units
+        acc = accumulators(emitter, [zeros for _ in vectors])
+        fields = self.field.in_a_byte
         with emitter.loop(packed["weight"].shape[1], "k") as k:
             x = self.activations(emitter, operand, vectors, k)
-            for pair in range(self.units // 2):
-                sums: list[list[Expr | None]] = [[None, None] for _ in vectors]
+            for unit in range(self.loads):
+                sums: list[list[Expr | None]] = [[None] * fields for _ in vectors]
                 for g in range(self.groups):
-                    both = emitter.bind(load(packed["weight"], 16, block, k, pair, g, 0))
-                    nibbles = [tirx.reinterpret("int8x16", both & mask), tirx.reinterpret("int8x16", both >> four)]
-                    for v in range(len(vectors)):
-                        for n in range(2):
-                            sums[v][n] = emitter.hold(self.arithmetic.products(sums[v][n], nibbles[n], x[v][g]))
+                    whole = emitter.bind(load(packed["weight"], 16, block, k, unit, g, 0))
+                    for n, part in enumerate(self._parts(emitter, whole)):
+                        for v in range(len(vectors)):
+                            sums[v][n] = emitter.hold(self.arithmetic.products(sums[v][n], part, x[v][g]))
                 for v in range(len(vectors)):
-                    for n in range(2):
-                        buffer = acc[v][2 * pair + n]
+                    for n in range(fields):
+                        buffer = acc[v][fields * unit + n]
                         total = self.arithmetic.add_pairs(load(buffer, LANES, 0), sums[v][n])
                         emitter.store(buffer, total, 0)
-        return [[load(buffer, LANES, 0) for buffer in row] for row in acc]
+        return [
+            self._apart(emitter, operand, index, packed, block, row) for index, row in zip(vectors, acc, strict=True)
+        ]
+
+    def _parts(self, emitter: Emitter, whole: Expr) -> list[Expr]:
+        """Of both nibbles of every byte: the lower field alone where there are two, and the nibble."""
+        mask, four = constant(15, "uint8", 16), constant(4, "uint8", 16)
+        lower = constant((1 << self.field.bits) - 1, "uint8", 16)
+        parts = []
+        for nibble in (emitter.bind(whole & mask), emitter.bind(whole >> four)):
+            parts += [nibble] if self.field.bits == 4 else [emitter.bind(nibble & lower), nibble]
+        return [tirx.reinterpret("int8x16", part) for part in parts]
+
+    def _apart(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        index: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        acc: list[tirx.Buffer],
+    ) -> list[Expr]:
+        """The rows' products from the sums of one vector."""
+        correction = cast(load(operand.correction, 1, index), "int32", LANES)
+        results = []
+        for u, buffer in enumerate(acc):
+            value = load(buffer, LANES, 0)
+            if self.field.bits < 4 and u % 2:
+                value = (value - load(acc[u - 1], LANES, 0)) >> constant(self.field.bits, "int32", LANES)
+            results.append(emitter.bind(value + correction + load(packed["bias"], LANES, block, u * LANES)))
+        return results

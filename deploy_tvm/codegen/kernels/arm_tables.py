@@ -1,7 +1,6 @@
-"""Table look-ups and requantization in NEON registers.
+"""Table look-ups in NEON registers.
 
-These replace compositions of ``irnn.arithmetic.fixed_point`` and ``rows.RowOps``, integer for integer
-(``tests/test_arm_kernels.py``).
+These replace the chains of selections of ``rows.RowOps``, entry for entry (``tests/test_arm_kernels.py``).
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, constant_vector, lanes_of, vector
-from deploy_tvm.codegen.rows import Block, Row, RowOps, Term
+from deploy_tvm.codegen.rows import Block, Row, RowOps
 
 LANES = 8
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
-INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 # Entry i of a table of 16-bit numbers is its bytes 2 i and 2 i + 1: the index of both, as one 16-bit number.
 STRIDE, FIRST = 0x0202, 0x0100
 
@@ -27,12 +25,13 @@ class Instructions:
     """What one instruction set calls its instructions.
 
     ``look_up(registers of 16 bytes, index int8x16)`` picks bytes of tables of up to ``entries`` 16-bit numbers (a
-    power of two).  ``shift_rounding`` moves int64x2 by int64x2, right where negative, rounding half up;
-    ``narrow_saturating`` makes int32x2 of int64x2.
+    power of two).  On int32x4, ``double_high`` gives the upper halves of doubled products and ``shift_rounding`` moves
+    by int32x4, right where negative, rounding half up.  ``narrow_saturating``: int16x4 of int32x4.
     """
 
     look_up: Callable[[list[Expr], Expr], Expr]
     entries: int
+    double_high: str
     shift_rounding: str
     narrow_saturating: str
 
@@ -43,7 +42,13 @@ def look_up(table: list[Expr], index: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int8x16", name, *table, index)
 
 
-A64 = Instructions(look_up, 32, "llvm.aarch64.neon.srshl.v2i64", "llvm.aarch64.neon.sqxtn.v2i32")
+A64 = Instructions(
+    look_up,
+    32,
+    "llvm.aarch64.neon.sqdmulh.v4i32",
+    "llvm.aarch64.neon.srshl.v4i32",
+    "llvm.aarch64.neon.sqxtn.v4i16",
+)
 
 
 def pieces(x: Expr, lanes: int) -> list[Expr]:
@@ -60,11 +65,8 @@ def joined(parts: list[Expr]) -> Expr:
     return tirx.Shuffle(parts, [tirx.const(i, "int32") for i in range(lanes)])
 
 
-class NeonOps(RowOps):
-    """``take``, ``count_le`` and ``requantize`` by the instructions that fit them.
-
-    A rounding shift, ``(x + 2**(n-1)) >> n``, is the very rule of ``irnn.arithmetic.fixed_point.rescale``.
-    """
+class TableOps(RowOps):
+    """``take`` and ``count_le`` by ``tbl``."""
 
     def __init__(self, emitter: Emitter, instructions: Instructions) -> None:
         super().__init__(emitter, LANES)
@@ -106,34 +108,6 @@ class NeonOps(RowOps):
             return cast(found, "int32") + constant(known, "int32", LANES)
 
         return Row(x.size, "int32", function, x.breaks)
-
-    def requantize(self, terms: list[Term], zero_point: int, low: int, high: int, dtype: str) -> Row:
-        plain = super().requantize(terms, zero_point, low, high, dtype)
-        rows_of = [(t.x, *t.factor()) for t in terms]
-
-        def function(block: Block, start: int) -> Expr:
-            if block.lanes != LANES:
-                return plain.function(block, start)
-            total = None
-            for term_rows in rows_of:
-                rows = [cast(block.at(row, start), "int32") for row in term_rows]
-                rows[2] = constant(0, "int32", LANES) - rows[2]
-                pairs = zip(*(pieces(row, 2) for row in rows), strict=True)
-                term = [self.rescale(*(cast(p, "int64") for p in pair)) for pair in pairs]
-                total = term if total is None else [a + b for a, b in zip(total, term, strict=True)]
-            if zero_point:
-                total = [t + constant(zero_point, "int64", 2) for t in total]
-            # Saturation to 32 bits changes nothing, since low and high fit in them.
-            name = self.instructions.narrow_saturating
-            narrow = joined([tirx.call_llvm_pure_intrin("int32x2", name, t) for t in total])
-            clamped = tirx.Min(tirx.Max(narrow, constant(low, "int32", LANES)), constant(high, "int32", LANES))
-            return cast(clamped, dtype)
-
-        return Row(plain.size, dtype, function, plain.breaks)
-
-    def rescale(self, x: Expr, multiplier: Expr, moved: Expr) -> Expr:
-        """``fixed_point.rescale`` of int64x2, ``moved`` being minus the shift."""
-        return tirx.call_llvm_pure_intrin("int64x2", self.instructions.shift_rounding, x * multiplier, moved)
 
     def byte_index(self, index: Expr) -> Expr:
         """int16 indices of entries as indices of their bytes (still in 16-bit lanes)."""

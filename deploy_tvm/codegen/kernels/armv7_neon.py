@@ -23,4 +23,10 @@ def look_up(table: list[Expr], index: Expr) -> Expr:
 
 ARITHMETIC = Arithmetic("llvm.arm.neon.vmulls.v8i16", add_pairs)
 # Tables of more than four registers of eight bytes have no instruction.
-INSTRUCTIONS = Instructions(look_up, 16, "llvm.arm.neon.vrshifts.v2i64", "llvm.arm.neon.vqmovns.v2i32")
+INSTRUCTIONS = Instructions(
+    look_up,
+    16,
+    "llvm.arm.neon.vqdmulh.v4i32",
+    "llvm.arm.neon.vrshifts.v4i32",
+    "llvm.arm.neon.vqmovns.v4i16",
+)

@@ -45,6 +45,8 @@ class LinearKernel(ABC):
     weights: tuple[int, int] = (-128, 127)
     # Vectors multiplied at once when a whole sequence is at hand: bounded by the registers that hold accumulators.
     tile_vectors: int = 4
+    # Products that one look-up of a register stands for, in kernels that do not multiply.
+    looked_up: int = 0
 
     @property
     def block_rows(self) -> int:
