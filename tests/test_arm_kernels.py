@@ -25,6 +25,7 @@ from tests.test_kernels import (
     INT32,
     PWL,
     elementwise,
+    encoded,
     kernel_of,
     multiply,
     multiply_joined,
@@ -84,6 +85,26 @@ def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) ->
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(board: targets.Target, encoding: str) -> None:
     products_of_every_encoding(board, encoding)
+
+
+@pytest.mark.parametrize("end", [127, 128, 254])
+def test_codebooks_of_any_integers(board: targets.Target, end: int) -> None:
+    """One table up to +-127, the sum of two beyond: all weights at an end, and entries between drawn at random."""
+    rng, length = np.random.default_rng(end), 300
+    values = np.unique([-end, end, 0, *rng.integers(-end, end, 13)])
+    weight = rng.choice(values, (130, length))
+    weight[:2] = [[-end], [end]]
+    tensor = encoded(weight, "codebook")
+    kernels = board.kernels()
+    kernel = kernels.linear(tensor)
+    assert kernel is kernels.encodings["codebook"]
+    assert kernel.pack(kernel.as_read(tensor.data), np.zeros(130, np.int32))["table"].shape == (1 + (end > 127), 16)
+    bias = rng.integers(-(1 << 29), 1 << 29, 130).astype(np.int32)
+    for x in (-128, 127, rng.integers(-128, 128, (kernel.tile_vectors, length))):
+        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int8)
+        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+        for result in multiply(board, kernel, x, tensor.data, bias):
+            assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("encoding", ["ternary", "int2", "binary"])

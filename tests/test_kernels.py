@@ -243,8 +243,10 @@ def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
     assert neon.linear(encoded(np.array([[-127]]), "int8")) is neon.int8
     assert neon.linear(encoded(np.array([[-128]]), "int8")) is neon.int16
     assert dot.linear(encoded(np.array([[-128]]), "int8")) is dot.int8
-    assert dot.linear(encoded(np.array([[128]]), "codebook")) is dot.int16
-    assert dot.linear(encoded(np.array([[64]]), "codebook")) is dot.int8
+    for kernels in (dot, neon):
+        assert kernels.linear(encoded(np.array([[254]]), "codebook")) is kernels.encodings["codebook"]
+        assert kernels.linear(encoded(np.array([[255]]), "codebook")) is kernels.int16
+    assert dot.linear(encoded(np.array([range(17)]), "codebook")) is dot.int8
     avx2, vnni = CPUS["avx2"].kernels(), CPUS["avx512vnni"].kernels()
     assert avx2.linear(encoded(np.array([[-127]]), "int8")) is avx2.int8
     assert avx2.linear(encoded(np.array([[-128]]), "int8")) is avx2.int16

@@ -15,11 +15,13 @@ import numpy as np
 from deploy_tvm.codegen.emitter import Emitter
 from deploy_tvm.codegen.kernels import arm_neon, armv7_neon
 from deploy_tvm.codegen.kernels.arm_arithmetic import NeonOps
+from deploy_tvm.codegen.kernels.arm_codebook import DotCodebook, NeonCodebook
 from deploy_tvm.codegen.kernels.arm_dotprod import Dot8, DotFields
 from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
 from deploy_tvm.codegen.kernels.arm_lookup import LookUp
 from deploy_tvm.codegen.kernels.arm_neon import Neon8, NeonFields
 from deploy_tvm.codegen.kernels.arm_tables import A64
+from deploy_tvm.codegen.kernels.arm_words import WordKernel as ArmWordKernel
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
@@ -151,9 +153,10 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
                 NeonFields(armv7_neon.ARITHMETIC, NIBBLE, units=4, groups=4, tile_vectors=1),
                 NeonFields(armv7_neon.ARITHMETIC, CRUMB, units=4, groups=4, tile_vectors=1),
                 LookUp(armv7_neon.INSTRUCTIONS, (-1, 1), columns=4, loads=1),
-            ),
+            )
+            | {"codebook": NeonCodebook(armv7_neon.INSTRUCTIONS, armv7_neon.ARITHMETIC, 4, 4, 1)},
             Neon8(armv7_neon.ARITHMETIC, units=4, groups=4, tile_vectors=1),
-            WideKernel(4, 8, 1, group=2),
+            ArmWordKernel("llvm.arm.neon.vmulls.v4i32", units=8, tile_vectors=1),
             FloatKernel(4, 8, 1, group=2),
             lambda emitter: NeonOps(emitter, armv7_neon.INSTRUCTIONS),
         )
@@ -165,9 +168,10 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
                 DotFields(NIBBLE, loads=8, short=2, tile_vectors=5),
                 DotFields(CRUMB, loads=4, short=1, tile_vectors=5),
                 LookUp(A64, (-1, 1), columns=4, loads=1),
-            ),
+            )
+            | {"codebook": DotCodebook(A64)},
             Matrix8() if matrix else Dot8(),
-            WideKernel(4, 8, group=4),
+            ArmWordKernel("llvm.aarch64.neon.smull.v4i32", units=8, tile_vectors=3),
             FloatKernel(4, 16, 1, group=2),
             lambda emitter: NeonOps(emitter, A64),
         )
@@ -178,9 +182,12 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
             LookUp(A64, (-2, -1, 0, 1), columns=2, loads=1),
             LookUp(A64, (-1, 1), columns=4, loads=1),
         )
-        | {"ternary": LookUp(A64, (-1, 0, 1), columns=3, loads=2)},
+        | {
+            "ternary": LookUp(A64, (-1, 0, 1), columns=3, loads=2),
+            "codebook": NeonCodebook(A64, arm_neon.A64, 4, 4, 3),
+        },
         Neon8(arm_neon.A64, units=4, groups=4, tile_vectors=3),
-        WideKernel(4, 8, group=4),
+        ArmWordKernel("llvm.aarch64.neon.smull.v4i32", units=8, tile_vectors=3),
         FloatKernel(4, 8, 3, group=4),
         lambda emitter: NeonOps(emitter, A64),
     )

@@ -59,8 +59,8 @@ class DotKernel(LinearKernel):
     in_a_byte = 1
 
     @abstractmethod
-    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
-        """What of a register of bytes is multiplied: ``in_a_byte`` operands."""
+    def parts(self, emitter: Emitter, packed: dict[str, tirx.Buffer], register: Expr) -> list[list[Expr]]:
+        """What of a register of bytes is multiplied: ``in_a_byte`` times the registers whose products are added."""
 
     def sums(
         self,
@@ -83,10 +83,11 @@ class DotKernel(LinearKernel):
                     for r, register in enumerate(registers):
                         place = (step * self.loads + register) * 16
                         whole = emitter.bind(load(packed["weight"], 16, block, k, place))
-                        for j, part in enumerate(self.parts(emitter, whole)):
+                        for j, parts in enumerate(self.parts(emitter, packed, whole)):
                             for v in range(len(vectors)):
                                 buffer = acc[v][r * self.in_a_byte + j]
-                                emitter.store(buffer, dot(load(buffer, LANES, 0), part, spread(x[v], step)), 0)
+                                for part in parts:
+                                    emitter.store(buffer, dot(load(buffer, LANES, 0), part, spread(x[v], step)), 0)
             for v in range(len(vectors)):
                 result[v] += [load(buffer, LANES, 0) for buffer in acc[v]]
         return result
@@ -99,8 +100,8 @@ class Dot8(DotKernel):
         self.loads = self.units = loads
         self.short, self.tile_vectors = short, tile_vectors
 
-    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
-        return [register]
+    def parts(self, emitter: Emitter, packed: dict[str, tirx.Buffer], register: Expr) -> list[list[Expr]]:
+        return [[register]]
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -125,9 +126,9 @@ class DotFields(FieldKernel, DotKernel):
         self.in_a_byte = field.in_a_byte
         self.units = loads * self.in_a_byte
 
-    def parts(self, emitter: Emitter, register: Expr) -> list[Expr]:
+    def parts(self, emitter: Emitter, packed: dict[str, tirx.Buffer], register: Expr) -> list[list[Expr]]:
         masks = [(1 << self.field.bits * (j + 1)) - 1 for j in range(self.in_a_byte - 1)]
-        return [*(emitter.bind(register & constant(mask, "int8", 16)) for mask in masks), register]
+        return [*([emitter.bind(register & constant(mask, "int8", 16))] for mask in masks), [register]]
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks, field = self.blocks(weight.shape[0]), self.field

@@ -108,13 +108,19 @@ class Neon8(NeonKernel):
         with emitter.loop(packed["weight"].shape[1], "k") as k:
             x = self.activations(emitter, operand, vectors, k)
             for g in range(self.groups):
-                for u in range(self.units):
-                    weights = emitter.bind(load(packed["weight"], 16, block, k, u, g, 0))
+                for u, registers in enumerate(self.registers(emitter, packed, block, k, g)):
                     for v in range(len(vectors)):
-                        pairs = self.arithmetic.products(None, weights, x[v][g])
-                        total = self.arithmetic.add_pairs(load(acc[v][u], LANES, 0), pairs)
-                        emitter.store(acc[v][u], total, 0)
+                        for weights in registers:
+                            pairs = self.arithmetic.products(None, weights, x[v][g])
+                            total = self.arithmetic.add_pairs(load(acc[v][u], LANES, 0), pairs)
+                            emitter.store(acc[v][u], total, 0)
         return [[load(buffer, LANES, 0) for buffer in row] for row in acc]
+
+    def registers(
+        self, emitter: Emitter, packed: dict[str, tirx.Buffer], block: Expr, k: Expr, group: int
+    ) -> list[list[Expr]]:
+        """For each unit the registers whose sum are its weights at the columns of one group."""
+        return [[emitter.bind(load(packed["weight"], 16, block, k, u, group, 0))] for u in range(self.units)]
 
 
 class NeonFields(FieldKernel, NeonKernel):
