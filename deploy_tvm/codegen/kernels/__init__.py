@@ -21,7 +21,7 @@ from deploy_tvm.codegen.kernels.arm_i8mm import Matrix8
 from deploy_tvm.codegen.kernels.arm_lookup import LookUp
 from deploy_tvm.codegen.kernels.arm_neon import Neon8, NeonFields
 from deploy_tvm.codegen.kernels.arm_tables import A64
-from deploy_tvm.codegen.kernels.arm_words import WordKernel as ArmWordKernel
+from deploy_tvm.codegen.kernels.arm_words import ArmWordKernel
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
@@ -29,7 +29,7 @@ from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
-from deploy_tvm.codegen.kernels.x86_words import WordKernel
+from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
 from deploy_tvm.codegen.rows import RowOps
 from irnn.program import Tensor
 
@@ -88,7 +88,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             VnniFields(16, CRUMB, loads=2, tile_vectors=2, turns=2),
             VnniFields(16, SIGN, loads=1, tile_vectors=2, turns=2),
             VnniCodebook(16),
-            WordKernel(16, accumulates=True, tile_vectors=4),
+            X86WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
         )
     if X86_SETS["avxvnni"] <= features:
@@ -100,7 +100,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             VnniFields(8, CRUMB, loads=2, tile_vectors=1),
             VnniFields(8, SIGN, loads=1, tile_vectors=1),
             VnniCodebook(8),
-            WordKernel(8, accumulates=True),
+            X86WordKernel(8, accumulates=True),
             FloatKernel(8, 4),
         )
     if X86_SETS["avx2"] <= features:
@@ -112,7 +112,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             Avx2Fields(CRUMB, tile_vectors=2),
             Avx2Fields(SIGN, tile_vectors=1),
             Avx2Codebook(),
-            WordKernel(8, accumulates=False),
+            X86WordKernel(8, accumulates=False),
             FloatKernel(8, 4),
         )
     return Kernels(

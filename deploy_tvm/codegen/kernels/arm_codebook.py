@@ -1,8 +1,4 @@
-"""ARM kernels for any codebook of up to 16 integers: ``tbl`` looks every weight up, then they are as 8-bit ones.
-
-A byte holds the places of the weights of two rows in the table.  Entries beyond +-127 are the sum of two: then there
-are two tables, and two multiplications into the same accumulator.
-"""
+"""ARM kernels for any codebook of up to 16 integers: ``tbl`` looks every weight up, then they are as 8-bit ones."""
 
 from __future__ import annotations
 
@@ -15,32 +11,19 @@ from deploy_tvm.codegen.kernels.arm_dotprod import interleaved as dot_interleave
 from deploy_tvm.codegen.kernels.arm_neon import Arithmetic, Neon8
 from deploy_tvm.codegen.kernels.arm_neon import interleaved as neon_interleaved
 from deploy_tvm.codegen.kernels.arm_tables import Instructions
-from deploy_tvm.codegen.kernels.base import LinearKernel, blocked
-from deploy_tvm.codegen.kernels.x86_codebook import ENTRIES, tables
-
-LANES, LIMIT = 4, 127
+from deploy_tvm.codegen.kernels.base import blocked
+from deploy_tvm.codegen.kernels.codebook import CodebookKernel
 
 
-class _Codebook(LinearKernel):
-    """What is added to a kernel of 8-bit weights that multiplies the sum of several registers."""
+class _Looked(CodebookKernel):
+    """Looked up by ``tbl``."""
 
-    roles = ("weight", "bias", "table")
     instructions: Instructions
 
-    def proved_for(self, weight: np.ndarray) -> bool:
-        return len(np.unique(weight)) <= ENTRIES and int(np.abs(weight.astype(np.int32)).max()) <= 2 * LIMIT
-
-    def as_read(self, weight: np.ndarray) -> np.ndarray:
-        return weight
-
     def places(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(uint8 [rows / 2, columns]: the places of two rows each, what is packed beside them)."""
-        blocks, half = self.blocks(weight.shape[0]), self.units // 2
-        values, places = np.unique(weight, return_inverse=True)
-        rows = blocked(places.reshape(weight.shape).astype(np.uint8), blocks, self.block_rows)
-        pairs = rows.reshape(blocks * half, 2, LANES, -1)
-        bytes_ = (pairs[:, 0] | pairs[:, 1] << 4).reshape(blocks * half * LANES, -1)
-        return bytes_, {"bias": blocked(bias, blocks, self.block_rows), "table": tables(values, LIMIT)}
+        """(the places of two registers of rows each, what is packed beside them)."""
+        table, pairs = self.looked_up_in(weight)
+        return pairs, {"bias": blocked(bias, self.blocks(weight.shape[0]), self.block_rows), "table": table}
 
     def looked(self, emitter: Emitter, packed: dict[str, tirx.Buffer], whole: Expr) -> list[list[Expr]]:
         """For both rows of every byte the registers whose sum are their weights."""
@@ -52,7 +35,7 @@ class _Codebook(LinearKernel):
         return result
 
 
-class DotCodebook(_Codebook, Dot8):
+class DotCodebook(_Looked, Dot8):
     """With ``sdot``."""
 
     in_a_byte = 2
@@ -69,7 +52,7 @@ class DotCodebook(_Codebook, Dot8):
         return self.looked(emitter, packed, register)
 
 
-class NeonCodebook(_Codebook, Neon8):
+class NeonCodebook(_Looked, Neon8):
     """With ``smull``, or ``vmull``."""
 
     def __init__(

@@ -3,12 +3,10 @@
 The four rows of a register of accumulators meet the four activations of one lane of x: ``sdot`` by element needs no
 broadcast.
 
-Weights of 4, 2 and 1 bits lie as ``fields`` in bytes, f_0 in the lowest bits, one of each of 8 / bits rows.  The byte
-masked to its j + 1 lowest fields gives ``p_j = sum over i <= j of 2^(bits i) f_i x``, so
-``f_j x = (p_j - p_(j-1)) >> (bits j)`` exactly, once a product: one mask for all fields but the highest, which needs
-none.  The byte as it is would be a negative number from 128 on: stored is the byte less 128, and ``128 sum(x)`` is
-added once.
-``p_j`` modulo 2**32 does: what is shifted fits int32 up to 2**31 / (240 * 128) = 69905 columns.
+Weights of 4, 2 and 1 bits lie as ``fields`` in bytes, f_0 in the lowest bits, one of each of 8 / bits rows.  A byte is
+masked to its lowest fields (``FieldKernel.apart``): one mask for all fields but the highest, which needs none.  The
+byte as it is would be a negative number from 128 on: stored is the byte less 128, and ``128 sum(x)`` is added once.
+Sums modulo 2**32 do: what is shifted fits int32 up to 2**31 / (240 * 128) = 69905 columns.
 """
 
 from __future__ import annotations
@@ -144,30 +142,12 @@ class DotFields(FieldKernel, DotKernel):
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
     ) -> list[list[Expr]]:
         sums = self.sums(emitter, operand, vectors, packed, block)
-        return [
-            self._apart(emitter, operand, index, packed, block, row) for index, row in zip(vectors, sums, strict=True)
-        ]
-
-    def _apart(
-        self,
-        emitter: Emitter,
-        operand: Operand,
-        index: Expr,
-        packed: dict[str, tirx.Buffer],
-        block: Expr,
-        sums: list[Expr],
-    ) -> list[Expr]:
-        """The rows' products from the nested sums of one vector."""
-        field = self.field
-        # -offset sum(x), of which 128 sum(x) is a multiple.
-        correction = emitter.bind(cast(load(operand.correction, 1, index), "int32", LANES))
-        moved = emitter.bind(correction * constant(MOVED // field.offset, "int32", LANES))
-        results, below = [], None
-        for u, nested in enumerate(sums):
-            j = u % self.in_a_byte
-            nested = emitter.bind(nested - moved if j == self.in_a_byte - 1 else nested)
-            value = (nested - below) >> constant(field.bits * j, "int32", LANES) if j else nested
-            below = nested
-            value = value * constant(field.step, "int32", LANES) if field.step > 1 else value
-            results.append(emitter.bind(value + correction + load(packed["bias"], LANES, block, u * LANES)))
+        results = []
+        for row, index in zip(sums, vectors, strict=True):
+            # -128 sum(x), a multiple of -offset sum(x): what the whole bytes lack.
+            correction = cast(load(operand.correction, 1, index), "int32", LANES)
+            moved = emitter.bind(correction * constant(MOVED // self.field.offset, "int32", LANES))
+            nested = [emitter.bind(s if (u + 1) % self.in_a_byte else s - moved) for u, s in enumerate(row)]
+            apart = self.apart(nested, self.in_a_byte)
+            results.append(self.corrected(emitter, operand, index, packed, block, apart))
         return results

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
+from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load
 from deploy_tvm.codegen.kernels.arm_tables import pieces
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
@@ -166,9 +166,11 @@ class NeonFields(FieldKernel, NeonKernel):
                         buffer = acc[v][fields * unit + n]
                         total = self.arithmetic.add_pairs(load(buffer, LANES, 0), sums[v][n])
                         emitter.store(buffer, total, 0)
-        return [
-            self._apart(emitter, operand, index, packed, block, row) for index, row in zip(vectors, acc, strict=True)
-        ]
+        results = []
+        for row, index in zip(acc, vectors, strict=True):
+            apart = self.apart([load(buffer, LANES, 0) for buffer in row], 4 // self.field.bits)
+            results.append(self.corrected(emitter, operand, index, packed, block, apart))
+        return results
 
     def _parts(self, emitter: Emitter, whole: Expr) -> list[Expr]:
         """Of both nibbles of every byte: the lower field alone where there are two, and the nibble."""
@@ -178,22 +180,3 @@ class NeonFields(FieldKernel, NeonKernel):
         for nibble in (emitter.bind(whole & mask), emitter.bind(whole >> four)):
             parts += [nibble] if self.field.bits == 4 else [emitter.bind(nibble & lower), nibble]
         return [tirx.reinterpret("int8x16", part) for part in parts]
-
-    def _apart(
-        self,
-        emitter: Emitter,
-        operand: Operand,
-        index: Expr,
-        packed: dict[str, tirx.Buffer],
-        block: Expr,
-        acc: list[tirx.Buffer],
-    ) -> list[Expr]:
-        """The rows' products from the sums of one vector."""
-        correction = cast(load(operand.correction, 1, index), "int32", LANES)
-        results = []
-        for u, buffer in enumerate(acc):
-            value = load(buffer, LANES, 0)
-            if self.field.bits < 4 and u % 2:
-                value = (value - load(acc[u - 1], LANES, 0)) >> constant(self.field.bits, "int32", LANES)
-            results.append(emitter.bind(value + correction + load(packed["bias"], LANES, block, u * LANES)))
-        return results

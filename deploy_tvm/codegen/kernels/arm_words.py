@@ -1,7 +1,7 @@
 """ARM kernel for operands of 16 bits: ``smlal`` by element (``vmlal``) adds four products of 16 bits in 32 bits.
 
 No pair of products is added before it has 32 bits, so any weights and activations do whose sums fit int32, as ``check``
-proves.  Weights that fit a byte are stored as bytes and widened as they are read.
+proves.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, load
 from deploy_tvm.codegen.kernels.arm_tables import pieces
-from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
-from deploy_tvm.codegen.rows import Row, combine
+from deploy_tvm.codegen.kernels.base import Operand, accumulators, blocked, grouped
+from deploy_tvm.codegen.kernels.words import WordKernel
 
 LANES, COLUMNS, PAIR = 4, 4, 8  # columns: a half register of activations; PAIR: rows of a register of weights
-INT8 = np.iinfo(np.int8)
 
 
-class WordKernel(LinearKernel):
-    """Weights and activations of up to 16 bits."""
+class ArmWordKernel(WordKernel):
+    """By half registers of activations."""
 
-    lanes, group, operand_dtype, weights = LANES, COLUMNS, "int16", (-32768, 32767)
+    lanes, group = LANES, COLUMNS
 
     def __init__(self, multiply: str, units: int, tile_vectors: int) -> None:
         """multiply: four int16 by four int16, int32 products; units: an even number of registers of four rows."""
         self.multiply, self.units, self.tile_vectors = multiply, units, tile_vectors
-
-    def as_read(self, weight: np.ndarray) -> np.ndarray:
-        short = INT8.min <= int(weight.min()) and int(weight.max()) <= INT8.max
-        return weight.astype(np.int8 if short else np.int16, copy=False)
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -37,9 +32,6 @@ class WordKernel(LinearKernel):
         columns = grouped(rows, COLUMNS).reshape(blocks, self.block_rows, -1, COLUMNS)
         order = np.ascontiguousarray(columns.transpose(0, 2, 3, 1))
         return {"weight": order, "bias": blocked(bias, blocks, self.block_rows)}
-
-    def operand_element(self, x: Row) -> Row:
-        return combine("int16", lambda v: cast(v, "int16"), x)
 
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr

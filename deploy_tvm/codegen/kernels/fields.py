@@ -1,6 +1,6 @@
-"""Weights of a few bits as unsigned fields of bytes: what the x86 kernels for 4, 2 and 1 bits share.
+"""Weights of a few bits as unsigned fields of bytes: what the kernels for 4, 2 and 1 bits share.
 
-The multiplying instructions of x86 take unsigned by signed bytes, so a weight is stored as the field ``f >= 0`` with
+A weight is stored as the field ``f >= 0`` with
 ``w = step f - offset`` and the activations stay signed: ``w x`` summed is ``step sum(f x) - offset sum(x)``, whose
 second term is the same for every row (:meth:`FieldKernel.correction`).
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 
-from deploy_tvm.codegen.kernels.base import LinearKernel
+from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
+from deploy_tvm.codegen.kernels.base import LinearKernel, Operand
 from deploy_tvm.codegen.rows import Row, RowOps, number
 
 
@@ -65,3 +67,32 @@ class FieldKernel(LinearKernel):
 
     def correction(self, ops: RowOps, x: Row) -> Row:
         return ops.row_sum(ops.to(x, "int32") * number(-self.field.offset, "int32"))
+
+    def apart(self, sums: list[Expr], nested: int) -> list[Expr]:
+        """The products of each row, up to the correction, where ``nested`` fields share what is multiplied.
+
+        ``sums`` are those of its lowest field, of its two lowest ones and so on, then of the next:
+        ``p_j = sum over i <= j of 2^(bits i) f_i x``, so that ``f_j x = (p_j - p_(j-1)) >> (bits j)`` exactly.
+        """
+        results = []
+        for u, value in enumerate(sums):
+            j = u % nested
+            if j:
+                value = (value - sums[u - 1]) >> constant(self.field.bits * j, "int32", self.lanes)
+            step = constant(self.field.step, "int32", self.lanes)
+            results.append(value * step if self.field.step > 1 else value)
+        return results
+
+    def corrected(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        index: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        values: list[Expr],
+    ) -> list[Expr]:
+        """The units' products with vector number ``index``: with its correction, and with the rows' bias."""
+        correction = cast(load(operand.correction, 1, index), "int32", self.lanes)
+        bias = [load(packed["bias"], self.lanes, block, u * self.lanes) for u in range(self.units)]
+        return [emitter.bind(value + correction + b) for value, b in zip(values, bias, strict=True)]

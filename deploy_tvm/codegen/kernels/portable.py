@@ -10,7 +10,7 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked
-from deploy_tvm.codegen.rows import Row, combine
+from deploy_tvm.codegen.kernels.words import WordKernel
 
 
 class PortableKernel(LinearKernel):
@@ -74,16 +74,8 @@ class PortableKernel4(PortableKernel):
         return emitter.bind(cast(nibble, self.accumulator))
 
 
-class WideKernel(PortableKernel):
-    """Weights and operands of up to 16 bits: products below 2**30, sums in int32 as far as ``check`` proves them."""
-
-    operand_dtype, weights = "int16", (-32768, 32767)
-
-    def as_read(self, weight: np.ndarray) -> np.ndarray:
-        return weight
-
-    def operand_element(self, x: Row) -> Row:
-        return combine("int16", lambda v: cast(v, "int16"), x)
+class WideKernel(WordKernel, PortableKernel):
+    """Weights and operands of up to 16 bits by multiplication and addition: products stay below 2**30."""
 
 
 class FloatKernel(PortableKernel):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
+from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
 from deploy_tvm.codegen.kernels.x86_vnni import spread
@@ -145,10 +145,14 @@ class Avx2Fields(FieldKernel):
                 some(k * self.rounds, self.rounds)
         if groups % self.rounds:
             some(groups // self.rounds * self.rounds, groups % self.rounds)
-        return [
-            [self._product(emitter, operand, index, packed, block, u, acc[v][u]) for u in range(self.units)]
-            for v, index in enumerate(vectors)
-        ]
+        # Sums have the factor of the highest field; where a weight is twice its field, it is one place less to shift.
+        power = (max(self.masks) // self.masks[0]).bit_length() - self.field.step
+        results = []
+        for row, index in zip(acc, vectors, strict=True):
+            sums = [load(buffer, LANES, 0) for buffer in row]
+            sums = [s >> constant(power, "int32", LANES) for s in sums] if power else sums
+            results.append(self.corrected(emitter, operand, index, packed, block, sums))
+        return results
 
     def _sums(
         self,
@@ -180,21 +184,3 @@ class Avx2Fields(FieldKernel):
         """Sums of the field j in 32 bits, all with the factor of the highest field."""
         factor = max(self.masks) // self.masks[j]
         return add_pairs(pairs, constant(factor, "int16", 2 * LANES))
-
-    def _product(
-        self,
-        emitter: Emitter,
-        operand: Operand,
-        index: Expr,
-        packed: dict[str, tirx.Buffer],
-        block: Expr,
-        unit: int,
-        acc: tirx.Buffer,
-    ) -> Expr:
-        """One unit's products from its sums, which are ``step`` and a power of two away from them."""
-        correction = cast(load(operand.correction, 1, index), "int32", LANES)
-        # A step of 2 is one place less to shift.
-        power = (max(self.masks) // self.masks[0]).bit_length() - self.field.step
-        value = load(acc, LANES, 0)
-        value = value >> constant(power, "int32", LANES) if power else value
-        return emitter.bind(value + correction + load(packed["bias"], LANES, block, unit * LANES))

@@ -1,8 +1,4 @@
-"""x86 kernels for any codebook of up to 16 integers: ``vpshufb`` looks every weight up, then they are as 8-bit ones.
-
-A byte holds the places of the weights of two rows in the table.  Entries beyond a byte (beyond +-127 where signs are
-transferred) are the sum of two: then there are two tables, and two multiplications into the same accumulator.
-"""
+"""x86 kernels for any codebook of up to 16 integers: ``vpshufb`` looks every weight up, then they are as 8-bit ones."""
 
 from __future__ import annotations
 
@@ -12,47 +8,24 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load, vector
-from deploy_tvm.codegen.kernels.base import LinearKernel, blocked, folded, grouped
+from deploy_tvm.codegen.kernels.base import blocked, folded, grouped
+from deploy_tvm.codegen.kernels.codebook import ENTRIES, CodebookKernel
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni8
 
-ENTRIES = 16
 
+class _Shuffled(CodebookKernel):
+    """Looked up by ``vpshufb``, within each 16 bytes of a register."""
 
-def tables(values: np.ndarray, limit: int) -> np.ndarray:
-    """int8 [1 or 2, 16]: tables whose sum holds ``values``, ascending, in its first places; entries within +-limit."""
-    padded = np.zeros(ENTRIES, np.int16)
-    padded[: len(values)] = values
-    first = np.clip(padded, -limit, limit)
-    parts = [first] if np.array_equal(first, padded) else [first, padded - first]
-    return np.stack(parts).astype(np.int8)
-
-
-class _Codebook(LinearKernel):
-    """What is added to a kernel of 8-bit weights that multiplies the sum of ``registers``."""
-
-    roles = ("weight", "bias", "table")
-    limit = 127
     folds = 0  # what the bias takes from the sum of a row's weights
 
-    def proved_for(self, weight: np.ndarray) -> bool:
-        return len(np.unique(weight)) <= ENTRIES and int(np.abs(weight.astype(np.int32)).max()) <= 2 * self.limit
-
-    def as_read(self, weight: np.ndarray) -> np.ndarray:
-        return weight
-
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-        blocks, half = self.blocks(weight.shape[0]), self.units // 2
-        values, places = np.unique(weight, return_inverse=True)
-        rows = blocked(places.reshape(weight.shape).astype(np.uint8), blocks, self.block_rows)
-        places = grouped(rows.reshape(-1, weight.shape[1]), self.group)
-        order = places.reshape(blocks, half, 2, self.lanes, -1, 4).transpose(0, 4, 1, 2, 3, 5)
-        bytes_ = order[:, :, :, 0] | order[:, :, :, 1] << 4
-        table = tables(values, self.limit)
+        blocks = self.blocks(weight.shape[0])
+        table, pairs = self.looked_up_in(weight)
+        order = grouped(pairs, self.group).reshape(blocks, self.units // 2, self.lanes, -1, 4).transpose(0, 3, 1, 2, 4)
         return {
-            "weight": np.ascontiguousarray(bytes_).reshape(blocks, bytes_.shape[1], -1),
+            "weight": np.ascontiguousarray(order).reshape(blocks, order.shape[1], -1),
             "bias": blocked(folded(bias, weight, self.folds), blocks, self.block_rows),
-            # vpshufb looks up within each 16 bytes of a register.
             "table": np.tile(table, (1, 4 * self.lanes // ENTRIES)),
         }
 
@@ -77,7 +50,7 @@ class _Codebook(LinearKernel):
         return tirx.call_llvm_pure_intrin(vector("int8", 4 * self.lanes), name, table, place)
 
 
-class VnniCodebook(_Codebook, Vnni8):
+class VnniCodebook(_Shuffled, Vnni8):
     """With ``vpdpbusd``: the activations are ``x + 128``."""
 
     folds = -128
@@ -87,5 +60,5 @@ class VnniCodebook(_Codebook, Vnni8):
         self.tile_vectors = 4 if lanes == 16 else 2
 
 
-class Avx2Codebook(_Codebook, Avx2Kernel8):
+class Avx2Codebook(_Shuffled, Avx2Kernel8):
     """By transfer of signs."""

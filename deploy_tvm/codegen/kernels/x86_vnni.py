@@ -5,10 +5,9 @@
 * 8-bit weights are the signed operand, the activations become ``x + 128``; ``-128 sum(w_row)`` is folded into the bias
   when the weights are packed.
 * Weights of 4 bits and less are the unsigned operand, as ``fields``.  A byte holds one field of each of 8 / bits rows:
-  f_0 in its lowest bits, f_1 above it.  The byte masked to its j + 1 lowest fields gives
-  ``p_j = sum over i <= j of 2^(bits i) f_i x``, so ``f_j x = (p_j - p_(j-1)) >> (bits j)`` exactly, once a product: one
-  mask for all fields but the highest, which needs none, and one multiplication for each.  ``p_j`` fits int32: a byte
-  is at most 255 and ``|x|`` 128, so 2**31 / 32640 = 65793 columns do, more than any program has.
+  f_0 in its lowest bits, f_1 above it.  It is masked to its lowest fields (``FieldKernel.apart``): one mask for all
+  fields but the highest, which needs none, and one multiplication for each.  The sums fit int32: a byte is at most 255
+  and ``|x|`` 128, so 2**31 / 32640 = 65793 columns do, more than any program has.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, lanes_of, load, vector
+from deploy_tvm.codegen.emitter import Emitter, Expr, constant, lanes_of, load, vector
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, folded, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
 from deploy_tvm.codegen.rows import Row, combine
@@ -122,27 +121,9 @@ class VnniFields(FieldKernel):
                     x = emitter.bind(spread(operand.buffer, lanes, index, k))
                     for u, part in enumerate(nested):
                         emitter.store(acc[turn][v][u], dot(load(acc[turn][v][u], lanes, 0), part, x), 0)
-        sums = [[[load(a[v][u], lanes, 0) for a in acc] for u in range(self.units)] for v in range(len(vectors))]
-        return [self._apart(emitter, operand, index, packed, block, sums[v]) for v, index in enumerate(vectors)]
-
-    def _apart(
-        self,
-        emitter: Emitter,
-        operand: Operand,
-        index: Expr,
-        packed: dict[str, tirx.Buffer],
-        block: Expr,
-        sums: list[list[Expr]],
-    ) -> list[Expr]:
-        """The rows' products from the nested sums of one vector."""
-        lanes, field = self.lanes, self.field
-        correction = cast(load(operand.correction, 1, index), "int32", lanes)
-        results, below = [], None
-        for u, parts in enumerate(sums):
-            j = u % field.in_a_byte
-            nested = emitter.bind(sum(parts[1:], start=parts[0]))
-            value = (nested - below) >> constant(field.bits * j, "int32", lanes) if j else nested
-            below = nested
-            value = value * constant(field.step, "int32", lanes) if field.step > 1 else value
-            results.append(emitter.bind(value + correction + load(packed["bias"], lanes, block, u * lanes)))
+        results = []
+        for v, index in enumerate(vectors):
+            turned = [[load(a[v][u], lanes, 0) for a in acc] for u in range(self.units)]
+            sums = [emitter.bind(sum(parts[1:], start=parts[0])) for parts in turned]
+            results.append(self.corrected(emitter, operand, index, packed, block, self.apart(sums, fields)))
         return results

@@ -3,7 +3,6 @@
 Both add pairs of products of 16-bit integers in 32 bits.  Only (-32768)**2 twice would leave them, and does not matter
 to ``vpdpwssd``, whose sums wrap around: ``check`` proves that the whole sum fits int32, so that what wraps comes back.
 ``vpmaddwd`` gives the same bits for that pair (0x80000000).
-Weights that fit a byte are stored as bytes and widened as they are read.
 """
 
 from __future__ import annotations
@@ -12,27 +11,18 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, load, vector
-from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
-from deploy_tvm.codegen.rows import Row, combine
-
-INT8 = np.iinfo(np.int8)
+from deploy_tvm.codegen.kernels.base import Operand, accumulators, blocked, grouped
+from deploy_tvm.codegen.kernels.words import WordKernel
 
 
-class WordKernel(LinearKernel):
-    """Weights and activations of up to 16 bits."""
+class X86WordKernel(WordKernel):
+    """By pairs of columns."""
 
-    group, operand_dtype, weights = 2, "int16", (-32768, 32767)
+    group = 2
 
     def __init__(self, lanes: int, *, accumulates: bool, units: int = 4, tile_vectors: int = 2) -> None:
         """accumulates: the CPU has ``vpdpwssd``."""
         self.lanes, self.units, self.tile_vectors, self.accumulates = lanes, units, tile_vectors, accumulates
-
-    def as_read(self, weight: np.ndarray) -> np.ndarray:
-        return weight.astype(np.int8 if self._bytes(weight) else np.int16, copy=False)
-
-    @staticmethod
-    def _bytes(weight: np.ndarray) -> bool:
-        return INT8.min <= int(weight.min()) and int(weight.max()) <= INT8.max
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])
@@ -42,9 +32,6 @@ class WordKernel(LinearKernel):
             "weight": np.ascontiguousarray(order).reshape(blocks, -1, self.block_rows * 2),
             "bias": blocked(bias, blocks, self.block_rows),
         }
-
-    def operand_element(self, x: Row) -> Row:
-        return combine("int16", lambda v: cast(v, "int16"), x)
 
     def tile(
         self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr

@@ -1,0 +1,42 @@
+"""Weights that are places in a table of up to 16 integers: what the kernels that look them up have in common.
+
+A byte holds the places of the weights of two rows.  Entries beyond a byte (beyond +-127 where signs are transferred)
+are the sum of two: then there are two tables, and two multiplications into the same accumulator.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploy_tvm.codegen.kernels.base import LinearKernel, blocked
+
+ENTRIES = 16
+
+
+class CodebookKernel(LinearKernel):
+    """What is added to a kernel of 8-bit weights that multiplies the sum of several registers."""
+
+    roles = ("weight", "bias", "table")
+    limit = 127
+
+    def proved_for(self, weight: np.ndarray) -> bool:
+        return len(np.unique(weight)) <= ENTRIES and int(np.abs(weight.astype(np.int32)).max()) <= 2 * self.limit
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        return weight
+
+    def looked_up_in(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the tables int8 [1 or 2, 16], uint8 [rows / 2, columns]: the places of two registers of rows each)."""
+        blocks, half = self.blocks(weight.shape[0]), self.units // 2
+        values, places = np.unique(weight, return_inverse=True)
+        rows = blocked(places.reshape(weight.shape).astype(np.uint8), blocks, self.block_rows)
+        pairs = rows.reshape(blocks * half, 2, self.lanes, -1)
+        return self._tables(values), (pairs[:, 0] | pairs[:, 1] << 4).reshape(-1, weight.shape[1])
+
+    def _tables(self, values: np.ndarray) -> np.ndarray:
+        """Tables whose sum holds ``values``, ascending, in its first places; entries within +-limit."""
+        padded = np.zeros(ENTRIES, np.int16)
+        padded[: len(values)] = values
+        first = np.clip(padded, -self.limit, self.limit)
+        parts = [first] if np.array_equal(first, padded) else [first, padded - first]
+        return np.stack(parts).astype(np.int8)
