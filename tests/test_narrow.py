@@ -62,6 +62,15 @@ def test_doubled_equals_unbounded_integers(x: int, factors: list[tuple[int, int]
         assert form.low <= wanted <= form.high
 
 
+def test_terms_are_added_where_no_order_of_them_leaves_int32() -> None:
+    """Two that cancel fit as a sum, and do not fit on the way to it."""
+    up, down = (narrow.Rescale(np.zeros(1, np.int32), 0, *ends) for ends in ((0, 1 << 30), (-(1 << 30), 0)))
+    assert narrow.added([up, down], 0) is None
+    assert narrow.added([up], (1 << 30) - 1) == ([up], (1 << 30) - 1, INT32_MAX)
+    assert narrow.added([up], 1 << 30) is None
+    assert narrow.added([up, None], 0) is None
+
+
 def evaluated(found: narrow.Lines, knots: np.ndarray, x: np.ndarray, low: int, high: int) -> list[int]:
     """What the lines give, in unbounded integers; whatever int32 does not hold is an error."""
     result = []

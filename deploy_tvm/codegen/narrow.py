@@ -7,9 +7,11 @@ them: by bounds, or by trying every input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -94,6 +96,21 @@ def _reach(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> tu
         for m, s in zip(multiplier.flat, shift.flat, strict=True)
     ]
     return min(ends), max(ends)
+
+
+F = TypeVar("F", Rescale, Doubled)
+
+
+def added(forms: Sequence[F | None], zero_point: int) -> tuple[list[F], int, int] | None:
+    """(forms, the smallest and the largest sum) of terms and a zero point.
+
+    None where a term has no form, or where int32 could not hold the sum, in whatever order it is added up.
+    """
+    found = [form for form in forms if form is not None]
+    reach = abs(zero_point) + sum(max(abs(form.low), abs(form.high)) for form in found)
+    if len(found) < len(forms) or reach > INT32_MAX:
+        return None
+    return found, sum(form.low for form in found) + zero_point, sum(form.high for form in found) + zero_point
 
 
 @dataclass(frozen=True)

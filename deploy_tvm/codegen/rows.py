@@ -296,17 +296,16 @@ class RowOps:
             return fixed_point.pwl(self, x, table.knots, table.slopes, table.intercepts, shift, low, high, dtype)
         piece = self.count_le(table.knots, x) - number(1, "int32")
         distance = self.to(x, "int32")
-        slopes, offsets = self.take(found.slopes, piece), self.take(found.offsets, piece)
         if found.centres is None:
-            products = self.short_products(distance, slopes)
+            products = self.short_products(distance, found.slopes, piece)
         else:
-            products = (distance - self.take(found.centres, piece)) * slopes
-        y = (products + offsets) >> number(found.shift, "int32")
+            products = (distance - self.take(found.centres, piece)) * self.take(found.slopes, piece)
+        y = (products + self.take(found.offsets, piece)) >> number(found.shift, "int32")
         return narrowed(self.clip(y, low, high) if found.clamps else y, dtype)
 
-    def short_products(self, a: Row, b: Row) -> Row:
-        """Products in int32 of numbers that fit int16."""
-        return a * b
+    def short_products(self, a: Row, table: np.ndarray, index: Row) -> Row:
+        """``a table[index]`` in int32, of numbers that fit int16."""
+        return a * self.take(table, index)
 
     def where(self, condition: Row, a: Row, b: Row) -> Row:
         """``a`` where the condition (see :func:`below`) holds, else ``b``."""

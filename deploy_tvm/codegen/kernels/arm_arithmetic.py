@@ -11,7 +11,6 @@ from deploy_tvm.codegen import narrow
 from deploy_tvm.codegen.emitter import Expr, cast, constant, lanes_of
 from deploy_tvm.codegen.kernels.arm_tables import INT16_MAX, INT16_MIN, LANES, TableOps, joined, pieces
 from deploy_tvm.codegen.rows import Block, Row, Term
-from irnn.arithmetic.fixed_point import INT32_MAX, INT32_MIN
 
 
 class NeonOps(TableOps):
@@ -23,11 +22,10 @@ class NeonOps(TableOps):
     def requantize(self, terms: list[Term], zero_point: int, low: int, high: int, dtype: str) -> Row:
         plain = super().requantize(terms, zero_point, low, high, dtype)
         forms = [narrow.doubled(term.multiplier, term.shift, term.low, term.high) for term in terms]
-        if any(form is None for form in forms):
+        proved = narrow.added(forms, zero_point)
+        if proved is None:
             return plain
-        least, most = (sum(getattr(form, end) for form in forms) + zero_point for end in ("low", "high"))
-        if least < INT32_MIN or most > INT32_MAX:
-            return plain
+        found, _, _ = proved
         factors = [
             (
                 term.x,
@@ -35,7 +33,7 @@ class NeonOps(TableOps):
                 term.constant("before", form.before) if form.before.any() else None,
                 term.constant("moved", -form.after),
             )
-            for term, form in zip(terms, forms, strict=True)
+            for term, form in zip(terms, found, strict=True)
         ]
 
         def function(block: Block, start: int) -> Expr:

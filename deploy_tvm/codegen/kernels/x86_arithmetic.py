@@ -5,13 +5,13 @@ These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integ
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen import narrow
-from deploy_tvm.codegen.emitter import Expr, cast, constant, lanes_of, vector
+from deploy_tvm.codegen.emitter import Expr, cast, constant, vector
 from deploy_tvm.codegen.kernels.x86_tables import PermutingOps
-from deploy_tvm.codegen.rows import Block, Row, Term, combine, narrowed
-from irnn.arithmetic.fixed_point import INT32_MAX, INT32_MIN
+from deploy_tvm.codegen.rows import Block, Row, Term, narrowed
 
 
 class X86Ops(PermutingOps):
@@ -20,14 +20,13 @@ class X86Ops(PermutingOps):
     def requantize(self, terms: list[Term], zero_point: int, low: int, high: int, dtype: str) -> Row:
         plain = super().requantize(terms, zero_point, low, high, dtype)
         forms = [narrow.rescale(term.multiplier, term.shift, term.low, term.high) for term in terms]
-        if any(form is None for form in forms):
+        proved = narrow.added(forms, zero_point)
+        if proved is None:
             return plain
-        least, most = (sum(getattr(form, end) for form in forms) + zero_point for end in ("low", "high"))
-        if least < INT32_MIN or most > INT32_MAX:
-            return plain
+        found, least, most = proved
         factors = [
             (term.x, term.constant("multiplier", term.multiplier), term.constant("before", form.before), form.after)
-            for term, form in zip(terms, forms, strict=True)
+            for term, form in zip(terms, found, strict=True)
         ]
 
         def function(block: Block, start: int) -> Expr:
@@ -59,14 +58,17 @@ class X86Ops(PermutingOps):
         upper = tirx.Shuffle(halves, [tirx.const(lane, "int32") for lane in order])
         return upper >> constant(after, "int32", self.lanes) if after else upper
 
-    def short_products(self, a: Row, b: Row) -> Row:
-        def function(x: Expr, y: Expr) -> Expr:
-            if lanes_of(x) != self.lanes:
-                return x * y
-            # The upper halves of y count for nothing, whatever the signs of x put into its own.
-            words = vector("int16", 2 * self.lanes)
-            low = tirx.reinterpret(words, y & constant(0xFFFF, "int32", self.lanes))
-            name = "llvm.x86.avx512.pmaddw.d.512" if self.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
-            return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, tirx.reinterpret(words, x), low)
+    def short_products(self, a: Row, table: np.ndarray, index: Row) -> Row:
+        # Of an entry the lower half alone counts, whatever the sign of a puts into its own upper half.
+        entries = self.take(table & 0xFFFF, index)
+        plain = super().short_products(a, table, index)
 
-        return combine("int32", function, a, b)
+        def function(block: Block, start: int) -> Expr:
+            if block.lanes != self.lanes:
+                return plain.function(block, start)
+            words = vector("int16", 2 * self.lanes)
+            x, y = (tirx.reinterpret(words, block.at(row, start)) for row in (a, entries))
+            name = "llvm.x86.avx512.pmaddw.d.512" if self.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
+            return tirx.call_llvm_pure_intrin(vector("int32", self.lanes), name, x, y)
+
+        return Row(plain.size, "int32", function, plain.breaks)
