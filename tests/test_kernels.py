@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,17 @@ from tvm import tirx
 
 from deploy_tvm import targets
 from deploy_tvm.codegen.constants import Constants, padded_row
+from deploy_tvm.codegen.emit import lower
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
+from deploy_tvm.codegen.kernels.portable import PortableKernel
 from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Table, Term, buffer_row, join, known_row, number, part
 from deploy_tvm.static.bare import BareFunction
 from deploy_tvm.targets.compiler import PIPELINE
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor
-from tests.random_programs import multiplier_and_shift
+from tests.random_programs import Spec, multiplier_and_shift, random_program
 from tests.test_deploy import CPUS, runnable
 
 INT32 = np.iinfo(np.int32)
@@ -255,6 +258,14 @@ def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
     assert avx2.linear(encoded(np.array([[254]]), "codebook")) is avx2.encodings["codebook"]
     assert avx2.linear(encoded(np.array([[255]]), "codebook")) is avx2.int16
     assert vnni.linear(encoded(np.array([range(17)]), "codebook")) is vnni.int8
+
+
+def test_blocks_that_no_register_fits_are_refused() -> None:
+    """Five registers of four rows would be finished eight at a time, and the last four never."""
+    kernels = CPUS["portable"].kernels()
+    odd = replace(kernels, encodings={}, int8=PortableKernel(4, 5))
+    with pytest.raises(ValueError, match="blocks of 20 rows cannot be finished in whole registers of 8 lanes"):
+        lower(random_program(Spec(hidden=17)), odd)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -25,6 +25,8 @@ def product(s: Sequences, step: Product) -> None:
     bands = math.prod(value.shape[:-1])
     vectors = s.rows(node.output) * bands
     kernel, packed = body.packed(node)
+    if kernel.block_rows % s.lanes:
+        raise ValueError(f"blocks of {kernel.block_rows} rows cannot be finished in whole registers of {s.lanes} lanes")
     target = s.interface.outputs[step.result] if step.in_place else s.allocate(step.result)
     if step.early is not None:
         _begin(s, step.early)
