@@ -20,13 +20,11 @@ from irnn.errors import IrnnError
 from irnn.program import Node, Program, Value
 from irnn.program.graph import Tensor
 from irnn.quant.codes.multibit import FakeMultibit
-from tests import needs
-from tests.models import ids, language_model, quantized, quantized_layer
+from tests.models import assert_trains_in_every_stage, ids, language_model, quantized, quantized_layer
 from tests.program_oracle import ProgramOracle, run_time_codes
-from tests.random_programs import random_inputs, random_state
 from tests.speech_models import quantized_speech
 from tests.strategies import quick
-from tests.test_low_bit_programs import assert_compiled_alike, everywhere
+from tests.test_low_bit_programs import assert_boards_alike, assert_compiled_alike, everywhere
 from tests.test_planted_bugs import load, source
 
 COUNTS = (1, 2, 3, 4)
@@ -171,38 +169,12 @@ def test_directions_share_the_codes_of_what_they_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("core", ["arm_dotprod", "arm_neon", "armv7_neon"])
 def test_boards_give_the_same_integers(core: str) -> None:
-    """Emulated."""
-    needs.or_skip("tvm", lambda: __import__("tvm"), ImportError)
-    from tests.boards import need_bare
-    from tests.test_arm_kernels import ARM
-    from tests.test_lowered_operations import execute
-
-    need_bare(ARM[core])
-    program = irnn.convert(quantized(language_model(cell="gru"), alternating(2, 3)))
-    inputs, state = random_inputs(program, 2, 5), random_state(program, 2)
-    output, *last = execute(ARM[core], program, inputs, *state.values())
-    expected, expected_last = program.run(inputs, state)
-    assert np.array_equal(output, expected)
-    for found, name in zip(last, program.states, strict=True):
-        assert np.array_equal(found, expected_last[name])
+    assert_boards_alike(core, irnn.convert(quantized(language_model(cell="gru"), alternating(2, 3))))
 
 
 def test_a_model_trains_in_its_codes() -> None:
-    model, tokens = language_model(dropout=0.0), ids(4, 20)
-    quant = alternating(2, 2)
-    for stage in qat.STAGES:
-        qat.prepare(model, quant, irnn.PwlConfig(), stage)
-        if stage == "pwl":
-            qat.calibrate(model, [tokens])
-        optimizer = torch.optim.Adam(model.train().parameters(), lr=0.003)
-        losses = []
-        for _ in range(15):
-            loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05, stage
+    model = language_model(dropout=0.0)
+    assert_trains_in_every_stage(model, alternating(2, 2))
     coded = {name: m.operand_codes for name, m in model.named_modules() if hasattr(m, "operand_codes")}
     assert coded == {"embedding": None, "lstm.layers.0.cells.forward_cell.w_x": 2,
                      "lstm.layers.0.cells.forward_cell.w_h": 2, "decoder": 2}  # fmt: skip
