@@ -69,7 +69,14 @@ def test_the_innermost_loop_with_the_most_products_is_modelled() -> None:
     assert [line.split()[0] for line in loop] == ["ldr", "sdot", "sdot", "subs", "b.ne"]
     assert "//" not in loop[0]
     assert mca.products(loop) == 32
-    assert mca.inner_loop("\tmov\tw0, #3\n") == []
+
+
+def test_a_small_product_is_straight_code_between_branches() -> None:
+    body = ["smull\tv0.8h, v1.8b, v2.8b", "tbl\tv1.16b, {v2.16b}, v3.16b", "bic\tv4.16b, v5.16b, v6.16b"] * 3
+    lines = ["smull\tv0.8h, v1.8b, v2.8b", "bl\tmemset", *body, "cbz\tw0, .L1", "ret"]
+    assert mca.inner_loop("".join(f"\t{line}\n" for line in lines)) == [*body, "cbz\tw0, .L1"]
+    with pytest.raises(IrnnError, match="no multiplication"):
+        mca.inner_loop("\tmov\tw0, #3\n")
 
 
 def test_a_chain_of_additions_takes_a_cycle_each() -> None:
@@ -157,11 +164,14 @@ def test_how_often_a_step_needs_a_node(recognizer: Path) -> None:
     assert linear[-1] == 1 / 8
 
 
-def test_products_too_small_for_a_loop(capsys) -> None:
+def test_products_too_small_for_a_loop(tmp_path: Path) -> None:
     need_counter()
+    need_model()
     arguments = ["--layer", "lstm", "--input", "3", "--hidden", "4", "--steps", "2", "target=cortex_a76"]
-    assert main(["bench", "--static", *arguments]) == 1
-    assert "cannot model products as small as 16 x" in capsys.readouterr().err
+    path = tmp_path / "static.json"
+    assert main(["bench", "--static", *arguments, "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert all(0 < cycles < 1000 for cycles in result["mca_cycles_per_step"].values())
 
 
 def test_several_inputs_have_no_peer(recognizer: Path, capsys) -> None:

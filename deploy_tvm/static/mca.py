@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ PRODUCTS = (
 LOOK_UP = re.compile(r"tbl\s+v\d+\.16b")
 _LABEL = re.compile(r"(\.L\w+):")
 _INSTRUCTION = re.compile(r"\t([a-z].*)")
+_BRANCH = re.compile(r"(b|bl|br|blr|ret|b\.\w\w|b(eq|ne|hs|lo|cs|cc|mi|pl|hi|ls|ge|lt|gt|le)|[ct]bn?z)\b(?!\.)")
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,10 @@ def cycles_per_step(program: Program, core: Core, steps: int) -> float:
             tensor = program.tensors[node.tensors["weight"]]
             vectors = math.prod(program.values[node.output].shape) / len(tensor.data)
             weights.append((core.target.kernels().linear(tensor), tensor.data, rate * vectors))
-    # The code of small matrices is no loop: a product in them is taken to cost as much as in the largest of its kind.
-    known: dict[type[LinearKernel], float] = {}
     total = 0.0
-    for kernel, weight, needed in sorted(weights, key=lambda found: -found[1].size):
-        loop = inner_loop(assembly(kernel, core.target, weight), kernel.looked_up)
-        if loop:
-            cost = cycles(loop, core.target) / products(loop, kernel.looked_up)
-            known.setdefault(type(kernel), cost)
-        elif type(kernel) in known:
-            cost = known[type(kernel)]
-        else:
-            rows, length = weight.shape
-            raise IrnnError(f"--static cannot model products as small as {rows} x {length}: their code has no loop")
-        total += needed * weight.size * cost
+    for kernel, weight, needed in weights:
+        body = inner_loop(assembly(kernel, core.target, weight), kernel.looked_up)
+        total += needed * weight.size * cycles(body, core.target) / products(body, kernel.looked_up)
     return total
 
 
@@ -119,7 +111,8 @@ def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray) -> str:
 
 
 def inner_loop(listing: str, looked_up: int = 0) -> list[str]:
-    """The instructions of the innermost loop with the most multiplications in a listing; empty where there is none."""
+    """The instructions of the innermost loop with the most multiplications in a listing.  The product of a small matrix
+    may be no loop: then the straight piece of code with the most of them."""
     lines: list[str] = []
     labels: dict[str, int] = {}
     for line in listing.splitlines():
@@ -127,16 +120,19 @@ def inner_loop(listing: str, looked_up: int = 0) -> list[str]:
             labels[label[1]] = len(lines)
         elif instruction := _INSTRUCTION.match(line):
             lines.append(re.split(r"//|@ ", instruction[1])[0].strip())
-    loops = []
+    loops, ends = [], {0, len(lines), *labels.values()}
     for end, line in enumerate(lines):
-        words = line.replace(",", " ").split()
-        start = labels.get(words[-1]) if words[0].startswith(("b", "cb", "tb")) else None
-        if start is not None and start <= end:
-            loops.append((start, end + 1))
+        if _BRANCH.match(line):
+            ends.add(end + 1)
+            start = labels.get(line.replace(",", " ").split()[-1])
+            if start is not None and start <= end:
+                loops.append((start, end + 1))
     inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    bodies = [lines[start:end] for start, end in inner]
-    best = max(bodies, key=lambda body: products(body, looked_up), default=[])
-    return best if products(best, looked_up) else []
+    for pieces in (inner, list(pairwise(sorted(ends)))):
+        best = max((lines[start:end] for start, end in pieces), key=lambda body: products(body, looked_up), default=[])
+        if products(best, looked_up):
+            return best
+    raise IrnnError("--static finds no multiplication of 8-bit integers or floats in the code of a product")
 
 
 def products(lines: list[str], looked_up: int = 0) -> int:
