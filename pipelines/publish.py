@@ -1,12 +1,14 @@
 """`python -m pipelines.publish [RUN_FOLDER ...]`: put the results of runs into `docs/results/<experiment>.json`.
 
 Runs that differ only in their seed are joined. The file has the form of a run's `results.json`, with perplexities and
-times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. The tables of the
-README are written anew from these files.
+times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. With
+`--compare NAME RUN_FOLDER ...` the runs become rows of `docs/results/<NAME>.json`, one a quantizer
+(`pipelines.report.comparison`). The tables of the README are written anew from these files.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -16,6 +18,7 @@ from typing import Any
 from irnn.errors import IrnnError
 from pipelines import problems
 from pipelines.core.manifest import write_json
+from pipelines.report.comparison import joined
 from pipelines.report.readme import README, write_tables
 from pipelines.report.report import RESULTS
 
@@ -43,6 +46,13 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
         write_json(path, {"experiment": experiment, **_joined(list(seeds.values())), "seeds": seeds})
         written.append(path)
     return written
+
+
+def publish_rows(folders: list[Path], path: Path) -> Path:
+    """Add the runs in `folders` to the rows of the comparison `path`, which is returned."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    write_json(path, {"rows": joined(rows, map(_read, folders))})
+    return path
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -91,12 +101,20 @@ def _sum(rows: list[dict[str, dict[str, int] | None] | None]) -> dict[str, dict[
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 for bad input (one line on stderr), 2 for a wrong command line."""
-    if any(argument.startswith("-") for argument in arguments):
-        print("usage: python -m pipelines.publish [RUN_FOLDER ...]", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.publish", description="Results of runs into docs/results."
+    )
+    parser.add_argument("folders", nargs="*", type=Path, metavar="RUN_FOLDER", help="a complete run's own folder")
+    parser.add_argument("--compare", metavar="NAME", help="the runs become rows of docs/results/NAME.json")
+    options = parser.parse_args(arguments)
     try:
-        for path in publish([Path(argument) for argument in arguments], DOCS):
-            print(path)
+        if options.compare and options.folders:
+            print(publish_rows(options.folders, DOCS / f"{options.compare}.json"))
+        elif options.compare:
+            parser.error("--compare takes the folders of complete runs")
+        else:
+            for path in publish(options.folders, DOCS):
+                print(path)
         write_tables(README, DOCS)
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ import pytest
 
 from irnn.errors import IrnnError
 from pipelines import publish as publish_module
-from pipelines.publish import DOCS, main, publish
+from pipelines.publish import DOCS, main, publish, publish_rows
 from pipelines.report.readme import README, with_tables
 
 
@@ -85,7 +85,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- table:tiny -->\nold\n<!-- /table -->\nb\n")
     monkeypatch.setattr(publish_module, "README", readme)
-    assert main(["--help"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--unknown"])
     assert main([str(write_run(tmp_path / "good", 1, 1.0))]) == 0
     text = readme.read_text()
     assert "old" not in text
@@ -135,3 +136,61 @@ def test_benchmarks_of_layers_make_one_table(tmp_path: Path) -> None:
     assert "| litert_fp32 | not measured | not measured |" in text
     assert "0 of 14 integers" in text
     assert "(no results yet)" in with_tables("<!-- bench:other -->\n<!-- /table -->", tmp_path)
+
+
+def low_bit_run(folder: Path, seed: int, integer: float, weight: int | str = 2, **changes: object) -> Path:
+    """The results of a run with the quantization `quant=ternary` or bits of denseshift."""
+    run = json.loads((write_run(folder, seed, 100.0) / "results.json").read_text())
+    stages = {"float_matched": {"test_perplexity": 99.0}, "integer": {"test_perplexity": integer}}
+    config = {
+        "model": {"cell": "gru"},
+        "quant": {
+            "code": "denseshift",
+            "weight": weight,
+            "embedding": weight,
+            "logits_weight": weight,
+            "hidden": 8,
+            "of": {},
+        },
+        "post_training": False,
+    }
+    run |= {"stages": run["stages"] | stages, "config": config, "command": "python run.py", **changes}
+    run["us_per_token"] = {"tvm_float": 30.0, "tvm_integer": 10.0}
+    (folder / "results.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    path = tmp_path / "low_bit.json"
+    publish_rows([low_bit_run(tmp_path / "a", 1, 100.0), low_bit_run(tmp_path / "b", 1, 120.0, "ternary")], path)
+    publish_rows([low_bit_run(tmp_path / "c", 2, 104.0), low_bit_run(tmp_path / "d", 1, 101.0)], path)
+    ternary, shifts = json.loads(path.read_text())["rows"]
+    assert [(row["code"], row["weight_bits"], row["activation_bits"]) for row in (ternary, shifts)] == [
+        ("ternary", 2, 8),
+        ("denseshift", 2, 8),
+    ]
+    assert shifts["integer"] == 102.5
+    assert shifts["float_matched"] == 99
+    assert shifts["seeds"] == [1, 2]
+    assert (shifts["mismatches"], shifts["compared"]) == (3, 200)
+    assert (shifts["us_per_token"], shifts["float_us_per_token"]) == (10, 30)
+    table = with_tables("<!-- rows:low_bit -->\nold\n<!-- /table -->\n", tmp_path)
+    assert "| ternary | 8 bits | 99.00 | 120.00 | +21.00 | 0.00 MB | 4.0x | 10.0 |" in table
+    assert "| denseshift 2 | 8 bits | 99.00 | 102.50 | +3.50 |" in table
+    assert "Seeds: 1, 2. Epochs: float 2, float_matched 1." in table
+
+
+def test_a_row_of_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    path = publish_rows([low_bit_run(tmp_path / "a", 1, 100.0)], tmp_path / "low_bit.json")
+    before = path.read_bytes()
+    with pytest.raises(IrnnError, match="denseshift 2: published with configuration c, this run has d"):
+        publish_rows([low_bit_run(tmp_path / "b", 2, 100.0, configuration="d")], path)
+    with pytest.raises(IrnnError, match="tiny, seed 3: no figures of an integer program"):
+        publish_rows([low_bit_run(tmp_path / "c", 3, 100.0, stages={"float": {}})], path)
+    assert path.read_bytes() == before
+
+
+def test_a_comparison_needs_runs(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--compare", "low_bit"])
+    assert "--compare takes the folders of complete runs" in capsys.readouterr().err

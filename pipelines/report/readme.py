@@ -2,7 +2,8 @@
 
 A marker `<!-- table:NAME -->` names an experiment: `docs/results/NAME.json`, as `pipelines.publish` writes it. A marker
 `<!-- bench:NAME -->` names benchmarks of one layer: `docs/results/NAME_*.json`, each written by
-`python -m deploy_tvm bench --layer ... --json FILE`.
+`python -m deploy_tvm bench --layer ... --json FILE`. A marker `<!-- rows:NAME -->` names a comparison:
+`docs/results/NAME.json`, as `python -m pipelines.publish --compare NAME` writes it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
+from pipelines.report.comparison import table_of_rows
 from pipelines.report.report import figures_of, rows_of, timing_of
 
 README = Path(__file__).parents[2] / "README.md"
-_TABLE = re.compile(r"(<!-- (table|bench):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|bench|rows):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def write_tables(readme: Path, docs: Path) -> None:
@@ -30,11 +32,13 @@ def with_tables(text: str, docs: Path) -> str:
 
 
 def _content(kind: str, name: str, docs: Path) -> str:
-    paths = [docs / f"{name}.json"] if kind == "table" else sorted(docs.glob(f"{name}_*.json"))
+    paths = sorted(docs.glob(f"{name}_*.json")) if kind == "bench" else [docs / f"{name}.json"]
     results = [_read(path) for path in paths if path.is_file()]
     if not results:
         return "(no results yet)\n"
     try:
+        if kind == "rows":
+            return table_of_rows(results[0]["rows"])
         return _experiment(results[0]) if kind == "table" else _benchmarks(results)
     except KeyError as error:
         raise IrnnError(f"{paths[0]} lacks {error}; publish the results again") from None

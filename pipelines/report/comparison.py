@@ -1,0 +1,164 @@
+"""Runs side by side, a row a quantizer: `docs/results/<name>.json` of `python -m pipelines.publish --compare NAME`.
+
+A row is what its seeds share (network, quantization, recipe) with the means of what they measured; each seed's own
+figures stay under `runs`, so that a later seed joins its row.  The figure of merit is the problem's last one (of a
+language model the test perplexity).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from irnn.errors import IrnnError
+from irnn.quant.codes import CODES, UNIFORM, weight_code
+from irnn.quant.codes.multibit import CODE_COUNTS
+from irnn.quant.config import QuantConfig
+from pipelines import problems
+
+Row = dict[str, Any]
+Run = dict[str, Any]  # of a results.json
+STAGES = ("float", "float_matched", "integer")
+# What a row is known by.
+KEYS = ("cell", "code", "weight_bits", "activation_bits", "of", "post_training")
+
+
+def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
+    """`rows` and one more for every run, those that differ only in their seed as one; a seed that comes again replaces
+    what it had.  A row that was trained otherwise (`configuration`) is an `IrnnError`."""
+    found = {_key(row): row for row in rows}
+    for run in runs:
+        new = _row_of(run)
+        row = found.setdefault(_key(new), new)
+        if row["configuration"] != new["configuration"]:
+            raise IrnnError(
+                f"{_title(new)}: published with configuration {row['configuration']}, this run has "
+                f"{new['configuration']}; compare runs of one recipe, or publish under another name"
+            )
+        row["runs"] |= new["runs"]
+    rows = [_averaged(row) for row in found.values()]
+    order = {name: place for place, name in enumerate(CODES)}
+    return sorted(rows, key=lambda row: (row["cell"], row["post_training"], order[row["code"]], -row["size_bytes"]))
+
+
+def _row_of(run: Run) -> Row:
+    quant, model, kind = QuantConfig.from_mapping(run["config"]["quant"]), run["config"]["model"], _kind(run)
+    name, colon, _ = str(quant.choice("weight")).partition(":")
+    code = weight_code(quant.choice("weight"), per_row=True)
+    integer = run["stages"].get("integer")
+    if not integer:
+        raise IrnnError(f"{run['experiment']}, seed {run['seed']}: no figures of an integer program; run it to its end")
+    return {
+        "cell": model["cell"],
+        "code": name if colon or name in CODES else UNIFORM,
+        "weight_bits": code.bits,
+        "activation_bits": quant.run_time_codes or quant.bits("hidden"),
+        "of": {pattern: str(choice) for pattern, choice in quant.of_choices.items()},
+        "post_training": run["config"]["post_training"],
+        "problem": run["problem"],
+        "configuration": run["configuration"],
+        "epochs": run["epochs"],
+        "size_bytes": run["size_bytes"]["integer"],
+        "float_bytes": run["size_bytes"]["float"],
+        "runs": {
+            str(run["seed"]): {
+                "stages": {stage: run["stages"][stage] for stage in STAGES if stage in run["stages"]},
+                "mismatches": run["mismatches"],
+                "time": run[kind.timing],
+                "commit": run["commit"],
+                "command": run["command"],
+            }
+        },
+    }
+
+
+def _averaged(row: Row) -> Row:
+    """`row` with the means over its seeds."""
+    kind, runs = _kind(row), dict(sorted(row["runs"].items(), key=lambda item: int(item[0])))
+    merit = list(kind.figures)[-1]
+    found = {
+        stage: [run["stages"][stage][merit] for run in runs.values() if stage in run["stages"]] for stage in STAGES
+    }
+    times = [run["time"] for run in runs.values()]
+    counts = [pair for run in runs.values() for pair in (run["mismatches"] or {}).values() if pair is not None]
+    return row | {
+        "runs": runs,
+        "seeds": [int(seed) for seed in runs],
+        "commit": next(reversed(runs.values()))["commit"],
+        **{stage: statistics.fmean(values) if values else None for stage, values in found.items()},
+        **{
+            key: None if None in (values := [time[library] for time in times]) else statistics.fmean(values)
+            for key, library in ((kind.timing, "tvm_integer"), (f"float_{kind.timing}", "tvm_float"))
+        },
+        "mismatches": sum(pair["count"] for pair in counts),
+        "compared": sum(pair["compared"] for pair in counts),
+    }
+
+
+def table_of_rows(rows: Sequence[Row]) -> str:
+    """The rows in Markdown, a table a cell."""
+    kind = _kind(rows[0])
+    merit, form = list(kind.figures.values())[-1], kind.time.form
+    heads = (
+        "weights",
+        "read",
+        f"{merit.heading}, float",
+        "integer",
+        "difference",
+        "size",
+        "smaller",
+        kind.time.heading,
+    )
+    parts = []
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        parts += [
+            f"{cell.upper()}:",
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|---|---" + "|---:" * (len(heads) - 2) + "|",
+        ]
+        for row in (row for row in rows if row["cell"] == cell):
+            floating, time = row["float" if row["post_training"] else "float_matched"], row[kind.timing]
+            cells = (
+                _title(row),
+                f"{row['activation_bits']} codes"
+                if row["activation_bits"] in CODE_COUNTS
+                else f"{row['activation_bits']} bits",
+                f"{floating:{merit.form}}",
+                f"{row['integer']:{merit.form}}",
+                f"{row['integer'] - floating:+{merit.form}}",
+                f"{row['size_bytes'] / 1e6:.2f} MB",
+                f"{row['float_bytes'] / row['size_bytes']:.1f}x",
+                "" if time is None else f"{time:{form}}",
+            )
+            parts.append("| " + " | ".join(cells) + " |")
+        parts.append("")
+    wrong, compared = (sum(row[key] for row in rows) for key in ("mismatches", "compared"))
+    epochs = dict.fromkeys(", ".join(f"{stage} {count}" for stage, count in row["epochs"].items()) for row in rows)
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    commits = dict.fromkeys(row["commit"][:12] for row in rows)
+    return "\n".join(
+        [
+            *parts,
+            f"Seeds: {', '.join(map(str, seeds))}. Epochs: {'; '.join(epochs)}. Commit {', '.join(commits)}. "
+            f"{wrong} of {compared / 1e6:.1f}M integers differ between QAT, interpreter and TVM.",
+            "",
+        ]
+    )
+
+
+def _title(row: Row) -> str:
+    of = "".join(f", {pattern} {choice}" for pattern, choice in row["of"].items())
+    trained = ", not trained" if row["post_training"] else ""
+    bits = f" {row['weight_bits']}" if CODES[row["code"]].BITS else ""
+    return f"{row['code'].replace('_', ' ')}{bits}{of}{trained}"
+
+
+def _key(row: Row) -> str:
+    return json.dumps([row[key] for key in KEYS], sort_keys=True)
+
+
+def _kind(row: Row | Run) -> problems.Kind:
+    return problems.find(row["problem"])
