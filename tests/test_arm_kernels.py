@@ -30,6 +30,7 @@ from tests.test_kernels import (
     multiply,
     multiply_joined,
     piecewise_linear,
+    products_of_both_bytes,
     products_of_every_encoding,
     requantizations,
     wide_products,
@@ -121,6 +122,11 @@ def test_sums_that_are_looked_up_fill_their_bytes(encoding: str) -> None:
     planted.chunk = kernel.chunk + 1 if encoding != "ternary" else kernel.chunk + 3
     assert all(np.array_equal(result, expected) for result in multiply(board, kernel, x, weight, bias))
     assert not any(np.array_equal(result, expected) for result in multiply(board, planted, x, weight, bias))
+
+
+@pytest.mark.parametrize("encoding", sorted({*ENCODINGS} - {"int8"}))
+def test_both_bytes_of_an_operand_of_16_bits(board: targets.Target, encoding: str) -> None:
+    products_of_both_bytes(board, encoding)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])

@@ -20,6 +20,7 @@ from deploy_tvm.codegen.constants import Constants, padded_row
 from deploy_tvm.codegen.emit import lower
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
+from deploy_tvm.codegen.kernels.parts import REACH
 from deploy_tvm.codegen.kernels.portable import PortableKernel
 from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Table, Term, buffer_row, join, known_row, number, part
 from deploy_tvm.static.bare import BareFunction
@@ -208,6 +209,33 @@ def products_of_every_encoding(target: targets.Target, encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(cpu: targets.Target, encoding: str) -> None:
     products_of_every_encoding(cpu, encoding)
+
+
+def products_of_both_bytes(target: targets.Target, encoding: str) -> None:
+    """int16 operands from end to end of what two bytes hold, weights at the ends of what their encoding holds."""
+    (low, high), length, rng = ENCODINGS[encoding], 300, np.random.default_rng(0)
+    weight = rng.integers(low, high + 1, (33, length))
+    weight[:3] = np.array([[low], [high], [high]])
+    if encoding == "binary":
+        weight = np.where(weight >= 0, 1, -1)
+    if encoding == "codebook":
+        weight = np.linspace(low, high, 16).astype(int)[rng.integers(0, 16, weight.shape)]
+    tensor = encoded(weight, encoding)
+    kernel = target.kernels().linear(tensor, "int16", REACH)
+    assert kernel.form == "parts|"
+    bias = rng.integers(-(1 << 20), 1 << 20, 33).astype(np.int32)
+    for x in (*REACH, 255, 128, 127, -129, rng.integers(*REACH, (kernel.tile_vectors, length))):
+        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int16)
+        expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
+        assert np.abs(expected).max() < 2**31
+        for result in multiply(target, kernel, x, tensor.data, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("encoding", sorted({*ENCODINGS} - {"int8"}))
+@pytest.mark.parametrize("kernel_set", sorted({*CPUS} - {"portable"}))
+def test_both_bytes_of_an_operand_of_16_bits(kernel_set: str, encoding: str) -> None:
+    products_of_both_bytes(runnable(kernel_set), encoding)
 
 
 def wide_products(target: targets.Target, dtype: type) -> None:

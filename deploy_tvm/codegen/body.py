@@ -171,7 +171,8 @@ class Body:
         """(kernel, its packed constants as parameters) of a ``linear``."""
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
-        kernel = self.kernels.linear(weight, self.program.values[node.inputs[0]].dtype)
+        (source,) = node.inputs
+        kernel = self.kernels.linear(weight, self.program.values[source].dtype, self.ranges.get(source))
         arrays = None
 
         def make(role: str) -> np.ndarray:
@@ -179,9 +180,7 @@ class Body:
             arrays = arrays or kernel.pack(kernel.as_read(weight.data), bias.data)
             return arrays[role]
 
-        # One matrix may be multiplied by several kernels: with operands of 8 and of 16 bits.
-        wide = "16|" if kernel is self.kernels.int16 else ""
-        stem = wide + node.tensors["weight"] + "|" + node.tensors["bias"]
+        stem = kernel.form + node.tensors["weight"] + "|" + node.tensors["bias"]
         buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in kernel.roles}
         return kernel, buffers
 

@@ -22,6 +22,7 @@ from deploy_tvm.targets import Target
 from deploy_tvm.targets.compiler import compile_function
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
+from irnn.program.check import ranges
 
 ITERATIONS = 200
 SECONDS = 120
@@ -33,6 +34,7 @@ PRODUCTS = (
     (re.compile(r"[su]dot\s"), 16),
     (re.compile(r"sm(ull|lal)2?\s+v\d+\.8h"), 8),
     (re.compile(r"vm(ull|lal)\.s8\s"), 8),
+    (re.compile(r"sm(ull|lal)2?\s+v\d+\.4s"), 4),
     (re.compile(r"fmla\s+v\d+\.4s"), 4),
 )
 LOOK_UP = re.compile(r"tbl\s+v\d+\.16b")
@@ -69,16 +71,19 @@ def cycles_per_step(program: Program, core: Core, steps: int) -> float:
 
     steps: of the sequence, for what is made once in it.
     """
-    weights = []
+    weights, reach = [], ranges(program) if program.kind == "integer" else {}
     for node, rate in rates(program, steps):
         if node.op == "linear":
-            tensor = program.tensors[node.tensors["weight"]]
+            tensor, (source,) = program.tensors[node.tensors["weight"]], node.inputs
             vectors = math.prod(program.values[node.output].shape) / len(tensor.data)
-            weights.append((core.target.kernels().linear(tensor), tensor.data, rate * vectors))
+            dtype = program.values[source].dtype
+            weights.append(
+                (core.target.kernels().linear(tensor, dtype, reach.get(source)), tensor.data, dtype, rate * vectors)
+            )
     total = 0.0
-    for kernel, weight, needed in weights:
-        body = inner_loop(assembly(kernel, core.target, weight), kernel.looked_up)
-        total += needed * weight.size * cycles(body, core.target) / products(body, kernel.looked_up)
+    for kernel, weight, dtype, needed in weights:
+        body = inner_loop(assembly(kernel, core.target, weight, dtype), kernel.looked_up)
+        total += needed * weight.size * kernel.passes * cycles(body, core.target) / products(body, kernel.looked_up)
     return total
 
 
@@ -92,16 +97,16 @@ def rates(program: Program, steps: int) -> Iterator[tuple[Node, float]]:
         yield from ((node, rate) for node in (item.body if isinstance(item, Scan) else (item,)))
 
 
-def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray) -> str:
-    """The listing of the product of ``weight`` with one vector."""
+def assembly(kernel: LinearKernel, target: Target, weight: np.ndarray, dtype: str) -> str:
+    """The listing of the product of ``weight`` with one vector of ``dtype``."""
     rows, length = weight.shape
-    packed = kernel.pack(weight, np.zeros(rows, kernel.accumulator))
+    packed = kernel.pack(kernel.as_read(weight), np.zeros(rows, kernel.accumulator))
     emitter = Emitter()
-    given = tirx.decl_buffer((length + SLACK,), str(weight.dtype), "x")
+    given = tirx.decl_buffer((length + SLACK,), dtype, "x")
     buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
     out = tirx.decl_buffer((kernel.blocks(rows) * kernel.block_rows,), kernel.accumulator, "out")
     operand = kernel.allocate(emitter, 1, length)
-    kernel.fill(emitter, target.kernels().ops(emitter), operand, 0, buffer_row(given, length, str(weight.dtype)))
+    kernel.fill(emitter, target.kernels().ops(emitter), operand, 0, buffer_row(given, length, dtype))
     with emitter.loop(kernel.blocks(rows)) as block:
         (registers,) = kernel.tile(emitter, operand, [0], buffers, block)
         for u, register in enumerate(registers):
@@ -132,11 +137,11 @@ def inner_loop(listing: str, looked_up: int = 0) -> list[str]:
         best = max((lines[start:end] for start, end in pieces), key=lambda body: products(body, looked_up), default=[])
         if products(best, looked_up):
             return best
-    raise IrnnError("--static finds no multiplication of 8-bit integers or floats in the code of a product")
+    raise IrnnError("--static finds no multiplication in the code of a product")
 
 
 def products(lines: list[str], looked_up: int = 0) -> int:
-    """Multiplications of 8-bit integers (or floats) in a list of instructions; ``looked_up``: by one look-up."""
+    """Multiplications of integers or floats in a list of instructions; ``looked_up``: by one look-up."""
     patterns = [(LOOK_UP, looked_up)] if looked_up else PRODUCTS
     return sum(count for line in lines for pattern, count in patterns if pattern.match(line))
 

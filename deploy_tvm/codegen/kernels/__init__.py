@@ -24,6 +24,7 @@ from deploy_tvm.codegen.kernels.arm_tables import A64
 from deploy_tvm.codegen.kernels.arm_words import ArmWordKernel
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
+from deploy_tvm.codegen.kernels.parts import REACH, Parts
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
 from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
@@ -32,6 +33,7 @@ from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
 from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
 from deploy_tvm.codegen.rows import RowOps
 from irnn.program import Tensor
+from irnn.program.ops.base import Range
 
 __all__ = ["X86_SETS", "Kernels", "LinearKernel", "choose"]
 
@@ -64,12 +66,15 @@ class Kernels:
     float32: LinearKernel
     ops: Callable[[Emitter], RowOps]
 
-    def linear(self, weight: Tensor, operand: str = "int8") -> LinearKernel:
-        """The kernel for a weight matrix and an operand of that dtype."""
+    def linear(self, weight: Tensor, operand: str = "int8", reach: Range | None = None) -> LinearKernel:
+        """The kernel for a weight matrix and an operand of that dtype; ``reach``: its smallest and largest integer."""
         if weight.data.dtype == np.float32:
             return self.float32
         if operand == "int16":
-            return self.int16
+            bytewise = self.linear(weight)
+            small = bytewise not in (self.int8, self.int16)
+            fits = reach is not None and REACH[0] <= reach[0] and reach[1] <= REACH[1]
+            return Parts(bytewise) if small and fits else self.int16
         own = [self.encodings[name] for name in (*WITHIN.get(weight.encoding, ()), weight.encoding)
                if name in self.encodings]  # fmt: skip
         return next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))

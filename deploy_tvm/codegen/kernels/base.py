@@ -39,6 +39,8 @@ class LinearKernel(ABC):
     group: int
     operand_dtype: str
     accumulator: str = "int32"
+    # Before the names of packed constants: one matrix may be multiplied in several forms.
+    form: str = ""
     # What :meth:`pack` gives.
     roles: tuple[str, ...] = ("weight", "bias")
     # Smallest and largest weight with which no intermediate saturates or wraps around, whatever the activations are.
@@ -47,6 +49,8 @@ class LinearKernel(ABC):
     tile_vectors: int = 4
     # Products that one look-up of a register stands for, in kernels that do not multiply.
     looked_up: int = 0
+    # Multiplications by a weight for each product with it.
+    passes: int = 1
 
     @property
     def block_rows(self) -> int:

@@ -17,7 +17,7 @@ class WordKernel(LinearKernel):
     Sums are int32 as far as ``check`` proves them.
     """
 
-    operand_dtype, weights = "int16", (-32768, 32767)
+    form, operand_dtype, weights = "16|", "int16", (-32768, 32767)
 
     def as_read(self, weight: np.ndarray) -> np.ndarray:
         short = INT8.min <= int(weight.min()) and int(weight.max()) <= INT8.max

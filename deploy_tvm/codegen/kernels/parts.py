@@ -1,0 +1,71 @@
+"""Operands of 16 bits for the kernels that read bytes: ``x = 256 high + low``, two vectors that share each weight.
+
+A kernel for weights of 1 to 4 bits reads an eighth to a half of what one for bytes does, and unpacks each weight once
+for all vectors of a tile; two byte products then cost less than one of 16 bits.  With ``low`` from -128 to 127,
+``high`` fits a byte where x is at most 127 * 256 + 127, which the proved range of x says.  Sums wrap around modulo
+2**32, and ``check`` proves that the whole fits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import tirx
+
+from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, lanes_of, load
+from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked
+from deploy_tvm.codegen.rows import Row, RowOps, combine
+
+REACH = (-32768, 127 * 256 + 127)
+
+
+class Parts(LinearKernel):
+    """``inner``, which reads bytes, on both bytes of an int16."""
+
+    form, operand_dtype, roles = "parts|", "int16", ("weight", "bias", "whole_bias")
+    passes = 2
+
+    def __init__(self, inner: LinearKernel) -> None:
+        self.inner, self.lanes, self.units, self.group = inner, inner.lanes, inner.units, inner.group
+        self.weights, self.looked_up = inner.weights, inner.looked_up
+        self.tile_vectors = max(1, inner.tile_vectors // 2)
+
+    def as_read(self, weight: np.ndarray) -> np.ndarray:
+        return self.inner.as_read(weight)
+
+    def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+        """The bias is added once, behind both products."""
+        whole = blocked(bias, self.blocks(len(bias)), self.block_rows)
+        return self.inner.pack(weight, np.zeros_like(bias)) | {"whole_bias": whole}
+
+    def allocate(self, emitter: Emitter, vectors: int, length: int) -> Operand:
+        return self.inner.allocate(emitter, 2 * vectors, length)
+
+    def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
+        for place, part in enumerate((_low, _high)):
+            self.inner.fill(emitter, ops, operand, vector * 2 + place, combine("int8", part, x))
+
+    def tile(
+        self, emitter: Emitter, operand: Operand, vectors: list[Expr], packed: dict[str, tirx.Buffer], block: Expr
+    ) -> list[list[Expr]]:
+        both = [vector * 2 + place for vector in vectors for place in (0, 1)]
+        found = self.inner.tile(emitter, operand, both, packed, block)
+        bias = [load(packed["whole_bias"], self.lanes, block, u * self.lanes) for u in range(self.units)]
+        return [
+            [
+                whole + low + (high << constant(8, "int32", self.lanes))
+                for whole, low, high in zip(bias, *pair, strict=True)
+            ]
+            for pair in zip(found[::2], found[1::2], strict=True)
+        ]
+
+
+def _low(x: Expr) -> Expr:
+    """The lower byte with its sign."""
+    return cast(x, "int8")
+
+
+def _high(x: Expr) -> Expr:
+    """``(x - low) / 256``: rounded to nearest, upwards from the middle."""
+    lanes = lanes_of(x)
+    wide = cast(x, "int32") + constant(128, "int32", lanes)
+    return cast(wide >> constant(8, "int32", lanes), "int8")
