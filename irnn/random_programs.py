@@ -18,6 +18,7 @@ from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.nn.cells import cell_class
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
+from irnn.quant.codes import CODES, UNIFORM
 from irnn.quant.config import QuantConfig
 from irnn.stages import PwlConfig
 
@@ -29,7 +30,11 @@ FEATURES, VOCABULARY = 80, 5000
 
 @dataclass(frozen=True)
 class Layer:
-    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``."""
+    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``.
+
+    code: one of ``irnn.quant.codes.CODES``, of ``weight_bits`` where it has a choice of them.  codes: how many binary
+    codes what a layer reads is written in at run time; None: it is read as it is.
+    """
 
     input: int
     hidden: int
@@ -38,6 +43,8 @@ class Layer:
     norm: str | None = None
     weight_bits: int = 8
     cell: str = "lstm"
+    code: str = UNIFORM
+    codes: int | None = None
 
     def __post_init__(self) -> None:
         cell_class(self.cell)
@@ -45,6 +52,14 @@ class Layer:
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIZE:
                 raise IrnnError(f"{name} {value} must lie in 1 to {MAX_SIZE}")
+        if self.code not in CODES:
+            raise IrnnError(f"code {self.code!r} is no weight code; there are {', '.join(CODES)}")
+        self.quant()  # refuses bits that a code does not have
+
+    def quant(self) -> QuantConfig:
+        """How the stack is quantized."""
+        weight = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
+        return QuantConfig(weight=weight, hidden=8 if self.codes is None else f"alternating:{self.codes}")
 
 
 def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
@@ -53,7 +68,7 @@ def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
         layer.input, layer.hidden, cell=layer.cell, num_layers=layer.layers, bidirectional=layer.bidirectional,
         norm=layer.norm, seed=seed,
     )  # fmt: skip
-    qat.prepare(model, QuantConfig(weight=layer.weight_bits), PwlConfig(), "all")
+    qat.prepare(model, layer.quant(), PwlConfig(), "all")
     features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
     qat.calibrate(model, [torch.from_numpy(features)])
     return convert(model), float_program(model)

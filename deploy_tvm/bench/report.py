@@ -18,7 +18,7 @@ def report(result: dict[str, Any]) -> RenderableType:
         parts = [_table(_steps(result["name"], result), result, "us_per_step", "us per step")]
     elif result["kind"] == "layer":
         layer = result["layer"]
-        name = f"{layer['cell']} {layer['input']} -> {layer['hidden']}, W{layer['weight_bits']}"
+        name = f"{layer['cell']} {layer['input']} -> {layer['hidden']}, {_weights(layer)}"
         extras = [f"{layer['layers']} layers"] * (layer["layers"] > 1) + ["bidirectional"] * layer["bidirectional"]
         name = ", ".join([name, *extras, *([f"norm {layer['norm']}"] if layer["norm"] else [])])
         parts = [_table(_steps(name, result), result, "us_per_step", "us per step")]
@@ -33,6 +33,12 @@ def report(result: dict[str, Any]) -> RenderableType:
 
 def _steps(name: str, result: dict[str, Any]) -> str:
     return f"{name}; {_counted(result['steps'], 'step')} a call{_of_a_batch(result)}"
+
+
+def _weights(layer: dict[str, Any]) -> str:
+    """W and bits of uniform weights, a code's name and its bits, and how many codes are read."""
+    code = "W" if layer["code"] == "uniform" else f"{layer['code']} "
+    return f"{code}{layer['weight_bits']}" + (f", {layer['codes']} codes read" if layer["codes"] else "")
 
 
 def _counted(count: int, what: str) -> str:
