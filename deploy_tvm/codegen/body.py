@@ -65,6 +65,8 @@ class Body:
         self.ops: RowOps = kernels.ops(emitter)
         # Smallest and largest integer of each value, proved.
         self.ranges: dict[str, Range] = ranges(program) if program.kind == "integer" else {}
+        # Of how many binary codes values are.
+        self.codes = {n.output: int(n.attributes["codes"]) for n in program.walk() if n.op == "multibit"}
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
         self.turn: Expr = as_index(0)
@@ -172,7 +174,8 @@ class Body:
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
         (source,) = node.inputs
-        kernel = self.kernels.linear(weight, self.program.values[source].dtype, self.ranges.get(source))
+        dtype, reach, codes = self.program.values[source].dtype, self.ranges.get(source), self.codes.get(source)
+        kernel = self.kernels.linear(weight, dtype, reach, codes)
         arrays = None
 
         def make(role: str) -> np.ndarray:

@@ -72,13 +72,19 @@ def cycles_per_step(program: Program, core: Core, steps: int) -> float:
     steps: of the sequence, for what is made once in it.
     """
     weights, reach = [], ranges(program) if program.kind == "integer" else {}
+    codes = {node.output: int(node.attributes["codes"]) for node in program.walk() if node.op == "multibit"}
     for node, rate in rates(program, steps):
         if node.op == "linear":
             tensor, (source,) = program.tensors[node.tensors["weight"]], node.inputs
             vectors = math.prod(program.values[node.output].shape) / len(tensor.data)
             dtype = program.values[source].dtype
             weights.append(
-                (core.target.kernels().linear(tensor, dtype, reach.get(source)), tensor.data, dtype, rate * vectors)
+                (
+                    core.target.kernels().linear(tensor, dtype, reach.get(source), codes.get(source)),
+                    tensor.data,
+                    dtype,
+                    rate * vectors,
+                )
             )
     total = 0.0
     for kernel, weight, dtype, needed in weights:

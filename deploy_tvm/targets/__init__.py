@@ -13,10 +13,18 @@ from deploy_tvm.codegen.kernels import Kernels, choose
 from irnn.errors import IrnnError
 
 # LLVM's names of the features that choose() asks for.
-X86_FEATURES = ("avx2", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi")
+X86_FEATURES = (
+    "avx2", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "avx512vpopcntdq",
+)  # fmt: skip
 ARM_FEATURES = ("neon", "dotprod", "i8mm")
 # What Linux calls some of them.
-LINUX_NAMES = {"avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni", "asimd": "neon", "asimddp": "dotprod"}
+LINUX_NAMES = {
+    "avx512_vnni": "avx512vnni",
+    "avx_vnni": "avxvnni",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+}
 NATIVE = "native"
 
 

@@ -8,7 +8,7 @@ multiplies int16 operands on every target, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from deploy_tvm.codegen.kernels.arm_words import ArmWordKernel
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
 from deploy_tvm.codegen.kernels.parts import REACH, Parts
+from deploy_tvm.codegen.kernels.popcount import CODES, PopcountKernel
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
 from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
@@ -57,6 +58,7 @@ class Kernels:
     """What a target offers: kernels by the encoding of weights, and how rows are evaluated (``ops``).
 
     encodings: kernels of their own.  int8: for every other encoding.  int16: for weights and operands of up to 16 bits.
+    popcount: by the number of codes of an operand, for binary weights; None: bytes are faster.
     """
 
     name: str
@@ -65,12 +67,22 @@ class Kernels:
     int16: LinearKernel
     float32: LinearKernel
     ops: Callable[[Emitter], RowOps]
+    popcount: Callable[[int], LinearKernel] | None = None
 
-    def linear(self, weight: Tensor, operand: str = "int8", reach: Range | None = None) -> LinearKernel:
-        """The kernel for a weight matrix and an operand of that dtype; ``reach``: its smallest and largest integer."""
+    def linear(
+        self, weight: Tensor, operand: str = "int8", reach: Range | None = None, codes: int | None = None
+    ) -> LinearKernel:
+        """The kernel for a weight matrix and an operand of that dtype.
+
+        reach: its smallest and largest integer.  codes: of how many binary codes it is, where those were found.
+        """
         if weight.data.dtype == np.float32:
             return self.float32
         if operand == "int16":
+            if self.popcount is not None and codes in CODES and weight.encoding == "binary":
+                counting = self.popcount(codes)
+                if counting.proved_for(weight.data):
+                    return counting
             bytewise = self.linear(weight)
             small = bytewise not in (self.int8, self.int16)
             fits = reach is not None and REACH[0] <= reach[0] and reach[1] <= REACH[1]
@@ -85,7 +97,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
     if "neon" in features:
         return _choose_arm(features, arm32)
     if X86_SETS["avx512vnni"] <= features:
-        return _x86(
+        best = _x86(
             "avx512vnni",
             16,
             Vnni8(16),
@@ -96,6 +108,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             X86WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
         )
+        return replace(best, popcount=_popcount_words) if "avx512vpopcntdq" in features else best
     if X86_SETS["avxvnni"] <= features:
         return _x86(
             "avxvnni",
@@ -143,6 +156,11 @@ def _x86(
 ) -> Kernels:
     own = _fields(nibbles, crumbs, signs) | {"codebook": codebook}
     return Kernels(name, own, int8, int16, float32, lambda emitter: X86Ops(emitter, lanes))
+
+
+def _popcount_words(codes: int) -> LinearKernel:
+    """``vpopcntd``; the accumulators of all factors are held in registers."""
+    return PopcountKernel(16, codes, units=4, tile_vectors=1 if codes == 3 else 2, bytewise=False)
 
 
 def _fields(nibbles: LinearKernel, crumbs: LinearKernel, signs: LinearKernel) -> dict[str, LinearKernel]:
