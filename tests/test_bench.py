@@ -112,6 +112,14 @@ def test_the_floor_counts_packed_weights_inside_and_outside_of_the_loop() -> Non
     assert floor.work(program, 10) == floor.Work(10, 1, inside // 2, outside // 2, inside, 10 * outside)
 
 
+def test_codes_found_at_run_time_are_counted_and_not_multiplied() -> None:
+    program, _ = layer_programs(Layer(32, 32, code="alternating", weight_bits=2, codes=2))
+    read = 2 * 128 * 32 // 8
+    assert floor.work(program, 10) == floor.Work(10, 1, read, read, 0, 0)
+    program, _ = layer_programs(Layer(32, 32, code="ternary", codes=2))
+    assert floor.work(program, 1).products_every_step == 2 * 128 * 32
+
+
 def test_a_batch_shares_the_reading_and_not_the_multiplications() -> None:
     program = random_program(Spec(hidden=8, input_size=6, vocabulary=None, logits=None))
     one, three = floor.work(program, 10), floor.work(program, 10, 3)

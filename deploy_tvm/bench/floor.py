@@ -86,19 +86,25 @@ class Work:
 
 
 def work(program: Program, steps: int, batch: int = 1) -> Work:
-    """Count the weights (as they are packed) of an integer program's products inside and outside of its loops."""
+    """Count the weights (as they are packed) of an integer program's products inside and outside of its loops.
 
-    def products(nodes: list[Node]) -> list[Any]:
-        return [program.tensors[node.tensors["weight"]] for node in nodes if node.op == "linear"]
+    Products of binary weights with codes found at run time need no multiplication: they can be counted, bit by bit.
+    """
+    codes = {node.output for node in program.walk() if node.op == "multibit"}
 
-    def size(tensors: list[Any]) -> int:
-        return sum((t.data.size * t.storage_bits + 7) // 8 for t in tensors)
+    def products(nodes: list[Node]) -> list[tuple[Any, bool]]:
+        """(weight, whether its products are multiplications)"""
+        found = [(program.tensors[node.tensors["weight"]], node.inputs[0]) for node in nodes if node.op == "linear"]
+        return [(weight, weight.encoding != "binary" or source not in codes) for weight, source in found]
+
+    def size(weights: list[tuple[Any, bool]]) -> int:
+        return sum((t.data.size * t.storage_bits + 7) // 8 for t, _ in weights)
 
     inside = products([node for item in program.nodes if isinstance(item, Scan) for node in item.body])
     outside = products([item for item in program.nodes if isinstance(item, Node)])
 
-    def multiplied(tensors: list[Any]) -> int:
-        return batch * sum(t.data.size for t in tensors)
+    def multiplied(weights: list[tuple[Any, bool]]) -> int:
+        return batch * sum(t.data.size for t, multiplies in weights if multiplies)
 
     if steps == 1:
         return Work(1, batch, size(inside + outside), 0, multiplied(inside + outside), 0)
