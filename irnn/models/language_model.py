@@ -12,8 +12,8 @@ from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.cells import cell_class
 from irnn.nn.embedding import Embedding
+from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
 from irnn.nn.linear import Linear
-from irnn.nn.losses import linear_cross_entropy
 from irnn.nn.norm import NORMS
 from irnn.nn.recurrent import Recurrent
 from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec

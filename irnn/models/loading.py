@@ -14,8 +14,8 @@ from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
-from irnn.nn.state_dicts import check_fit, unwrapped
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
+from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, read_record

@@ -15,7 +15,7 @@ from irnn.nn.cells import cell_class
 from irnn.nn.cells.base import Cell
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
-from irnn.nn.rnn_inputs import (
+from irnn.nn.torch_interface.inputs import (
     RecurrentInput,
     State,
     check_dropout,
@@ -24,7 +24,7 @@ from irnn.nn.rnn_inputs import (
     check_switches,
     read_input,
 )
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
 from irnn.wiring.simulate import Simulation

@@ -17,7 +17,8 @@ import numpy as np
 from filelock import FileLock
 
 from irnn.data.audio.features import FeatureConfig, Normalization, centred, filterbank
-from irnn.data.audio.utterances import LeftOut, Utterance
+from irnn.data.audio.utterances import Utterance
+from irnn.data.left_out import LeftOut
 from irnn.errors import IrnnError
 from irnn.places import expanded
 

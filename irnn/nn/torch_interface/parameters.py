@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.nn.cells.base import Cell
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
-from irnn.nn.state_dicts import check_fit, unwrapped
+from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
 from irnn.quant.site import QuantSite
 
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")

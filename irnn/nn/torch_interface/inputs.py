@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from irnn.errors import IrnnError
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
 
 State = Tensor | tuple[Tensor, ...]  # a cell of several states has a tuple
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
