@@ -98,7 +98,7 @@ class TorchParameters(nn.Module):
         return list(self.torch_names())
 
     @property
-    def _flat_weights(self) -> list[Tensor]:
+    def _flat_weights(self) -> list[nn.Parameter]:
         return [getattr(self, name) for name in self.torch_names()]
 
     @property
@@ -126,7 +126,7 @@ class TorchParameters(nn.Module):
 
     def flatten_parameters(self) -> None:
         """On CUDA, lay the parameters into one piece of memory, which cuDNN is faster with; elsewhere do nothing."""
-        weights = self._flat_weights
+        weights: list[Tensor] = [*self._flat_weights]
         usable = bool(weights) and all(
             w.is_cuda and w.dtype == weights[0].dtype and torch.backends.cudnn.is_acceptable(w) for w in weights
         )
