@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ WORST_DECIBELS = 3.0
 WORST_CLIPPED = 0.05
 
 
-def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
+def calibrate(model: RecurrentModel, batches: Iterable[Sized]) -> None:
     """Give every site its range: run the float network (exact activations, no dropout) over input batches.
 
     Each batch is what ``model.simulate`` takes (token ids ``[batch, time]`` or features ``[batch, time, size]``); the
@@ -32,7 +32,9 @@ def calibrate(model: RecurrentModel, batches: Iterable[Tensor]) -> None:
     that is NaN or infinite is an :class:`IrnnError` that names the site and the batch, and the ranges of before stay.
     Sites that clip or lose most of their signal, as the model is configured, are named in one warning.
     """
-    state, size, count = None, None, 0
+    state: dict[str, Tensor] | None = None
+    start: dict[str, Tensor] | None = None
+    size, count = 0, 0
     with (
         torch.no_grad(),
         _evaluating(model),

@@ -7,20 +7,20 @@ the CPU in float64: integer weights, biases, multipliers, shifts, tables.  Nothi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
 
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
-from irnn.wiring.record import Recorder
+from irnn.wiring.executor import Network, ProgramExecutor
 from irnn.wiring.record_float import FloatRecorder
 from irnn.wiring.record_integer import IntegerRecorder
 
 __all__ = ["convert", "convert_part", "float_program"]
 
 
-def convert(model: nn.Module) -> Program | ProgramSet:
+def convert(model: Network) -> Program | ProgramSet:
     """The integer-only program of a prepared and calibrated model, checked; of a model in parts a set of them.
 
     Weights, scales and tables are those of this moment.  In stage "all" a model in ``eval()`` computes with these very
@@ -30,20 +30,20 @@ def convert(model: nn.Module) -> Program | ProgramSet:
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 
 
-def convert_part(model: nn.Module, part: str) -> Program:
+def convert_part(model: Network, part: str) -> Program:
     """One of the integer programs that :func:`convert` gives; a model of one program has the part ""."""
     program = _record(IntegerRecorder(model), model.program_wires()[part])
     program.check()
     return program
 
 
-def float_program(model: nn.Module) -> Program | ProgramSet:
+def float_program(model: Network) -> Program | ProgramSet:
     """The same network in float32, with exact sigmoid and tanh and its norms as they stand."""
     programs = {name: _record(FloatRecorder(model), wire) for name, wire in model.program_wires().items()}
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 
 
-def _record(recorder: Recorder, wire: Callable[[Recorder], None]) -> Program:
+def _record(recorder: IntegerRecorder | FloatRecorder, wire: Callable[[ProgramExecutor[Any]], None]) -> Program:
     with torch.no_grad():
         wire(recorder)
     return recorder.program()

@@ -25,9 +25,9 @@ def stream_chunks(tokens: np.ndarray, first: int, chunk: int) -> Iterator[tuple[
 
 def cross_entropy_sum(logits: Any, targets: np.ndarray, scale: float = 1.0) -> float:
     """Sum over all positions of ``-log softmax(scale * logits)[target]`` in nats; logits ``[..., vocabulary]``."""
-    logits = torch.as_tensor(logits).flatten(0, -2).to(torch.float32)
-    targets = torch.as_tensor(targets).flatten()
-    return float(torch.nn.functional.cross_entropy(logits * scale, targets, reduction="sum").double())
+    rows = torch.as_tensor(logits).flatten(0, -2).to(torch.float32)
+    classes = torch.as_tensor(targets).flatten()
+    return float(torch.nn.functional.cross_entropy(rows * scale, classes, reduction="sum").double())
 
 
 def stream_cross_entropy(

@@ -11,7 +11,7 @@ Usage::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from irnn.calibration import calibrate, outside
 from irnn.errors import IrnnError
-from irnn.models.base import RecurrentModel
+from irnn.models.base import RecurrentModel, StreamModel
 from irnn.names import readable_name
 from irnn.nn.linear import Weight
 from irnn.quant.config import QuantConfig
@@ -101,7 +101,7 @@ class Sites(list[SiteInfo]):
 
 
 @torch.no_grad()
-def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> Sites:
+def sites(model: RecurrentModel, batches: Iterable[Sized] | None = None) -> Sites:
     """Every quantization site of a calibrated model; ``print(sites(model))`` shows the table.
 
     With ``batches`` the share of elements that the present range clips is measured on them; without, it is None.
@@ -123,7 +123,7 @@ def sites(model: RecurrentModel, batches: Iterable[Tensor] | None = None) -> Sit
     return rows
 
 
-def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[QuantSite, float]:
+def _clipped_shares(model: RecurrentModel, batches: Iterable[Sized]) -> dict[QuantSite, float]:
     """Share of elements outside each site's range, in the float simulation of the present stage."""
     counts: dict[QuantSite, list[int]] = {}
     training = model.training
@@ -139,7 +139,7 @@ def _clipped_shares(model: RecurrentModel, batches: Iterable[Tensor]) -> dict[Qu
 
 
 @torch.no_grad()
-def simulation_mismatch(model: RecurrentModel, batch: Tensor) -> dict[str, dict[str, float]]:
+def simulation_mismatch(model: StreamModel, batch: Tensor) -> dict[str, dict[str, float]]:
     """How far the float simulation that trains is from the integers that run, in the states after ``batch``.
 
     Per role ("hidden", "cell"): ``{"share": of integers that differ, "max_steps": largest difference}``.  The model

@@ -71,7 +71,7 @@ def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
     qat.prepare(model, layer.quant(), PwlConfig(), "all")
     features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
     qat.calibrate(model, [torch.from_numpy(features)])
-    return convert(model), float_program(model)
+    return _one(convert(model)), _one(float_program(model))
 
 
 def recognizer_programs(config: Mapping[str, Any], seed: int = 0) -> tuple[ProgramSet, ProgramSet]:
@@ -83,4 +83,14 @@ def recognizer_programs(config: Mapping[str, Any], seed: int = 0) -> tuple[Progr
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((CALIBRATION_FRAMES, FEATURES)).astype(np.float32)
     qat.calibrate(model, [collate([features], [rng.integers(3, VOCABULARY, 8)], np.zeros(1, np.int64))])
-    return convert(model.eval()), float_program(model)
+    return _several(convert(model.eval())), _several(float_program(model))
+
+
+def _one(made: Program | ProgramSet) -> Program:
+    assert isinstance(made, Program)  # a stack is one program
+    return made
+
+
+def _several(made: Program | ProgramSet) -> ProgramSet:
+    assert isinstance(made, ProgramSet)  # an encoder and a decoder
+    return made

@@ -85,18 +85,26 @@ def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    return {key: None if None in values else statistics.fmean(values) for key, values in columns.items()}
+    return {key: _mean_of(values) for key, values in columns.items()}
+
+
+def _mean_of(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if len(there) == len(values) else None
 
 
 def _sum(rows: list[dict[str, dict[str, int] | None] | None]) -> dict[str, dict[str, int] | None] | None:
-    if None in rows:
+    there = [row for row in rows if row is not None]
+    if len(there) < len(rows):
         return None
-    joined = {}
-    for pair in rows[0]:
-        found = [row[pair] for row in rows]
-        fields = ("count", "compared")
-        joined[pair] = None if None in found else {key: sum(one[key] for one in found) for key in fields}
-    return joined
+    return {pair: _sum_of([row[pair] for row in there]) for pair in there[0]}
+
+
+def _sum_of(counts: list[dict[str, int] | None]) -> dict[str, int] | None:
+    there = [count for count in counts if count is not None]
+    if len(there) < len(counts):
+        return None
+    return {key: sum(count[key] for count in there) for key in ("count", "compared")}
 
 
 def main(arguments: list[str]) -> int:

@@ -54,6 +54,10 @@ class Schedule:
         return [self.warmup] + [0.0] * (self.epochs - 1)
 
 
+# Within `Recipe` the name `float` is that of a stage.
+_ByEpoch = list[float]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """optimizer: "sgd" or "adam".  clip: norm that gradients are scaled down to.  One schedule per trained stage;
@@ -86,13 +90,13 @@ class Recipe:
             if average := getattr(self, stage).average:
                 raise IrnnError(f"recipe.{stage}.average={average}: only recipe.float averages; leave it at 0")
 
-    def rates(self, stage: str) -> list[float]:
+    def rates(self, stage: str) -> _ByEpoch:
         """Learning rates by epoch of any trained stage, `float_matched` included."""
         if stage == "float_matched":
             return [rate for name in QAT_STAGES for rate in self.rates(name)]
         return getattr(self, stage).rates()
 
-    def warmups(self, stage: str) -> list[float]:
+    def warmups(self, stage: str) -> _ByEpoch:
         """See `Schedule`; by epoch, as `rates`."""
         if stage == "float_matched":
             return [share for name in QAT_STAGES for share in self.warmups(name)]

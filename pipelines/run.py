@@ -53,7 +53,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     return results
 
 
-def problem_of(config: RunConfig) -> Problem:
+def problem_of(config: RunConfig) -> Problem[Any, Any]:
     """What the configuration is about; it reads the data."""
     return config.kind.open(config)
 

@@ -72,7 +72,7 @@ def architecture_inputs(architecture: Any) -> dict[str, Any]:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(value):  # read before, with a class that depends on the content
         return value
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return read_section(hint, need_section(value, where), f"{where}.")
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and types.NoneType in options:

@@ -8,7 +8,7 @@ import torch
 import irnn
 from irnn.errors import IrnnError
 from irnn.nn.drop_in import LSTM
-from irnn.nn.losses import linear_cross_entropy
+from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
 from irnn.wiring.simulate import Simulation
 from tests.models import wired

@@ -9,7 +9,7 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from irnn.nn.state_dicts import unwrapped
+from irnn.nn.torch_interface.state_dicts import unwrapped
 from tests.test_drop_in import ALL, pair
 
 

@@ -136,6 +136,7 @@ def open_program(folder: Path, kind: str) -> Program:
         read_manifest(folder, run_here=False)
         folder = folder / PROGRAM
     program = load(folder)
+    assert isinstance(program, Program)  # no set, as asked above
     if program.kind != kind:
         raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
     return program

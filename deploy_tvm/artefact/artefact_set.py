@@ -75,13 +75,13 @@ def open_programs(folder: Path, kind: str) -> ProgramSet:
         programs = ProgramSet({name: artefact.open_program(folder / name, kind) for name in hashes}, metadata)
         _check_hashes(folder, hashes, {name: program_hash(program) for name, program in programs.items()})
         return programs
-    programs = storage.load(folder)
-    if not isinstance(programs, ProgramSet):
+    loaded = storage.load(folder)
+    if not isinstance(loaded, ProgramSet):
         raise IrnnError(f"{folder} holds a single program; a set of them is wanted here")
-    for program in programs.values():
+    for program in loaded.values():
         if program.kind != kind:
             raise IrnnError(f"{folder} holds programs of kind {program.kind!r}; {kind} ones are wanted here")
-    return programs
+    return loaded
 
 
 def open_parts(folder: Path, kind: str = "integer") -> dict[str, Program]:

@@ -39,7 +39,7 @@ def build(source: Path, folder: Path, target: str | Target = "host") -> Program 
 def token_count(program: Program) -> int:
     """How many token ids a language model's program knows; a program of another kind is an ``IrnnError``."""
     ((_, value),) = program.inputs.items()
-    if value.shape:
+    if value.shape or value.high is None:
         raise IrnnError("this program reads features, not token ids: it has no words and no next tokens")
     return value.high + 1
 

@@ -24,6 +24,7 @@ def load(folder: Any) -> Runner:
     folder = Path(folder)
     manifest = read_manifest(folder)
     program = storage.load(folder / PROGRAM)
+    assert isinstance(program, Program)  # an artefact holds one
     path = folder / manifest["library"]
     try:
         library = tvm.runtime.load_module(str(path))
@@ -123,7 +124,8 @@ class Runner:
         if [value.axes for value in ends] != [("time",), ("time",)]:
             raise IrnnError("only a program with one input and one output, both along time, runs as a stream")
         before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
-        states = tuple({name: array.copy() for name, array in before.items()} for _ in range(2))
+        first_states, second_states = ({name: array.copy() for name, array in before.items()} for _ in range(2))
+        states = (first_states, second_states)
         ((dtype, _, shape),) = self._outputs
         first = self._inputs[0]
         inputs = np.zeros((batch, 1, *first.value.shape), first.value.dtype)
@@ -200,7 +202,7 @@ class _Input:
         """An ``IrnnError`` where an element is not allowed."""
         value = self.value
         every_one_fits = self._any_value_is_allowed and array.dtype == self._dtype
-        if every_one_fits or value.low is None or not array.size:
+        if every_one_fits or value.low is None or value.high is None or not array.size:
             return
         low, high = (array.item(),) * 2 if array.size == 1 else (int(array.min()), int(array.max()))
         if low < value.low or high > value.high:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy_tvm.bench.measure import INTEGER, Case, Progress, Settings, measure
+from deploy_tvm.bench.measure import INTEGER, Case, Progress, Settings, measure, prefixed
 from deploy_tvm.bench.subject import Subject, weight_bytes
 from deploy_tvm.bench.utterance import PARTS, Utterance, part_sizes
 from irnn.errors import IrnnError
@@ -99,16 +99,14 @@ def _recognizer(subject: Subject, utterance: Utterance, settings: Settings, prog
     progress("comparing with the interpreter")
     mismatches = subject.compare(part_sizes(encoder, COMPARED))
     sizes = part_sizes(encoder, Utterance(utterance.frames, units=1))
-    measured = {
-        part: _measured(subject, part, sizes[part], settings, lambda text, p=part: progress(f"{p}: {text}"))
-        for part in PARTS
-    }
+    measured = {part: _measured(subject, part, sizes[part], settings, prefixed(progress, part)) for part in PARTS}
     times = [measured[part]["us"] for part in PARTS]
     factors = {
         key: None if None in (us, times[1][key]) else utterance.factor(us, times[1][key])
         for key, us in times[0].items()
     }
     ours = factors[INTEGER]
+    assert ours is not None  # `measure` refuses a program that it cannot time
     return {
         "kind": "recognizer",
         "name": subject.name,

@@ -123,7 +123,10 @@ def read_function(size: int, target: Any) -> tuple[Any, int]:
     blocks, rounds = max(1, size // 256), max(1, READ_TARGET // (2 * size))
 
     @T.prim_func(s_tir=True)
-    def read(data: T.Buffer((blocks, 4, 16), "int32"), sink: T.Buffer((16,), "int32")):
+    def read(  # type: ignore[no-untyped-def]  # TVMScript: its parser, not Python's, reads the signature
+        data: T.Buffer((blocks, 4, 16), "int32"),  # type: ignore[valid-type]
+        sink: T.Buffer((16,), "int32"),  # type: ignore[valid-type]
+    ):
         T.func_attr({"global_symbol": "read", "tirx.noalias": True})
         acc = T.alloc_buffer((4, 16), "int32", scope="local")
         for u in T.unroll(4):
@@ -152,11 +155,15 @@ def peak_module(product: Product, target: Any) -> tuple[Any, int]:
     import tvm
     from tvm.script import tirx as T
 
-    (first, width), (second, _) = (operand.split("x") for operand in product.operands)
-    width, (register, lanes), step = int(width), product.accumulator, product.step
+    (first, elements), (second, _) = (operand.split("x") for operand in product.operands)
+    width, (register, lanes), step = int(elements), product.accumulator, product.step
 
     @T.prim_func(s_tir=True)
-    def peak(a: T.Buffer((width,), first), b: T.Buffer((width,), second), sink: T.Buffer((lanes,), register)):
+    def peak(  # type: ignore[no-untyped-def]  # TVMScript: its parser, not Python's, reads the signature
+        a: T.Buffer((width,), first),  # type: ignore[valid-type]
+        b: T.Buffer((width,), second),  # type: ignore[valid-type]
+        sink: T.Buffer((lanes,), register),  # type: ignore[valid-type]
+    ):
         T.func_attr({"global_symbol": "peak", "tirx.noalias": True})
         acc = T.alloc_buffer((CHAINS, lanes), register, scope="local")
         for u in T.unroll(CHAINS):

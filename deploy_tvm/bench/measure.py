@@ -147,10 +147,13 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         times, failed = interleave(
             workers, settings.rounds, settings.seconds, lambda done: progress(f"round {done} of {settings.rounds}")
         )
+    if INTEGER in failed:
+        raise IrnnError(f"the built program cannot be timed: {failed[INTEGER]}")
     reasons |= failed
     limits = {name: _limit(times.pop(name), ready[name]) for name in (_READ, _PEAK) if name in times}
     spread = {name: summary(blocks, case.steps * case.batch) for name, blocks in times.items()}
     us = {name: spread[name]["median"] if name in spread else None for name in (*case.artefacts, *settings.against)}
+    ours = spread[INTEGER]["median"]
     found = {name: reply for name, reply in ready.items() if name in us}
     needed = case.work()
     return {
@@ -158,7 +161,7 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         "kernels": kernels,
         "batch": case.batch,
         "ratios": {
-            f"{INTEGER}/{name}": round(us[INTEGER] / value, 4)
+            f"{INTEGER}/{name}": round(ours / value, 4)
             for name, value in us.items()
             if value is not None and name != INTEGER
         },
@@ -166,8 +169,8 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         "reasons": {name: reason for name, reason in reasons.items() if name in us},
         "max_difference_from_float": differences,
         "chosen": {name: reply["setting"] for name, reply in found.items() if reply["setting"]},
-        "floor": floor.combine(needed, us[INTEGER], limits.get(_READ), limits.get(_PEAK)),
-        "gb_per_s": None if needed is None else round(needed.bytes_a_second(us[INTEGER]) / 1e9, 2),
+        "floor": floor.combine(needed, ours, limits.get(_READ), limits.get(_PEAK)),
+        "gb_per_s": None if needed is None else round(needed.bytes_a_second(ours) / 1e9, 2),
         "versions": machine.versions() | {k: v for reply in found.values() for k, v in reply["versions"].items()},
         "cpu": before["cpu"],
         "machine": before | {"core": core},
@@ -180,10 +183,11 @@ def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: 
     commands = {}
     for name, artefact in case.artefacts.items():
         inputs = folder / f"{name}-inputs.npz"
-        np.savez(inputs, **case.own_input(name))
+        np.savez(inputs, **case.own_input(name))  # type: ignore[arg-type]  # to NumPy's stub one may be `allow_pickle`
         job = {"kind": "program", "artefact": str(artefact), "inputs": str(inputs), "function": case.function}
         commands[name] = _own_command(job, core)
     if settings.against:
+        assert case.floating is not None  # `bench` asks for it
         save_job(case.floating, case.peer_input(), folder)
         python = peers.interpreter(settings.peers_python)
         commands |= {key: peers.command(key, python, folder, core) for key in settings.against}
@@ -194,6 +198,11 @@ def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: 
     if kernels in floor.PRODUCTS:
         commands[_PEAK] = _own_command({"kind": "peak", "kernels": kernels}, core)
     return commands
+
+
+def prefixed(progress: Progress, name: str) -> Progress:
+    """The same progress, each line with what it is about in front."""
+    return lambda text: progress(f"{name}: {text}")
 
 
 def _own_command(job: dict[str, Any], core: int | None) -> list[str]:

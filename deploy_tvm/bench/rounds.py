@@ -43,6 +43,10 @@ class Worker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
             )
+        requests, replies = self._process.stdin, self._process.stdout
+        assert requests is not None  # a pipe
+        assert replies is not None  # a pipe
+        self._requests, self._replies = requests, replies
 
     def __enter__(self) -> Worker:
         return self
@@ -66,7 +70,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process; a runtime that does not leave by itself is killed."""
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._requests, self._replies):
             with suppress(BrokenPipeError):  # a dead runtime never read the last request
                 stream.close()
         try:
@@ -77,18 +81,18 @@ class Worker:
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
         except BrokenPipeError:
             raise WorkerError(self._death()) from None
         return self._read(seconds + REPLY_TIMEOUT)
 
     def _read(self, seconds: float) -> dict[str, Any]:
         # One whole line per reply and none unasked for: what select sees is the beginning of the line wanted.
-        if not select.select([self._process.stdout], [], [], seconds)[0]:
+        if not select.select([self._replies], [], [], seconds)[0]:
             self._process.kill()
             raise WorkerError(f"no answer within {seconds:.0f} s")
-        line = self._process.stdout.readline()
+        line = self._replies.readline()
         if not line:
             raise WorkerError(self._death())
         reply = json.loads(line)

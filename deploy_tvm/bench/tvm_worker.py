@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def load_peak(kernels: str) -> Runtime:
     return Runtime(call, {}, str(products))
 
 
-LOADERS = {"program": load_program, "read": load_read, "peak": load_peak}
+LOADERS: dict[str, Callable[..., Runtime]] = {"program": load_program, "read": load_read, "peak": load_peak}
 
 
 def main(arguments: list[str]) -> None:

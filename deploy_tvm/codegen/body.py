@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tvm import tirx
 from deploy_tvm.codegen.constants import BLOCK, Constants, padded_row, room
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import Kernels
+from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
 from irnn.program import Node, Program
 from irnn.program.check import ranges
@@ -101,16 +103,14 @@ class Body:
 
     def materialize(self, names: Iterable[str]) -> None:
         """Put values into scratch memory."""
-        names = [name for name in dict.fromkeys(names) if name not in self.stored]
-        places = {}
-        for name in names:
-            value = self.program.values[name]
-            buffer = self.emitter.alloc((room(value.shape[0]),), value.dtype, "row")
-            places[name] = lambda index, register, buffer=buffer: self.emitter.store(buffer, register, index)
-            places[name].buffer = buffer
-        self.store(places)
-        for name in names:
-            self.bring(name, places[name].buffer)
+        values = {name: self.program.values[name] for name in dict.fromkeys(names) if name not in self.stored}
+        buffers = {name: self.emitter.alloc((room(v.shape[0]),), v.dtype, "row") for name, v in values.items()}
+        self.store({name: self._into(buffer) for name, buffer in buffers.items()})
+        for name, buffer in buffers.items():
+            self.bring(name, buffer)
+
+    def _into(self, buffer: tirx.Buffer) -> Callable[[Expr, Expr], None]:
+        return lambda index, register: self.emitter.store(buffer, register, index)
 
     def store(self, places: dict[str, Callable[[Expr, Expr], None]]) -> None:
         """Evaluate values, those of one size in one loop; ``places[name](index, register)`` stores a register."""
@@ -153,7 +153,7 @@ class Body:
         """Fill the accumulators of a ``linear`` on one vector."""
         emitter, rows, x = self.emitter, self.program.values[node.output].shape[0], self.rows[node.inputs[0]]
         kernel, packed = self.packed(node)
-        operand = kernel.allocate(emitter, 1, x.size)
+        operand = kernel.allocate(emitter, 1, x.length)
         kernel.fill(emitter, self.ops, operand, 0, x)
         with emitter.loop(kernel.blocks(rows), "block") as block:
             block = self.in_turn(block, kernel.blocks(rows))
@@ -169,14 +169,14 @@ class Body:
         """
         return self.emitter.bind(block + self.turn * (blocks - 1 - 2 * block), "block")
 
-    def packed(self, node: Node):
+    def packed(self, node: Node) -> tuple[LinearKernel, dict[str, tirx.Buffer]]:
         """(kernel, its packed constants as parameters) of a ``linear``."""
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
         (source,) = node.inputs
         dtype, reach, codes = self.program.values[source].dtype, self.ranges.get(source), self.codes.get(source)
         kernel = self.kernels.linear(weight, dtype, reach, codes)
-        arrays = None
+        arrays: dict[str, np.ndarray] | None = None
 
         def make(role: str) -> np.ndarray:
             nonlocal arrays
@@ -184,7 +184,7 @@ class Body:
             return arrays[role]
 
         stem = kernel.form + node.tensors["weight"] + "|" + node.tensors["bias"]
-        buffers = {role: self.constants.buffer(f"{stem}|{role}", lambda r=role: make(r)) for role in kernel.roles}
+        buffers = {role: self.constants.buffer(f"{stem}|{role}", partial(make, role)) for role in kernel.roles}
         return kernel, buffers
 
     def constant(self, name: str, start: int = 0, stop: int | None = None) -> Row:

@@ -154,10 +154,10 @@ def as_index(i: Expr) -> Expr:
 
 def load(buffer: tirx.Buffer, lanes: int, *indices: Expr) -> Expr:
     """``lanes`` consecutive elements along the last axis, beginning at ``indices``."""
-    indices = [as_index(i) for i in indices]
+    places = [as_index(i) for i in indices]
     if lanes > 1:
-        indices[-1] = tirx.Ramp(indices[-1], as_index(1), lanes)
-    return tirx.BufferLoad(buffer, indices)
+        places[-1] = tirx.Ramp(places[-1], as_index(1), lanes)
+    return tirx.BufferLoad(buffer, places)
 
 
 def prim_func(parameters: list[tirx.Buffer], body: tirx.Stmt, name: str) -> tirx.PrimFunc:

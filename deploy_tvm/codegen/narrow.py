@@ -85,7 +85,7 @@ def doubled(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> D
 def _elementwise(multiplier: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both with as many elements, in int64."""
     shape = np.broadcast_shapes(multiplier.shape, shift.shape)
-    return tuple(np.broadcast_to(a, shape).astype(np.int64) for a in (multiplier, shift))
+    return np.broadcast_to(multiplier, shape).astype(np.int64), np.broadcast_to(shift, shape).astype(np.int64)
 
 
 def _reach(multiplier: np.ndarray, shift: np.ndarray, low: int, high: int) -> tuple[int, int]:
@@ -151,9 +151,9 @@ def _lines(
 ) -> Lines | None:
     info = np.iinfo(dtype)
     x = np.arange(info.min, info.max + 1, dtype=np.int64)
-    tables = [np.array(table, np.int64) for table in (knots, slopes, intercepts)]
-    wanted = fixed_point.pwl(NUMPY, x, *tables, shift, low, high, "int64")
-    bounds = [0, *np.searchsorted(x, tables[0][1:]).tolist(), len(x)]
+    starts, rises, values = (np.array(table, np.int64) for table in (knots, slopes, intercepts))
+    wanted = fixed_point.pwl(NUMPY, x, starts, rises, values, shift, low, high, "int64")
+    bounds = [0, *np.searchsorted(x, starts[1:]).tolist(), len(x)]
     pieces = [slice(first, last) for first, last in pairwise(bounds)]
     middles = [int(x[part][len(x[part]) // 2]) if x[part].size else 0 for part in pieces]
     steepest = max(map(abs, slopes))

@@ -73,6 +73,12 @@ class Row:
     ) -> None:
         self.size, self.dtype, self.function, self.breaks, self.wide = size, dtype, function, breaks, wide
 
+    @property
+    def length(self) -> int | Expr:
+        """The size of a row that is a vector, not one number for all elements."""
+        assert self.size is not None
+        return self.size
+
     def _with(self, other: Row, operation: Callable[[Expr, Expr], Expr]) -> Row:
         return combine(self.dtype, operation, self, other)
 
@@ -177,7 +183,7 @@ def join(rows: list[Row]) -> Row:
 
 def segments(row: Row) -> list[tuple[int, int]]:
     """(start, stop) of the stretches without breaks."""
-    bounds = [0, *sorted(row.breaks), row.size]
+    bounds = [0, *sorted(row.breaks), row.length]
     return list(pairwise(bounds))
 
 
@@ -237,11 +243,9 @@ class RowOps:
     def __init__(self, emitter: Emitter, lanes: int) -> None:
         self.emitter, self.lanes = emitter, lanes
 
-    def to(self, x: Row | int | np.ndarray, dtype: str) -> Row:
-        if isinstance(x, np.ndarray):
-            x = x.item()
-        if isinstance(x, int | np.integer):
-            return number(int(x), dtype)
+    def to(self, x: Row | int | np.integer | np.ndarray, dtype: str) -> Row:
+        if not isinstance(x, Row):
+            return number(int(x.item() if isinstance(x, np.ndarray) else x), dtype)
         if x.wide is not None and dtype == "int32":
             return x.wide
         return combine(dtype, lambda v: cast(v, dtype), x)
@@ -357,7 +361,7 @@ class RowOps:
         vectors = [row for row in rows if row.size is not None]
         kept = {id(row): self._now(row) for row in rows if row.size is None}
         if vectors:
-            size, lanes = vectors[0].size, self.lanes
+            size, lanes = vectors[0].length, self.lanes
             buffers = [self.emitter.alloc((-(-size // lanes) * lanes + SLACK,), row.dtype, "kept") for row in vectors]
             breaks = frozenset().union(*(row.breaks for row in vectors))
             # In ascending order: a register that reaches past its segment is overwritten by the next one.

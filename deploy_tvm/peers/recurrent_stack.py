@@ -69,7 +69,7 @@ def _described(cell: Cell, name: str, arrays: dict[str, np.ndarray]) -> dict[str
 def _write(program: Program, job: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> None:
     program.save(folder / "program")
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    np.savez(folder / "arrays.npz", **arrays)
+    np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]  # to NumPy's stub one may be `allow_pickle`
 
 
 def recognize(program: Program) -> RecurrentStack | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
 RECOGNIZER_BOARDS = BOARDS[:-1]
 TOKENS, FRAMES, UNITS = 2000, 1000, 100
 LAYERS = ("lstm", "gru")  # the cells that have tables
-LAYER = {"input": 650, "hidden": 650}
+LAYER = Layer(input=650, hidden=650)
 STEPS = 35
 # The first target's 8-bit figures stand beside the other runtimes'.
 MAIN = "cortex_a76"
@@ -73,7 +73,7 @@ def _static(cell: str, name: str, bits: int, peers_python: str | None, progress:
     if name == I8MM:
         target = replace(target, name=I8MM, mattr=(*target.mattr, "+i8mm"))
     against = parse_against(AGAINST) if (name, bits) == (MAIN, 8) else ()
-    layer = Layer(**LAYER, weight_bits=bits, cell=cell)
+    layer = replace(LAYER, weight_bits=bits, cell=cell)
     figures = static_figures(*layer_programs(layer), target, STEPS, against, peers_python, progress)
     return {**figures, "layer": asdict(layer)}
 
@@ -153,15 +153,19 @@ def _share(ours: dict[str, Any], value: float) -> str:
     return "" if share == 1 else f"{share:.2f}"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"boards": _boards, "recognizer": _recognizer} | {
-    f"{cell}_{name}": partial(table, cell)
-    for cell in LAYERS
-    for name, table in (("instructions", _instructions), ("cycles", _cycles))
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "boards": _boards,
+    "recognizer": _recognizer,
+    **{
+        f"{cell}_{name}": partial(table, cell)
+        for cell in LAYERS
+        for name, table in (("instructions", _instructions), ("cycles", _cycles))
+    },
 }
 
 

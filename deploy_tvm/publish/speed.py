@@ -50,7 +50,7 @@ def with_tables(text: str, folder: Path) -> str:
 
 
 def _machines(folder: Path) -> list[Machine]:
-    found = []
+    found: list[Machine] = []
     for results in map(read, sorted(folder.glob("bench_*.json"))):
         for kernels in dict.fromkeys(row["kernels"] for row in results["rows"].values()):
             rows = {_key(row): row for row in results["rows"].values() if row["kernels"] == kernels}

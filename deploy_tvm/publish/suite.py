@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_tvm.bench.bench import bench
-from deploy_tvm.bench.measure import Progress, Settings
+from deploy_tvm.bench.measure import Progress, Settings, prefixed
 from deploy_tvm.bench.subject import Subject, made
 from deploy_tvm.bench.utterance import Utterance
 from deploy_tvm.targets import machine
@@ -103,7 +103,7 @@ def run(suite: Suite, kernels: str | None, settings: Settings, folder: Path, pro
             subject = made(layer.cell, *layer_programs(layer), Path(scratch), progress, target)
             for row in rows:
                 name = row.name(chosen)
-                found = _measured(row, subject, settings, lambda text, name=name: progress(f"{name}: {text}"))
+                found = _measured(row, subject, settings, prefixed(progress, name))
                 results["rows"][name] = asdict(row) | found | {"commit": source}
                 _write(path, results)
     return path

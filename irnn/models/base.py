@@ -26,10 +26,11 @@ from irnn.nn.attention import Exponential
 from irnn.nn.convolution import Convolution
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
+from irnn.nn.recurrent import Recurrent
 from irnn.program.interpreter import Interpreter
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
-from irnn.wiring.executor import ProgramExecutor
+from irnn.wiring.executor import ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
 
 
@@ -187,8 +188,9 @@ class RecurrentModel(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         """Read the record and check all tensors before any of them is changed."""
-        record = record_in(state_dict, prefix + EXTRA_STATE, self, prepared=self._prepared, prefix=prefix)
-        check_state_dict(self, state_dict, prefix, record, self.settings if self._prepared else None)
+        prepared = self.settings if self._prepared else None
+        record = record_in(state_dict, prefix + EXTRA_STATE, self, prepared=prepared, prefix=prefix)
+        check_state_dict(self, state_dict, prefix, record, prepared)
         assign = bool(local_metadata.get("assign_to_params_buffers"))
         check_weights(self, own(state_dict, prefix), record.settings.stage, assign=assign)
         state_dict[prefix + EXTRA_STATE] = write_record(record)
@@ -198,6 +200,13 @@ class RecurrentModel(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """For ``copy`` and ``pickle``: the frozen programs are made again where they are needed."""
         return self.__dict__ | {"_frozen": {}, "_frozen_state": {}}
+
+    def simulate(self, batch: Any, state: dict[str, Tensor] | None, *, observing: bool) -> tuple[Tensor, Simulation]:
+        """The float network over what it reads of a ``batch``: its output, and the executor with the new state.
+
+        ``state`` is that after the batch before; None, or a network that carries none along: zeros.
+        """
+        raise NotImplementedError
 
     def program_wires(self) -> dict[str, Callable[[ProgramExecutor[Any]], None]]:
         """What an executor that records has to record: the name of each program and its network.
@@ -209,6 +218,28 @@ class RecurrentModel(nn.Module):
     def program_wire(self, a: ProgramExecutor[Any]) -> None:
         """The whole network for an executor that records a program."""
         raise NotImplementedError
+
+
+class StreamModel(RecurrentModel):
+    """A network of one input and one program, whose state is carried on from one piece of a stream to the next."""
+
+    def state_specs(self) -> list[StateSpec]:
+        """Every state."""
+        raise NotImplementedError
+
+    def integer_input(self, x: Tensor) -> Tensor:
+        """What the program reads for the batch ``x``."""
+        raise NotImplementedError
+
+
+def stack_of(model: nn.Module, name: str) -> Recurrent:
+    """The part ``name`` of the model, a recurrent stack.
+
+    It stands under its cell's name, so that programs and state_dicts say ``lstm.0.w_x``.
+    """
+    stack = model.get_submodule(name)
+    assert isinstance(stack, Recurrent)  # what the constructor has put there
+    return stack
 
 
 def _after_loading(model: RecurrentModel, incompatible: Any) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from irnn.models.base import RecurrentModel
+from irnn.models.base import RecurrentModel, stack_of
 from irnn.nn.cells import cell_class
 from irnn.nn.linear import Linear
 from irnn.nn.recurrent import Recurrent
-from irnn.program import Program
+from irnn.program.graph import Graph
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
@@ -25,9 +25,17 @@ T = TypeVar("T")
 class Batch(Protocol):
     """What a training batch holds (``irnn.data.labelled.batches.LabelledBatch``)."""
 
-    features: Tensor
-    frames: Tensor
-    labels: Tensor
+    @property
+    def features(self) -> Tensor:
+        """float32 ``[batch, frames, size]``."""
+
+    @property
+    def frames(self) -> Tensor:
+        """int64 ``[batch]``: how many of them are no padding."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 ``[batch]``."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Classifier(RecurrentModel):
     @property
     def recurrent(self) -> Recurrent:
         """The stack of the configured cell."""
-        return self.get_submodule(self.config.cell)
+        return stack_of(self, self.config.cell)
 
     def state_specs(self) -> list[StateSpec]:
         """Every state."""
@@ -125,7 +133,7 @@ class Classifier(RecurrentModel):
         return nn.functional.cross_entropy(self(batch.features, batch.frames).float(), batch.labels)
 
 
-def program_inputs(program: Program, features: Any, frames: Any) -> dict[str, Any]:
+def program_inputs(program: Graph, features: Any, frames: Any) -> dict[str, Any]:
     """What a classifier's program, of integers or of float, reads for real features ``[batch, frames, size]``."""
     x = torch.as_tensor(features).cpu().numpy()
     x = x if program.kind == "float" else program.inputs["features"].quantize(x)

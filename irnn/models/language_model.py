@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from irnn.models.base import RecurrentModel
+from irnn.models.base import StreamModel, stack_of
 from irnn.nn.cells import cell_class
 from irnn.nn.embedding import Embedding
+from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
 from irnn.nn.linear import Linear
-from irnn.nn.losses import linear_cross_entropy
 from irnn.nn.norm import NORMS
 from irnn.nn.recurrent import Recurrent
 from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
@@ -52,7 +52,7 @@ class LanguageModelConfig:
             raise IrnnError(f"norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
 
 
-class LanguageModel(RecurrentModel):
+class LanguageModel(StreamModel):
     """Token ids in, logits of the next token out, with carried state.
 
     The state is a dict name -> ``[batch, size]``, floats in training and in the stages before the last; in stage "all"
@@ -84,7 +84,7 @@ class LanguageModel(RecurrentModel):
     @property
     def recurrent(self) -> Recurrent:
         """The stack of the configured cell."""
-        return self.get_submodule(self.config.cell)
+        return stack_of(self, self.config.cell)
 
     def state_specs(self) -> list[StateSpec]:
         """Every state."""
@@ -136,5 +136,7 @@ class LanguageModel(RecurrentModel):
         features, simulation = self.simulate(ids, state, observing=self._observing)
         weight = simulation.weight(self.decoder)
         features = simulation.operand(self.decoder, features)
-        loss = linear_cross_entropy(features, weight, self.decoder.bias, targets.T)
+        bias = self.decoder.bias
+        assert bias is not None  # the output layer has one
+        loss = linear_cross_entropy(features, weight, bias, targets.T)
         return loss, {name: value.detach() for name, value in simulation.state.items()}

@@ -14,8 +14,8 @@ from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
-from irnn.nn.state_dicts import check_fit, unwrapped
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
+from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, read_record
@@ -52,8 +52,10 @@ def tied_names(model: nn.Module) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def record_in(state_dict: Mapping[str, Any], key: str, model: nn.Module, *, prepared: bool, prefix: str) -> Record:
-    """The record under ``key``.
+def record_in(
+    state_dict: Mapping[str, Any], key: str, model: nn.Module, *, prepared: Settings | None, prefix: str
+) -> Record:
+    """The record under ``key``; ``prepared``: the model's settings, where it has been prepared.
 
     A ``state_dict`` without one is from before there were records.  Without ranges it is one of stage "float"; with
     ranges it may be of any later stage, and only a model that was prepared first, as it was trained, knows of which.
@@ -66,12 +68,12 @@ def record_in(state_dict: Mapping[str, Any], key: str, model: nn.Module, *, prep
     )
     if not observed:
         return Record(Settings(), dict.fromkeys(norms, "layer"))
-    if not prepared:
+    if prepared is None:
         raise IrnnError(
             "the state_dict has observed ranges and no record of the bits, tables and stage that it was trained for "
             "(it was saved by irnn before 0.2): prepare the model as it was trained, then load"
         )
-    return Record(model.settings, {name: norm.kind for name, norm in norms.items()})
+    return Record(prepared, {name: norm.kind for name, norm in norms.items()})
 
 
 def check_state_dict(

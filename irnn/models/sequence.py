@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
-from irnn.models.base import RecurrentModel
+from irnn.models.base import StreamModel, stack_of
 from irnn.nn.recurrent import Recurrent
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
@@ -18,7 +18,7 @@ from irnn.wiring.simulate import Simulation
 T = TypeVar("T")
 
 
-class SequenceModel(RecurrentModel):
+class SequenceModel(StreamModel):
     """``features [batch, time, input_size] -> h [batch, time, size (x 2)]``; int8 features in the program.
 
     The size of h is that of the cell's output: hidden_size, or a projection's.  The stack is registered under its
@@ -34,7 +34,7 @@ class SequenceModel(RecurrentModel):
     @property
     def recurrent(self) -> Recurrent:
         """The stack."""
-        return self.get_submodule(self.stack_name)
+        return stack_of(self, self.stack_name)
 
     def wire(self, a: Executor[T], x: T) -> T:
         """Features -> hidden states, for any executor."""

@@ -19,6 +19,7 @@ from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.attention import Attention, Memory
 from irnn.nn.cells.lstm import LSTMCell
+from irnn.nn.containers import ModuleList
 from irnn.nn.convolution import ConvolutionLayer
 from irnn.nn.embedding import Embedding
 from irnn.nn.linear import Linear
@@ -36,12 +37,29 @@ CTC_BLANK = 0
 class Batch(Protocol):
     """What a training batch holds (``irnn.data.speech.speech_batches.SpeechBatch``)."""
 
-    features: Tensor
-    frames: Tensor
-    units: Tensor
-    unit_counts: Tensor
-    decoder_inputs: Tensor
-    decoder_targets: Tensor
+    @property
+    def features(self) -> Tensor:
+        """float32 ``[batch, frames, size]``."""
+
+    @property
+    def frames(self) -> Tensor:
+        """int64 ``[batch]``: how many of them are no padding."""
+
+    @property
+    def units(self) -> Tensor:
+        """int64 ``[batch, units]``, without begin and end."""
+
+    @property
+    def unit_counts(self) -> Tensor:
+        """int64 ``[batch]``: how many of them are no padding."""
+
+    @property
+    def decoder_inputs(self) -> Tensor:
+        """int64 ``[batch, units + 1]``: begin, then the units."""
+
+    @property
+    def decoder_targets(self) -> Tensor:
+        """int64 ``[batch, units + 1]``: the units, then end; ``IGNORED_TARGET`` in padding."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +121,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.dropout = config.dropout
         self.input = QuantSite("activation", config.feature_size)
-        self.convolutions = nn.ModuleList()
+        self.convolutions: ModuleList[ConvolutionLayer] = ModuleList()
         channels, bands = 1, config.feature_size
         for filters, stride in zip(config.conv_channels, config.conv_strides, strict=True):
             self.convolutions.append(ConvolutionLayer(channels, filters, stride))
             channels, bands = filters, -(-bands // stride)
         size = channels * bands
-        self.layers = nn.ModuleList()
+        self.layers: ModuleList[RecurrentLayer] = ModuleList()
         for _ in range(config.encoder_layers):
             self.layers.append(
                 RecurrentLayer(LSTMCell, size, config.encoder_size, bias=True, norm=None, bidirectional=True)
@@ -121,8 +139,8 @@ class Encoder(nn.Module):
 
     def wire(self, a: Executor[T], x: T, lengths: T) -> tuple[T, T]:
         """Sequence of features and its lengths -> sequence of both directions' hidden states and its lengths."""
-        for layer in self.convolutions:
-            x, lengths = layer.wire(a, x, lengths)
+        for convolution in self.convolutions:
+            x, lengths = convolution.wire(a, x, lengths)
         for k, (layer, factor) in enumerate(zip(self.layers, self.downsampling, strict=True)):
             a.ragged(lengths)
             x = layer.wire(a, a.dropout(x, self.dropout), f"encoder.{k}")
@@ -157,7 +175,7 @@ class Decoder(nn.Module):
         size = config.decoder_size
         table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).normal_(0, 0.1))
         self.embedding = Embedding(table)
-        self.layers = nn.ModuleList(
+        self.layers = ModuleList(
             DecoderLayer(config.embedding_size if k == 0 else size, size, memory_size, residual=k > 0)
             for k in range(config.decoder_layers)
         )
@@ -169,17 +187,19 @@ class Decoder(nn.Module):
 
     def wire(self, a: Executor[T], tokens: T, memory: Memory[T]) -> tuple[T, T]:
         """(logits, attention weights) of every step."""
+        first, *others = self.layers
 
         def step(a: Executor[T], pre_x: T, *states: T) -> tuple[Any, ...]:
             *cells, context = states
-            after, x, weights = [], None, None
-            for k, layer in enumerate(self.layers):
-                pre = pre_x if k == 0 else layer.cell.hoist(a, x)
-                h, _, c = layer.cell.step(a, pre, cells[2 * k], cells[2 * k + 1], context=context)
+            h, _, c = first.cell.step(a, pre_x, cells[0], cells[1], context=context)
+            after = [h, c]
+            context, weights = self.attention.step(a, h, memory)
+            x = a.dropout(h, self.dropout)
+            for k, layer in enumerate(others, start=1):
+                h, _, c = layer.cell.step(a, layer.cell.hoist(a, x), cells[2 * k], cells[2 * k + 1], context=context)
                 after += [h, c]
-                if k == 0:
-                    context, weights = self.attention.step(a, h, memory)
-                x = a.dropout(h if k == 0 else a.residual(layer.sum, h, x), self.dropout)
+                assert layer.sum is not None  # every layer but the first adds its input
+                x = a.dropout(a.residual(layer.sum, h, x), self.dropout)
             return (x, context, weights), *after, context
 
         embedded = a.dropout(a.embedding(self.embedding, tokens), self.dropout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class PwlFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: object, x: Tensor, knots: Tensor, slopes: Tensor, intercepts: Tensor, low: float, high: float, step: float
+        ctx: Any, x: Tensor, knots: Tensor, slopes: Tensor, intercepts: Tensor, low: float, high: float, step: float
     ) -> Tensor:
         piece = torch.bucketize(x.contiguous(), knots, right=True).sub_(1).clamp_(min=0)
         slope = slopes[piece]
@@ -30,9 +32,17 @@ class PwlFunction(torch.autograd.Function):
         return clipped.div_(step).add_(0.5).floor_().mul_(step) if step else clipped
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None, None, None, None, None
+
+
+class _Fitted(NamedTuple):
+    """A table, the input's format that it was fitted to, and its lines in real numbers: knots, slopes, intercepts."""
+
+    grid: tuple[float, int, int]  # scale, zero point, bits
+    table: PwlTable
+    lines: tuple[Tensor, Tensor, Tensor]
 
 
 class Activation(nn.Module):
@@ -47,14 +57,12 @@ class Activation(nn.Module):
         self.pieces: int | None = None
         self.method = "greedy"
         self.quantizing = False
-        self._fitted: tuple[float, int, int] | None = None
-        self._table: PwlTable | None = None
-        self._real: tuple[Tensor, Tensor, Tensor] | None = None
+        self._fitted: _Fitted | None = None
 
     def configure(self, pieces: int | None, method: str, *, quantizing: bool) -> None:
         """``pieces=None`` is the exact function; ``quantizing`` rounds the output to gate steps."""
         if (pieces, method) != (self.pieces, self.method):
-            self._fitted = self._table = self._real = None
+            self._fitted = None
         self.pieces, self.method, self.quantizing = pieces, method, quantizing
 
     @property
@@ -64,38 +72,50 @@ class Activation(nn.Module):
 
     def table(self) -> PwlTable:
         """The integer table for the input's present scale (fitted again only when that has changed)."""
+        return self._present().table
+
+    def _present(self) -> _Fitted:
         site, group = self._input
         scale, zero_point = (v[group].item() for v in site.qparams())
-        if self._fitted != (scale, zero_point, site.bits):
-            output_scale, output_zero_point, low, high = GATE_FORMAT[self.function]
-            self._table = fit(
-                self.function,
-                scale=scale,
-                zero_point=zero_point,
-                bits=site.bits,
-                output_scale=output_scale,
-                output_zero_point=output_zero_point,
-                output_min=low,
-                output_max=high,
-                pieces=self.pieces,
-                method=self.method,
+        grid = (scale, zero_point, site.bits)
+        if self._fitted is None or self._fitted.grid != grid:
+            self._fitted = self._fit(grid)
+        return self._fitted
+
+    def _fit(self, grid: tuple[float, int, int]) -> _Fitted:
+        if self.pieces is None:
+            raise IrnnError(
+                f"{self.site.where} is read by an exact {self.function}, which has no table: prepare the model for "
+                'stage "pwl" or a later one'
             )
-            self._fitted = (scale, zero_point, site.bits)
-            knots, slopes = self._table.real_knots, self._table.real_slopes
-            intercepts = self._table.real_values - slopes * knots
-            self._real = tuple(torch.as_tensor(v, dtype=torch.float32) for v in (knots, slopes, intercepts))
-        return self._table
+        scale, zero_point, bits = grid
+        output_scale, output_zero_point, low, high = GATE_FORMAT[self.function]
+        table = fit(
+            self.function,
+            scale=scale,
+            zero_point=zero_point,
+            bits=bits,
+            output_scale=output_scale,
+            output_zero_point=output_zero_point,
+            output_min=low,
+            output_max=high,
+            pieces=self.pieces,
+            method=self.method,
+        )
+        real = (table.real_knots, table.real_slopes, table.real_values - table.real_slopes * table.real_knots)
+        knots, slopes, intercepts = (torch.as_tensor(v, dtype=torch.float32) for v in real)
+        return _Fitted(grid, table, (knots, slopes, intercepts))
 
     def forward(self, x: Tensor) -> Tensor:
         """Float simulation; in training the table is the one of the last :meth:`table` call (an epoch's start)."""
         if self.pieces is None:
             return torch.sigmoid(x) if self.function == "sigmoid" else torch.tanh(x)
-        if self._real is None:
-            self.table()
-        if self._real[0].device != x.device:
-            self._real = tuple(v.to(x.device) for v in self._real)
+        fitted = self._present() if self._fitted is None else self._fitted
+        knots, slopes, intercepts = fitted.lines
+        if knots.device != x.device:
+            knots, slopes, intercepts = (v.to(x.device) for v in fitted.lines)
+            self._fitted = fitted._replace(lines=(knots, slopes, intercepts))
         scale, zero_point, low, high = GATE_FORMAT[self.function]
-        knots, slopes, intercepts = self._real
         step = scale if self.quantizing else 0.0
         return PwlFunction.apply(
             x.float(), knots, slopes, intercepts, (low - zero_point) * scale, (high - zero_point) * scale, step

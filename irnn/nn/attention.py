@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from irnn.arithmetic.fixed_point import EXP_ENTRIES, EXP_ONE
+from irnn.errors import IrnnError
 from irnn.nn.activation import Activation
 from irnn.nn.linear import Linear, Weight
 from irnn.quant.fake import round_half_up
@@ -63,8 +64,7 @@ class Exponential(nn.Module):
         super().__init__()
         self.pieces: int | None = None
         self.method = "greedy"
-        self._fitted: tuple[int, str] | None = None
-        self._table: np.ndarray | None = None
+        self._fitted: tuple[tuple[int, str], np.ndarray] | None = None  # what for, the table
 
     def configure(self, pieces: int | None, method: str) -> None:
         """``pieces=None`` is the exact function; with a table distances are rounded to its 256 entries."""
@@ -72,7 +72,10 @@ class Exponential(nn.Module):
 
     def table(self) -> np.ndarray:
         """exp(-12 k / 255) in 1/65535, uint16[256], by a piecewise-linear fit."""
-        if self._fitted != (self.pieces, self.method):
+        if self.pieces is None:
+            raise IrnnError('an exact softmax has no table: prepare the model for stage "pwl" or a later one')
+        chosen = (self.pieces, self.method)
+        if self._fitted is None or self._fitted[0] != chosen:
             fitted = fit(
                 "exp",
                 scale=EXP_STEP,
@@ -87,9 +90,8 @@ class Exponential(nn.Module):
                 pieces=self.pieces,
                 method=self.method,
             )
-            self._table = fitted(fitted.grid).astype(np.uint16)
-            self._fitted = (self.pieces, self.method)
-        return self._table
+            self._fitted = (chosen, fitted(fitted.grid).astype(np.uint16))
+        return self._fitted[1]
 
     def forward(self, score: Tensor, valid: Tensor) -> Tensor:
         """Scores and what is no padding ``[batch, memory]`` -> probabilities; the gradient is the exact softmax's."""

@@ -31,6 +31,9 @@ class Convolution(Weight):
     MOMENTUM = 0.1
     EPSILON = 1e-5
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__("weight")
         self.channels = channels

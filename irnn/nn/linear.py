@@ -6,6 +6,8 @@ A module holds parameters and says how they are quantized; what is computed with
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from irnn.quant.config import QuantConfig
@@ -17,8 +19,6 @@ class Weight(nn.Module):
     ``weight`` is a parameter, or computed from some (a folded norm).
     """
 
-    weight: Tensor
-    bias: Tensor | None = None
     recurrent = False  # whether x is a state
 
     def __init__(self, role: str) -> None:
@@ -29,6 +29,17 @@ class Weight(nn.Module):
         self.quantizing = False
         self.reads_hidden = role == "logits_weight"  # whether it multiplies what the role `hidden` decides on
         self.operand_codes: int | None = None  # in how many codes it reads that, see `QuantConfig.run_time_codes`
+
+    if TYPE_CHECKING:  # at run time a parameter is where torch keeps it
+
+        @property
+        def weight(self) -> Tensor:
+            """The matrix."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to each row, or None."""
+        return None
 
     def configure(self, config: QuantConfig, name: str, *, quantizing: bool, coding: bool) -> None:
         """Set the code, and switch on or off quantization and the run-time codes of what is multiplied.
@@ -67,6 +78,9 @@ class Linear(Weight):
     hidden state, or enters a layer in the place of one; so does what the output layer reads.
     """
 
+    weight: nn.Parameter
+    bias_0: nn.Parameter  # the first of `biases`, where there are any; bias_1 and so on
+
     def __init__(
         self,
         weight: nn.Parameter,
@@ -88,7 +102,7 @@ class Linear(Weight):
         """Sum of the biases ``[rows]``, or None."""
         if not self.bias_count:
             return None
-        total = self.bias_0
+        total: Tensor = self.bias_0
         for k in range(1, self.bias_count):
             total = total + getattr(self, f"bias_{k}")
         return total

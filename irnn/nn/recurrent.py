@@ -13,9 +13,10 @@ from irnn.errors import IrnnError
 from irnn.nn.activation import Activation
 from irnn.nn.cells import cell_class
 from irnn.nn.cells.base import Cell
+from irnn.nn.containers import ModuleDict, ModuleList
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
-from irnn.nn.rnn_inputs import (
+from irnn.nn.torch_interface.inputs import (
     RecurrentInput,
     State,
     check_dropout,
@@ -24,7 +25,7 @@ from irnn.nn.rnn_inputs import (
     check_switches,
     read_input,
 )
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
 from irnn.wiring.simulate import Simulation
@@ -50,7 +51,7 @@ class RecurrentLayer(nn.Module):
         self.cell_class = cell
         self.hidden = QuantSite("hidden", cell.output_size(hidden_size, **options))
         names = ("forward_cell", "backward_cell") if bidirectional else ("forward_cell",)
-        self.cells = nn.ModuleDict(
+        self.cells = ModuleDict(
             {n: cell(input_size, hidden_size, bias=bias, norm=norm, hidden=self.hidden, **options) for n in names}
         )
 
@@ -105,6 +106,8 @@ class Recurrent(TorchParameters):
     # torch's own function of such a stack, which cuDNN and oneDNN stand behind, where there is one.
     KERNEL: ClassVar[Callable[..., Any] | None] = None
 
+    layers: ModuleList[RecurrentLayer]
+
     def __init__(
         self,
         cell: str,
@@ -138,7 +141,7 @@ class Recurrent(TorchParameters):
         self.dropout = check_dropout(dropout, num_layers)
         between = self.cell.output_size(hidden_size, **self.options) * (2 if bidirectional else 1)
         with device:
-            self.layers = nn.ModuleList(
+            self.layers = ModuleList(
                 RecurrentLayer(
                     self.cell,
                     between if k else input_size,
@@ -176,24 +179,27 @@ class Recurrent(TorchParameters):
         dtype or device.
         """
         given = read_input(self, input, hx)
-        exact = self.KERNEL is not None and not self._observing and real(self)
-        y, state = self._exact_forward(given) if exact else self._wired_forward(given)
+        kernel = type(self).KERNEL
+        if kernel is None or self._observing or not real(self):
+            y, state = self._wired_forward(given)
+        else:
+            y, state = self._exact_forward(kernel, given)
         return given.give_back(y, state)
 
     @property
     def _observing(self) -> bool:
         return self.training and any(m.observing for m in self.modules() if isinstance(m, QuantSite))
 
-    def _exact_forward(self, given: RecurrentInput) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _exact_forward(self, kernel: Callable[..., Any], given: RecurrentInput) -> tuple[Tensor, tuple[Tensor, ...]]:
         """By torch's kernel, which has second derivatives too."""
         options = (
             self._flat_weights, self.bias, self.num_layers, self.dropout, self.training, self.bidirectional,
         )  # fmt: skip
         state = given.state if len(given.state) > 1 else given.state[0]
         if given.packed is None:
-            y, *after = type(self).KERNEL(given.x, state, *options, False)
+            y, *after = kernel(given.x, state, *options, False)
         else:
-            y, *after = type(self).KERNEL(given.x, given.packed.batch_sizes, state, *options)
+            y, *after = kernel(given.x, given.packed.batch_sizes, state, *options)
         return y, tuple(after)
 
     def _wired_forward(self, given: RecurrentInput) -> tuple[Tensor, tuple[Tensor, ...]]:

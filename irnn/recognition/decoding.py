@@ -89,7 +89,8 @@ def greedy_search(
     rows = len(frames)
     limits = np.array([config.max_length(count) for count in frames])
     scorer = _Scorer(step, tokens, config, lm_step)
-    last, state = np.full(rows, tokens.begin), (None, None)
+    last = np.full(rows, tokens.begin)
+    state: tuple[State, State] = (None, None)
     found: list[list[int]] = [[] for _ in range(rows)]
     totals, running = np.zeros(rows), np.ones(rows, dtype=bool)
     for length in range(limits.max() + 1):
@@ -144,8 +145,12 @@ def beam_search(
         last = np.array([unit for _, unit in going_on])
         units = [(*units[row], unit) for row, unit in going_on]
         totals = candidates[rows, last]
-        state = tuple(part and {name: value[rows] for name, value in part.items()} for part in state)
+        state = (_rows(state[0], rows), _rows(state[1], rows))
     return finished
+
+
+def _rows(state: State, rows: np.ndarray) -> State:
+    return state and {name: value[rows] for name, value in state.items()}
 
 
 class _Scorer:

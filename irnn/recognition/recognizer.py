@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from irnn.arithmetic.torch_ops import TORCH
 from irnn.models.speech import IGNORED_TARGET, Batch, SpeechModel
@@ -18,14 +19,16 @@ from irnn.program import Program
 from irnn.program.interpreter import Interpreter
 from irnn.recognition.decoding import Hypothesis, SearchConfig, State, Step, Tokens, beam_search, greedy_search
 
+Numbers = np.ndarray | Tensor
+
 
 class Recognizer(Protocol):
     """``encode(features float32 [batch, frames, size], frames [batch])`` -> memory, batch first;
     ``decode(tokens [rows, steps], memory, state)`` -> (logits [rows, steps, vocabulary], attention, state)."""
 
-    def encode(self, features: np.ndarray, frames: np.ndarray) -> Memory: ...
+    def encode(self, features: Numbers, frames: Numbers) -> Memory: ...
 
-    def decode(self, tokens: np.ndarray, memory: Memory, state: State) -> tuple[Any, Any, State]: ...
+    def decode(self, tokens: Numbers, memory: Memory, state: State) -> tuple[Any, Any, State]: ...
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,12 @@ class ModelRecognizer:
     model: SpeechModel
 
     @torch.no_grad()
-    def encode(self, features: np.ndarray, frames: np.ndarray) -> Memory:
+    def encode(self, features: Numbers, frames: Numbers) -> Memory:
         """See :class:`Recognizer`."""
         return self.model.encode(torch.as_tensor(features), torch.as_tensor(frames))
 
     @torch.no_grad()
-    def decode(self, tokens: np.ndarray, memory: Memory, state: State) -> tuple[Any, Any, State]:
+    def decode(self, tokens: Numbers, memory: Memory, state: State) -> tuple[Any, Any, State]:
         """See :class:`Recognizer`."""
         return self.model.decode(torch.as_tensor(tokens), memory, state)
 
@@ -56,11 +59,11 @@ class ProgramRecognizer:
     programs: Mapping[str, Program]
     run: Mapping[str, Any]
 
-    def encode(self, features: np.ndarray, frames: np.ndarray) -> Memory:
+    def encode(self, features: Numbers, frames: Numbers) -> Memory:
         """See :class:`Recognizer`."""
         return Memory(*self.run["encoder"].run_all(encoder_inputs(self.programs, features, frames), None)[0])
 
-    def decode(self, tokens: np.ndarray, memory: Memory, state: State) -> tuple[Any, Any, State]:
+    def decode(self, tokens: Numbers, memory: Memory, state: State) -> tuple[Any, Any, State]:
         """See :class:`Recognizer`; an integer program's attention is the integers."""
         (logits, weights), state = self.run["decoder"].run_all(decoder_inputs(tokens, memory), state)
         decoder = self.programs["decoder"]

@@ -13,8 +13,10 @@ are not quantized yet and go through ``requantize``.  A site is *asymmetric* whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+from torch import nn
 
 from irnn.quant.site import QuantSite
 from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
@@ -159,3 +161,13 @@ class ProgramExecutor(Executor[T], Protocol[T]):
 
     def output(self, name: str, x: T) -> None:
         """``x`` leaves the program; ``name`` documents it."""
+
+
+class Network(Protocol):
+    """What is recorded: parts that have names, and the wiring of each program (``irnn.models.base.RecurrentModel``)."""
+
+    def named_modules(self) -> Iterable[tuple[str, nn.Module]]:
+        """Every part."""
+
+    def program_wires(self) -> Mapping[str, Callable[[ProgramExecutor[Any]], None]]:
+        """The wiring of each program by the program's name; of a network that is one program, under ""."""

@@ -92,8 +92,11 @@ class ConvolutionPart(WeightPart, Protocol):
     channels: int
     kernel_size: tuple[int, int]
     strides: tuple[int, int]
-    kernel: Tensor
     batch_statistics: bool
+
+    @property
+    def kernel(self) -> Tensor:
+        """The filters without the norm."""
 
     def normalized(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Training: filtered sequences, normalized by the statistics of their valid steps."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from irnn.quant.site import QuantSite
-from irnn.wiring.executor import StateSpec, state_taken
+from irnn.wiring.executor import Network, StateSpec, state_taken
 from irnn.wiring.parts import ConvolutionPart, WeightPart
 
 
@@ -55,7 +54,7 @@ class Recorder:
 
     kind: str
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Network) -> None:
         self._names: dict[object, str] = {module: readable_name(name) for name, module in model.named_modules()}
         self._taken: dict[str, int] = {}
         self._nodes: list[Node | Scan] = []

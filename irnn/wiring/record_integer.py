@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
@@ -18,6 +17,7 @@ from irnn.quant.config import SYMMETRIC_ROLES, WEIGHT_ROLES
 from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import Network
 from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.record import Planes, Recorder, Symbol, added, shorten
 
@@ -45,7 +45,7 @@ class IntegerRecorder(Recorder):
 
     kind = "integer"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__(model)
         self._matrices: dict[tuple[object, ...], Matrix] = {}
         self._coded: dict[tuple[str, int], Symbol] = {}  # values in their run-time codes

@@ -24,13 +24,13 @@ WEIGHTS_FILE = "model.safetensors"
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's checkpoints, written in one step and read without running code from the file."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomically(Path(path), buffer.getvalue())
 
     def load_checkpoint(
-        self, path: str, map_location: Any | None = None, weights_only: bool | None = None
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         try:
             # torch.load does not compare the checksums that torch.save has written.
@@ -44,7 +44,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 "delete it to start this stage again"
             ) from None
 
-    def remove_checkpoint(self, path: str) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 

@@ -73,7 +73,7 @@ class Compilation:
 class Bench:
     """Hands the program and both libraries to the problem, which knows what to time."""
 
-    problem: Problem
+    problem: Problem[Any, Any]
     program: Stage
     artefact: Stage
 

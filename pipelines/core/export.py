@@ -25,6 +25,7 @@ class Export:
     def __call__(self, stage: Stage) -> Result:
         for name in (PROGRAM, FLOAT_PROGRAM):
             shutil.rmtree(stage.folder / name, ignore_errors=True)
+        assert stage.previous is not None  # the last stage of training
         model = self.training.trained_model(stage.previous)
         program = convert(model)
         program.check()

@@ -20,7 +20,7 @@ from pipelines.core.training import Training
 from pipelines.recipe import QAT_STAGES
 
 
-def plan(config: RunConfig, problem: Problem) -> list[Stage]:
+def plan(config: RunConfig, problem: Problem[Any, Any]) -> list[Stage]:
     """All stages in the order in which they run."""
     if config.quant.of:  # a name that is wrong shall be told before the float network is trained
         with arguments_of(type(config.quant), "quant."):
@@ -66,7 +66,7 @@ def _deployment(config: RunConfig, train: Training, qat: Stage, matched: Stage) 
     ]
 
 
-def _training_inputs(config: RunConfig, problem: Problem, stage: str) -> dict[str, Any]:
+def _training_inputs(config: RunConfig, problem: Problem[Any, Any], stage: str) -> dict[str, Any]:
     """What every training stage's outcome depends on, besides where it starts from."""
     recipe = config.recipe
     return {

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -16,8 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
-from irnn.program import Program
-from irnn.program.sets import ProgramSet
 
 # Nats per word or unit; a uniform guess over a million words has 14.
 _DIVERGED = 50.0
@@ -46,7 +44,12 @@ class TaskSettings:
     bf16: bool
 
 
-class Problem(Protocol):
+# A problem's network, and what it is exported as: `Program` or `ProgramSet`.
+Model = TypeVar("Model", bound=RecurrentModel)
+Exported = TypeVar("Exported", contravariant=True)
+
+
+class Problem(Protocol[Model, Exported]):
     """origin: network and data, as JSON values; part of the float stage's identity.
     evaluation: what decides on the evaluation of the program, as JSON values."""
 
@@ -56,16 +59,16 @@ class Problem(Protocol):
     def batching(self, stage: str) -> dict[str, Any]:
         """What decides on the batches of a training stage, as JSON values."""
 
-    def build(self) -> RecurrentModel:
+    def build(self) -> Model:
         """A network as its training starts, in stage "float"."""
 
     def calibration(self) -> Iterable[Any]:
         """Batches that give the quantization sites their first ranges."""
 
-    def task(self, model: RecurrentModel, settings: TaskSettings) -> StageTask:
+    def task(self, model: Model, settings: TaskSettings) -> StageTask:
         """What Lightning trains; it brings its data along."""
 
-    def score(self, model: RecurrentModel, folder: Path) -> Score:
+    def score(self, model: Model, folder: Path) -> Score:
         """How good a trained stage is."""
 
     def metadata(self) -> dict[str, Any]:
@@ -74,17 +77,13 @@ class Problem(Protocol):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the vocabulary beside a program."""
 
-    def evaluate(
-        self, program: Program | ProgramSet, model: RecurrentModel, runner: Any | None, baseline: Path, folder: Path
-    ) -> Score:
+    def evaluate(self, program: Exported, model: Model, runner: Any | None, baseline: Path, folder: Path) -> Score:
         """Score the program, with `mismatches` between QAT evaluation, interpreter and `runner` (compiled; or None).
 
         baseline: the folder of the stage `float_matched`, with the files of its score.
         """
 
-    def bench(
-        self, program: Program | ProgramSet, artefacts: Mapping[str, Path]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def bench(self, program: Exported, artefacts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Time the compiled programs (by back end: `tvm_integer`, `tvm_float`); (figures, details for the manifest).
 
         The figures hold, under the kind's `timing`, one figure a back end.
@@ -142,7 +141,9 @@ class StageTask(pl.LightningModule):
         return self.model.eval()
 
     def _set_rate(self, rate: float) -> None:
-        for group in self.optimizers().param_groups:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)  # `configure_optimizers` makes one
+        for group in optimizer.param_groups:
             group["lr"] = rate
 
     def log_training(self, loss: torch.Tensor, count: int) -> None:

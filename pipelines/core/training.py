@@ -6,6 +6,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -41,7 +42,7 @@ class Training:
     """Runs the training stages of one configuration on one problem; calling it runs a stage."""
 
     config: RunConfig
-    problem: Problem
+    problem: Problem[Any, Any]
 
     def __call__(self, stage: Stage) -> Result:
         recipe = self.config.recipe

@@ -43,7 +43,7 @@ class Kind:
     options: type
     evaluation: type
     data: Callable[[Mapping[str, Any]], Any]
-    open: Callable[[RunConfig], Problem]
+    open: Callable[[RunConfig], Problem[Any, Any]]
     figures: Mapping[str, Figure]
     timing: str
     time: Figure

@@ -12,7 +12,9 @@ console = Console(soft_wrap=True, highlight=False)
 class LeftOut(Protocol):
     """Something that a corpus goes on without."""
 
-    reason: str
+    @property
+    def reason(self) -> str:
+        """The line that an error would have shown."""
 
 
 def show_left_out(splits: Mapping[str, Sequence[LeftOut]], what: str) -> None:

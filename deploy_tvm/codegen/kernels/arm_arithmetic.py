@@ -39,13 +39,13 @@ class NeonOps(TableOps):
         def function(block: Block, start: int) -> Expr:
             if block.lanes != LANES:
                 return plain.function(block, start)
-            total = None
+            total: list[Expr] = []
             for x, multiplier, before, moved in factors:
                 value = cast(block.at(x, start), "int32", LANES)
                 if before is not None:
                     value = value << cast(block.at(before, start), "int32", LANES)
-                term = self._rescaled(value, *(cast(block.at(r, start), "int32", LANES) for r in (multiplier, moved)))
-                total = term if total is None else [a + b for a, b in zip(total, term, strict=True)]
+                parts = self._rescaled(value, *(cast(block.at(r, start), "int32", LANES) for r in (multiplier, moved)))
+                total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
             if zero_point:
                 total = [t + constant(zero_point, "int32", 4) for t in total]
             return self._narrowed(total, low, high, dtype)

@@ -77,7 +77,7 @@ class NeonKernel(LinearKernel):
     def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
         plain = operand.plain
         super().fill(emitter, ops, Operand(plain, operand.correction), vector, x)
-        with emitter.loop(-(-x.size // self.group) * self.groups) as i:
+        with emitter.loop(-(-x.length // self.group) * self.groups) as i:
             four = emitter.bind(load(plain, COLUMNS, vector, i * COLUMNS))
             spread = tirx.Shuffle([four] * 4, [tirx.const(k, "int32") for k in REPEATED])
             emitter.store(operand.buffer, spread, vector, i * 16)

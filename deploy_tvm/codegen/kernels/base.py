@@ -109,7 +109,7 @@ class LinearKernel(ABC):
         """Store ``x`` as operand number ``vector``, followed by zeros."""
         element, lanes = self.operand_element(x), ops.lanes
         # The columns that fill up the last group are multiplied too.
-        for start in range(x.size // lanes * lanes, -(-x.size // self.group) * self.group, lanes):
+        for start in range(x.length // lanes * lanes, -(-x.length // self.group) * self.group, lanes):
             emitter.store(operand.buffer, constant(0, self.operand_dtype, lanes), vector, start)
         for start, stop in segments(element):
             whole, rest = divmod(stop - start, lanes)
@@ -117,7 +117,7 @@ class LinearKernel(ABC):
                 with emitter.loop(whole) as i:
                     value = Block(emitter, i * lanes, lanes).at(element, start)
                     emitter.store(operand.buffer, value, vector, i * lanes + start)
-            if rest and start + whole * lanes + lanes <= self.padded(x.size):
+            if rest and start + whole * lanes + lanes <= self.padded(x.length):
                 value = Block(emitter, whole * lanes, lanes).at(element, start)
                 emitter.store(operand.buffer, first_lanes(value, rest), vector, start + whole * lanes)
             elif rest:

@@ -74,7 +74,7 @@ class PopcountKernel(LinearKernel):
         )
 
     def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
-        words, length = _words(x.size), x.size
+        words, length = _words(x.length), x.length
         plain = emitter.alloc((1, self.padded(length)), "int16", "plain")
         super().fill(emitter, ops, Operand(plain, None), 0, x)
         magnitudes = self._magnitudes(emitter, ops, buffer_row(plain, length, "int16", as_index(0)))

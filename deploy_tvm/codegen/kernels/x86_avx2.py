@@ -67,7 +67,7 @@ class Avx2Kernel8(LinearKernel):
 
     def fill(self, emitter: Emitter, ops: RowOps, operand: Operand, vector: Expr, x: Row) -> None:
         super().fill(emitter, ops, Operand(operand.plain, operand.correction), vector, x)
-        with emitter.loop(-(-x.size // BYTES)) as i:
+        with emitter.loop(-(-x.length // BYTES)) as i:
             signed = emitter.bind(load(operand.plain, BYTES, vector, i * BYTES))
             magnitude = tirx.reinterpret("uint8x32", with_signs(signed, signed))
             emitter.store(operand.buffer, magnitude, vector, i * BYTES)

@@ -6,6 +6,7 @@ These replace the chains of selections of ``rows.RowOps``, entry for entry (``te
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -54,6 +55,7 @@ class PermutingOps(RowOps):
         registers = [constant_vector(part.tolist(), "int32") for part in np.split(table, len(table) // lanes)]
         # The instructions look at the low bits of the index only: each piece answers for its own range.
         value, k = None, 0
+        operands: tuple[Any, ...]
         while k < len(registers):
             first = k
             if self.pair and k + 1 < len(registers):

@@ -64,4 +64,4 @@ def of_kind(kind: str) -> Mapping[str, Operation]:
     if kind == "float":
         return OPERATIONS[kind]
     texts = [name for name, operation in OPS.items() if operation.integer_programs and name not in OF_SEQUENCES]
-    return dict.fromkeys(texts, GENERIC) | OPERATIONS[kind]
+    return {**dict.fromkeys(texts, GENERIC), **OPERATIONS[kind]}

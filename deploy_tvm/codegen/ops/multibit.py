@@ -11,4 +11,4 @@ from irnn.program import Node
 def multibit(body: Body, node: Node) -> Row:
     """``fixed_point.multibit``: codes and coefficients are found here, their sum is lazy."""
     x, a = body.rows[node.inputs[0]], node.attributes
-    return fixed_point.multibit(body.ops, x, x.size, a["zero_point"], a["codes"])
+    return fixed_point.multibit(body.ops, x, x.length, a["zero_point"], a["codes"])

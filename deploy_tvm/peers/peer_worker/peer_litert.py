@@ -32,11 +32,12 @@ def litert_model(network: Network, *, kind: str, form: str) -> bytes:
 
     stack = network.plain_layers()
     steps, batch, size = network.inputs.shape
-    shapes = {"x": (batch, steps, size)}
+    sequence = (batch, steps, size)
+    shapes: dict[str, tuple[int, ...]] = {"x": sequence}
     if form == "operator":
-        model = _lstm(stack, shapes["x"])
+        model = _lstm(stack, sequence)
     else:
-        model = _gru(stack, shapes["x"], unroll=form == "unrolled")
+        model = _gru(stack, sequence, unroll=form == "unrolled")
         cells = range(len(stack.layers) * stack.directions)
         shapes |= {f"h{k}": (batch, stack.hidden) for k in cells}
     specifications = [tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items()]

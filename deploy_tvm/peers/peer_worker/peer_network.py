@@ -30,7 +30,8 @@ class Cell:
 
     def in_order(self, order: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(W_x, W_h, b_x, b_h) with their rows in another order of the gates."""
-        return tuple(self._reordered(array, order) for array in (self.w_x, self.w_h, self.b_x, self.b_h))
+        w_x, w_h, b_x, b_h = (self._reordered(array, order) for array in (self.w_x, self.w_h, self.b_x, self.b_h))
+        return w_x, w_h, b_x, b_h
 
     def _reordered(self, array: np.ndarray, order: str) -> np.ndarray:
         gates = GATES[self.kind]

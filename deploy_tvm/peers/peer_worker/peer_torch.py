@@ -16,7 +16,7 @@ def load_torch(network: Network, *, int8: bool) -> Runtime:
     size, hidden, layers = network.inputs.shape[-1], stack.hidden, len(stack.layers)
     layer_class = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[stack.kind]
     model = layer_class(size, hidden, layers, bidirectional=stack.directions == 2).eval()
-    state_dict = {}
+    state_dict: dict[str, torch.Tensor] = {}
     for k, layer in enumerate(stack.layers):
         for suffix, cell in zip(("", "_reverse"), layer, strict=False):
             arrays = {"weight_ih": cell.w_x, "weight_hh": cell.w_h, "bias_ih": cell.b_x, "bias_hh": cell.b_h}

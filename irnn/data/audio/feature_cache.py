@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from irnn.data.audio.features import FeatureConfig, Normalization, centred, filterbank
-from irnn.data.audio.utterances import LeftOut, Utterance
+from irnn.data.audio.utterances import Utterance
+from irnn.data.left_out import LeftOut
 from irnn.errors import IrnnError
 from irnn.places import expanded
 
@@ -126,7 +128,7 @@ def _compute(utterances: Sequence[Utterance], config: FeatureConfig, folder: Pat
     _log.info("features of %d utterances computed in %.1f s: %s", len(utterances), seconds, folder)
 
 
-def _write_header(file, frames: int, bins: int) -> None:  # type: ignore[no-untyped-def]
+def _write_header(file: BinaryIO, frames: int, bins: int) -> None:
     # NumPy leaves room for the first axis to grow, so the header can be written again when the length is known.
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (frames, bins)})
 

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from irnn.data.audio.feature_cache import FeatureTable
-from irnn.data.audio.utterances import LeftOut, Utterance
+from irnn.data.audio.utterances import Utterance
+from irnn.data.left_out import LeftOut
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,13 +30,6 @@ class Utterance:
     read: Callable[[], np.ndarray]
     listed: str = ""
     fault: str = ""
-
-
-class LeftOut(NamedTuple):
-    """An utterance that cannot be used, and why: the line that an error would have shown."""
-
-    id: str
-    reason: str
 
 
 def unusable(name: str, where: str, fault: str) -> Utterance:

@@ -15,9 +15,10 @@ from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
 from irnn.data.audio.splits import AudioSplit
-from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
+from irnn.data.audio.utterances import NO_SPLIT, Utterance
 from irnn.data.labelled.config import DigitWordsConfig, LabelledConfig, SyntheticWordsConfig
 from irnn.data.labelled.words import LABELS, digit_words, synthetic_words
+from irnn.data.left_out import LeftOut
 from irnn.errors import IrnnError
 
 # source -> (its configuration, what reads its splits, its labels)

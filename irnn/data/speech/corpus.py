@@ -15,7 +15,8 @@ from irnn.data.audio.feature_cache import FeatureTable, cached_features
 from irnn.data.audio.features import Normalization
 from irnn.data.audio.reading import need_audio
 from irnn.data.audio.splits import AudioSplit
-from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
+from irnn.data.audio.utterances import NO_SPLIT, Utterance
+from irnn.data.left_out import LeftOut
 from irnn.data.speech.digits import DigitsConfig, digit_splits
 from irnn.data.speech.librispeech import LibriSpeechConfig, librispeech_splits
 from irnn.data.speech.speech_config import SpeechConfig

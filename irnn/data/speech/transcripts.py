@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irnn.data.audio.utterances import NO_SPLIT, LeftOut, Utterance
+from irnn.data.audio.utterances import NO_SPLIT, Utterance
+from irnn.data.left_out import LeftOut
 from irnn.data.speech.corpus import encoded_transcript, speech_splits, training_units
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.units import EOS, Units

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irnn.data.audio.utterances import LeftOut
+from irnn.data.left_out import LeftOut
 from irnn.data.speech.speech_config import SpeechConfig
 from irnn.data.speech.transcripts import line_stream, transcript_streams
 from irnn.data.speech.units import Units

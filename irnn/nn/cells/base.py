@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import nn
 
@@ -50,7 +50,7 @@ class Cell(nn.Module, ABC):
         return hidden_size
 
     @classmethod
-    def fused(cls, cells: Sequence[Cell]) -> Callable[..., Any] | None:
+    def fused(cls, cells: Sequence[Self]) -> Callable[..., Any] | None:
         """A faster way through a layer of real numbers, see ``Executor.fused``; None where there is none."""
         return None
 

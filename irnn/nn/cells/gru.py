@@ -19,6 +19,7 @@ from torch import nn
 
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
+from irnn.nn.containers import ModuleDict
 from irnn.nn.linear import Linear
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
@@ -64,7 +65,7 @@ class GRUCell(Cell):
             self.norm_x, self.norm_h = Norm(norm, rows, groups=3), Norm(norm, rows, groups=3)
             gate_input = self.norm_gates = QuantSite("norm", rows, groups=3)
         self._gate_input = (gate_input,)
-        self.gates = nn.ModuleDict(
+        self.gates = ModuleDict(
             {
                 "r": Activation("sigmoid", gate_input, 0),
                 "z": Activation("sigmoid", gate_input, 1),
@@ -73,7 +74,7 @@ class GRUCell(Cell):
         )
 
     @classmethod
-    def from_torch(cls, module: nn.GRU, layer: int, direction: int, *, hidden: QuantSite) -> GRUCell:
+    def from_torch(cls, module: nn.RNNBase, layer: int, direction: int, *, hidden: QuantSite) -> GRUCell:
         """See :meth:`Cell.from_torch`."""
         size = getattr(module, f"weight_ih_l{layer}").shape[1]
         cell = cls(size, module.hidden_size, bias=module.bias, norm=None, hidden=hidden)

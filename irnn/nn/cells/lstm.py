@@ -8,15 +8,16 @@ NeurIPS 2019; iRNN).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
+from irnn.nn.containers import ModuleDict
 from irnn.nn.fast.exact_bilstm import exact_bilstm
 from irnn.nn.linear import Linear
 from irnn.nn.norm import Norm
@@ -86,7 +87,7 @@ class LSTMCell(Cell):
             gate_input = self.norm_gates = QuantSite("norm", rows, groups=4)
             cell_read = self.norm_cell = QuantSite("norm", hidden_size)
         self._gate_input = (gate_input,)
-        self.gates = nn.ModuleDict(
+        self.gates = ModuleDict(
             {n: Activation(f, gate_input, k) for k, (n, f) in enumerate(zip(GATES, FUNCTIONS, strict=True))}
         )
         self.tanh_c = Activation("tanh", cell_read)
@@ -97,12 +98,12 @@ class LSTMCell(Cell):
         self.w_x.bias_0[self.hidden_size : 2 * self.hidden_size] = 1.0
 
     @staticmethod
-    def output_size(hidden_size: int, *, proj_size: int = 0) -> int:
+    def output_size(hidden_size: int, **options: Any) -> int:
         """That of h: the projection's where there is one."""
-        return proj_size or hidden_size
+        return options.get("proj_size", 0) or hidden_size
 
     @classmethod
-    def from_torch(cls, module: nn.LSTM, layer: int, direction: int, *, hidden: QuantSite) -> LSTMCell:
+    def from_torch(cls, module: nn.RNNBase, layer: int, direction: int, *, hidden: QuantSite) -> LSTMCell:
         """See :meth:`Cell.from_torch`."""
         size = getattr(module, f"weight_ih_l{layer}").shape[1]
         cell = cls(size, module.hidden_size, bias=module.bias, norm=None, hidden=hidden, proj_size=module.proj_size)
@@ -110,7 +111,7 @@ class LSTMCell(Cell):
         return cell
 
     @classmethod
-    def fused(cls, cells: Sequence[LSTMCell]) -> Any:
+    def fused(cls, cells: Sequence[Self]) -> Callable[..., Any] | None:
         """Both directions of plain cells in one time loop, ``irnn.nn.fast.exact_bilstm``."""
         if len(cells) != 2 or any(cell.w_r is not None for cell in cells):
             return None
@@ -125,6 +126,7 @@ class LSTMCell(Cell):
         """One time step -> (h, h, c): the output and the next states."""
         products = [a.linear(self.w_h, h)]
         if self.w_c is not None:
+            assert context is not None  # a cell that reads one is given one
             products.append(a.linear(self.w_c, context))
         pre_h = a.requantize(self.preactivation, *products)
         if self.norm_h is not None:
@@ -134,7 +136,7 @@ class LSTMCell(Cell):
         c = a.requantize(self.cell, a.multiply(f, c), a.multiply(i, g))
         c_read = c if self.norm_c is None else a.norm(self.norm_c, self.norm_cell, c)
         product = a.multiply(o, a.activation(self.tanh_c, c_read))
-        if self.w_r is not None:
+        if self.w_r is not None and self.unprojected is not None:
             product = a.linear(self.w_r, a.requantize(self.unprojected, product))
         h = a.requantize(self._hidden[0], product)
         return h, h, c

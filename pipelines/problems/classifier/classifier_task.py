@@ -14,6 +14,8 @@ from pipelines.core.problem import StageTask, TaskSettings
 class ClassifierTask(StageTask):
     """The epoch's batches and their augmentation depend on seed, stage and epoch alone."""
 
+    model: Classifier
+
     def __init__(self, model: Classifier, settings: TaskSettings, corpus: LabelledCorpus, seed: int) -> None:
         super().__init__(model, settings)
         self._corpus, self._seed = corpus, seed

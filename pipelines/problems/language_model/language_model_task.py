@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from irnn.data import Corpus, TextBatches, TextConfig
-from irnn.models.base import RecurrentModel
+from irnn.models.language_model import LanguageModel
 from pipelines.core.problem import StageTask, TaskSettings
 
 Batch = tuple[Tensor, Tensor]
@@ -18,9 +18,11 @@ _VALIDATION_ROWS = 10
 
 
 class LanguageModelTask(StageTask):
-    """model: gives `loss(ids, targets, state) -> (loss, state)`; the state None is the one before the first token."""
+    """The state None is the one before the first token."""
 
-    def __init__(self, model: RecurrentModel, settings: TaskSettings, corpus: Corpus, data: TextConfig) -> None:
+    model: LanguageModel
+
+    def __init__(self, model: LanguageModel, settings: TaskSettings, corpus: Corpus, data: TextConfig) -> None:
         super().__init__(model, settings)
         self._corpus = corpus
         self._data = data

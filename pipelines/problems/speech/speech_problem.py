@@ -168,7 +168,9 @@ class SpeechProblem:
         names = [name for name in self.corpus.splits if name != "train"]
         limit = self.interpreter_utterances
         qat = {part: model.frozen(part) for part in program}
-        mismatches = {"interpreter_vs_qat": self._mismatch(program, program, qat, names, limit)}
+        mismatches: dict[str, dict[str, int] | None] = {
+            "interpreter_vs_qat": self._mismatch(program, program, qat, names, limit)
+        }
         interpreter = fast_interpreter(program)
         recognizer = ProgramRecognizer(program, interpreter if runner is None else runner)
         score, found = self._score(recognizer, folder, _GREEDY, "")
@@ -209,7 +211,8 @@ class SpeechProblem:
     ) -> tuple[dict[str, Transcripts], dict[str, list[tuple[int, ...]]]]:
         """(transcripts, recognized units) of each set."""
         lm_step = self.language_model.step if self.language_model and config.lm_weight else None
-        scored, found = {}, {}
+        scored: dict[str, Transcripts] = {}
+        found: dict[str, list[tuple[int, ...]]] = {}
         for name in names:
             utterances, ids, references = self.corpus.split(name).utterances, [], []
             found[name] = []

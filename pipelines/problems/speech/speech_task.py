@@ -28,7 +28,9 @@ class InOrder:
 
 
 class SpeechTask(StageTask):
-    """model: gives `loss(batch)`.  The epoch's batches and their augmentation depend on seed, stage and epoch alone."""
+    """The epoch's batches and their augmentation depend on seed, stage and epoch alone."""
+
+    model: SpeechModel
 
     def __init__(self, model: SpeechModel, settings: TaskSettings, corpus: SpeechCorpus, seed: int) -> None:
         super().__init__(model, settings)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.nn.cells.base import Cell
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
-from irnn.nn.state_dicts import check_fit, unwrapped
+from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
 from irnn.quant.site import QuantSite
 
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")
@@ -98,7 +98,7 @@ class TorchParameters(nn.Module):
         return list(self.torch_names())
 
     @property
-    def _flat_weights(self) -> list[Tensor]:
+    def _flat_weights(self) -> list[nn.Parameter]:
         return [getattr(self, name) for name in self.torch_names()]
 
     @property
@@ -126,7 +126,7 @@ class TorchParameters(nn.Module):
 
     def flatten_parameters(self) -> None:
         """On CUDA, lay the parameters into one piece of memory, which cuDNN is faster with; elsewhere do nothing."""
-        weights = self._flat_weights
+        weights: list[Tensor] = [*self._flat_weights]
         usable = bool(weights) and all(
             w.is_cuda and w.dtype == weights[0].dtype and torch.backends.cudnn.is_acceptable(w) for w in weights
         )

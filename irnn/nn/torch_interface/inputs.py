@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from irnn.errors import IrnnError
-from irnn.nn.torch_parameters import TorchParameters
+from irnn.nn.torch_interface.parameters import TorchParameters
 
 State = Tensor | tuple[Tensor, ...]  # a cell of several states has a tuple
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -95,8 +95,8 @@ class RecurrentInput:
 
     def give_back(self, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor | PackedSequence, State]:
         """Output and last state in the form in which the input came."""
-        y, state = self._formed(y, state)
-        return y, state if len(state) > 1 else state[0]
+        output, after = self._formed(y, state)
+        return output, after if len(after) > 1 else after[0]
 
     def _formed(self, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         if self.packed is not None:
