@@ -7,7 +7,7 @@ executor which mends one special case (symmetric zero points, smooth tables, siz
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,6 +81,13 @@ def random_state(program: Program, batch: int, seed: int = 0) -> dict[str, np.nd
             info = np.iinfo(value.dtype)
             state[name] = rng.integers(info.min, info.max, shape, endpoint=True).astype(value.dtype)
     return state
+
+
+def with_tensors(program: Program, changed: dict[str, np.ndarray]) -> Program:
+    """A copy of the program with these constants replaced."""
+    assert changed.keys() <= program.tensors.keys()
+    tensors = program.tensors | {k: Tensor(v, program.tensors[k].bits) for k, v in changed.items()}
+    return replace(program, tensors=tensors)
 
 
 def random_program(spec: Spec) -> Program:

@@ -15,10 +15,10 @@ from irnn.program import Value
 from irnn.program.__main__ import main
 from irnn.program.check import ranges
 from irnn.program.sets import ProgramSet
-from tests.irnn.arithmetic.test_planted_bugs import Mutation, arithmetic, namespace, operation, planted, walk
-from tests.irnn.program.test_interpreter import with_tensors
 from tests.support.oracle import nearest
+from tests.support.planting import Mutation, arithmetic, namespace, operation, planted, walk
 from tests.support.program_oracle import ProgramOracle
+from tests.support.random_programs import with_tensors
 from tests.support.speech_models import FRAMES, quantized_speech, speech_batch, utterances
 
 BITS = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
-from irnn.program import Program, Tensor
+from irnn.program import Program
 from irnn.program.interpreter import Interpreter
 from tests.support.gru_oracle import read_stack
-from tests.support.random_programs import Spec, random_inputs, random_program, random_state
+from tests.support.random_programs import Spec, random_inputs, random_program, random_state, with_tensors
 from tests.support.strategies import quick
 
 both = pytest.mark.parametrize("ops", [NUMPY, TORCH], ids=["numpy", "torch"])
@@ -125,13 +125,6 @@ def spiky_program(norm: str, hidden: int) -> Program:
         "layer0.forward.x.norm.beta": np.zeros(4 * hidden, "int32"),
     }
     return with_tensors(program, changed)
-
-
-def with_tensors(program: Program, changed: dict[str, np.ndarray]) -> Program:
-    """A copy of the program with these constants replaced."""
-    assert changed.keys() <= program.tensors.keys()
-    tensors = program.tensors | {k: Tensor(v, program.tensors[k].bits) for k, v in changed.items()}
-    return replace(program, tensors=tensors)
 
 
 STREAMED = [Spec(), Spec(norm="mad", layers=2, seed=1), Spec(norm="layer", vocabulary=None, logits=None, seed=2)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from irnn.program import Program
-from tests.irnn.arithmetic.test_planted_bugs import OPERATIONS, Mutation, arithmetic, namespace, operation, planted
+from tests.support.planting import OPERATIONS, Mutation, arithmetic, namespace, operation, planted
 from tests.support.program_oracle import ProgramOracle
 from tests.support.random_graphs import random_graph, random_graph_inputs
 from tests.support.random_programs import random_state

@@ -21,8 +21,8 @@ from irnn.program import Node, Program, Value
 from irnn.program.graph import Tensor
 from irnn.quant.codes.multibit import FakeMultibit
 from tests.deploy_tvm.test_low_bit_programs import assert_boards_alike, assert_compiled_alike, everywhere
-from tests.irnn.arithmetic.test_planted_bugs import load, source
 from tests.support.models import assert_trains_in_every_stage, ids, language_model, quantized, quantized_layer
+from tests.support.planting import load, source
 from tests.support.program_oracle import ProgramOracle, run_time_codes
 from tests.support.speech_models import quantized_speech
 from tests.support.strategies import quick
