@@ -10,7 +10,7 @@ import torch
 import irnn
 from irnn.errors import IrnnError
 from irnn.nn.state_dicts import unwrapped
-from tests.irnn.nn.test_drop_in import ALL, pair
+from tests.support.pairs import ALL, pair
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
