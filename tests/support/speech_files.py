@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from irnn.data.audio.features import FeatureConfig
+
+NARROW = FeatureConfig(sample_rate=8000, num_mel_bins=20)
+
 
 def tone(seconds: float, rate: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:
     """A sine, float32 [samples]."""
