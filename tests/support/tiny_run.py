@@ -11,6 +11,9 @@ from omegaconf import DictConfig
 
 import run as run_script
 from pipelines.config import RunConfig, read_config
+from pipelines.core.plan import plan
+from pipelines.core.stages import Stage
+from pipelines.run import problem_of
 from tests.support.places import ROOT
 
 WORDS = ["the", "cat", "dog", "sees", "a", "bird", "and", "runs", "away", "now"]
@@ -65,3 +68,8 @@ def call_run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         run_script.main()
     finally:
         GlobalHydra.instance().clear()
+
+
+def stages_of(config: RunConfig) -> dict[str, Stage]:
+    """The stages of a run by their names."""
+    return {stage.name: stage for stage in plan(config, problem_of(config))}

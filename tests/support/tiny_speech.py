@@ -27,6 +27,9 @@ TINY_SPEECH = [
     "evaluation.search.max_length_extra=5",
 ]
 
+# The splits that a run evaluates.
+SETS = ("dev", "test")
+
 
 def tiny_speech_overrides(folder: Path) -> list[str]:
     """Overrides for a run that writes everything below `folder`."""

@@ -13,17 +13,15 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines.config import RunConfig, read_config
+from pipelines.config import read_config
 from pipelines.core import deploy, problem
 from pipelines.core.checkpoints import load_weights
-from pipelines.core.plan import plan
-from pipelines.core.stages import Stage
 from pipelines.problems.language_model import text_problem
 from pipelines.recipe import QAT_STAGES
-from pipelines.run import problem_of, run
+from pipelines.run import run
 from tests.support import needs
 from tests.support.places import ROOT
-from tests.support.tiny_run import WORDS, composed, tiny_config, tiny_overrides
+from tests.support.tiny_run import WORDS, composed, stages_of, tiny_config, tiny_overrides
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +29,6 @@ def one_thread() -> object:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-def stages_of(config: RunConfig) -> dict[str, Stage]:
-    return {stage.name: stage for stage in plan(config, problem_of(config))}
 
 
 # Runs in a process of its own: kills itself with SIGKILL as soon as the named stage has written its n-th checkpoint.
