@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
-from tests import needs
+from tests.support import needs
 
 
 def skipped_by_need(reports: Iterable[Any]) -> dict[str, list[str]]:
@@ -27,7 +27,9 @@ def skipped_by_need(reports: Iterable[Any]) -> dict[str, list[str]]:
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = needs.read_reason(text)
         if reason is None:
-            raise pytest.UsageError(f"{report.nodeid} was skipped for {text!r}; tests/needs.py lists what may lack")
+            raise pytest.UsageError(
+                f"{report.nodeid} was skipped for {text!r}; tests/support/needs.py lists what may lack"
+            )
         found[reason[0]].append(reason[1])
     return found
 

@@ -22,10 +22,11 @@ from irnn import places
 from irnn.errors import IrnnError
 from irnn.program.sets import ProgramSet
 from pipelines.core import deploy, stages, training
-from tests import needs
-from tests.random_programs import Spec, random_program
-from tests.tiny_run import ROOT, call_run, tiny_overrides
-from tests.tiny_speech import tiny_speech_overrides
+from tests.support import needs
+from tests.support.places import ROOT
+from tests.support.random_programs import Spec, random_program
+from tests.support.tiny_run import call_run, tiny_overrides
+from tests.support.tiny_speech import tiny_speech_overrides
 
 needs_tvm = needs.with_tvm
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests import needs
+from tests.support import needs
 
 pytest_plugins = ["pytester"]
 
 SKIPPING = """
-    from tests import needs
+    from tests.support import needs
 
     def test_a():
         needs.skip("arm", "no qemu-aarch64")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
-from tests.tiny_run import ROOT
+from tests.support import needs
+from tests.support.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -144,7 +144,7 @@ def test_a_missing_package_is_one_line(package: str, command: list[str], extra: 
     places = {"folder": tmp_path, "fsdd": tmp_path / "fsdd"}
     if extra == "speech":
         needs.packages("speech", "soundfile")
-        from tests.speech_files import write_fsdd
+        from tests.support.speech_files import write_fsdd
 
         write_fsdd(tmp_path / "fsdd")
     arguments = [argument.format(**places) for argument in command]

@@ -1,6 +1,7 @@
 """Requantization and piecewise-linear functions in NEON registers: 32-bit lanes, as ``narrow`` proves they suffice.
 
-These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integer (``tests/test_arm_kernels.py``).
+These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integer
+(``tests/deploy_tvm/codegen/test_arm_kernels.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Table look-ups in NEON registers.
 
-These replace the chains of selections of ``rows.RowOps``, entry for entry (``tests/test_arm_kernels.py``).
+These replace the chains of selections of ``rows.RowOps``, entry for entry
+(``tests/deploy_tvm/codegen/test_arm_kernels.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Requantization and short products in x86 registers: 32-bit lanes throughout, as ``narrow`` proves they suffice.
 
-These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integer (``tests/test_kernels.py``).
+These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integer
+(``tests/deploy_tvm/codegen/test_kernels.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Table look-ups in registers: a permutation instruction picks an entry for every lane at once.
 
-These replace the chains of selections of ``rows.RowOps``, entry for entry (``tests/test_kernels.py``).
+These replace the chains of selections of ``rows.RowOps``, entry for entry
+(``tests/deploy_tvm/codegen/test_kernels.py``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,159 @@
+"""Operations that no converted model of the tests has, lowered from programs made by hand: NumPy's integers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="need tvm: tvm not installed")
+
+import tvm
+
+from deploy_tvm import targets
+from deploy_tvm.codegen.interface import KERNEL
+from deploy_tvm.static.bare import BareFunction
+from deploy_tvm.targets.compiler import compile_function, kernel_of
+from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
+from tests.deploy_tvm.codegen.test_arm_kernels import ARM
+from tests.support.boards import need_bare
+from tests.support.cpus import CPUS, runnable
+
+SIZE, BATCH, STEPS = 21, 3, 5
+LENGTHS = np.array([5, 1, 3], np.int32)
+
+
+@pytest.fixture(params=[*CPUS, *ARM])
+def target(request) -> targets.Target:
+    """Each kernel set that this machine can run or emulate."""
+    if request.param in CPUS:
+        return runnable(request.param)
+    need_bare(ARM[request.param])
+    return ARM[request.param]
+
+
+def execute(target: targets.Target, program: Program, *given: np.ndarray) -> list[np.ndarray]:
+    """Outputs and next states of the compiled program; ``given`` are its inputs and its states, in order."""
+    function, constants = kernel_of(program, target)
+    sizes = {"batch": len(given[0]), "time": STEPS}
+    values = [program.values[name] for name in program.outputs]
+    results = [np.zeros((sizes["batch"], *(sizes[axis] for axis in v.axes), *v.shape), v.dtype) for v in values]
+    results += [np.zeros((sizes["batch"], *state.shape), state.dtype) for state in program.states.values()]
+    arrays = [*given, *constants, *results]
+    if target.mtriple.startswith("x86"):
+        tensors = [tvm.runtime.tensor(array) for array in arrays]
+        compile_function(function, KERNEL, target)[KERNEL](*tensors)
+        return [tensor.numpy() for tensor in tensors[-len(results) :]]
+    with tempfile.TemporaryDirectory() as folder:
+        return BareFunction(function, target, Path(folder))(*arrays)[-len(results) :]
+
+
+def made(kind: str, values: dict[str, Value], outputs: tuple[str, ...], nodes: tuple, **parts) -> Program:
+    """A program of which the inputs are the values x and lengths, where there are such."""
+    inputs = {name: values[name] for name in ("x", "lengths") if name in values}
+    return Program(kind, inputs, outputs, parts.get("states", {}), values, nodes, parts.get("tensors", {}))
+
+
+def sequence(dtype: str = "int8", size: int = SIZE, axes: tuple[str, ...] = ("time",)) -> Value:
+    low, high = (None, None) if dtype == "float32" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    return Value(dtype, (size,), low=low, high=high, axes=axes)
+
+
+def features(dtype: str = "int8") -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if dtype == "float32":
+        return rng.standard_normal((BATCH, STEPS, SIZE)).astype(dtype)
+    info = np.iinfo(dtype)
+    x = rng.integers(info.min, info.max, (BATCH, STEPS, SIZE), endpoint=True).astype(dtype)
+    x[0, 0, :2] = info.min, info.max
+    return x
+
+
+LENGTHS_VALUE = Value("int32", (), low=1, high=LENGTH_MAX, axes=(), counts="time")
+
+
+def test_complement(target: targets.Target) -> None:
+    """-1 - x of every int8, and 1 - x of floats."""
+    for dtype, one in (("int8", -1), ("float32", 1)):
+        values = {"x": sequence(dtype), "y": sequence(dtype)}
+        kind = "float" if dtype == "float32" else "integer"
+        program = made(kind, values, ("y",), (Node("complement", ("x",), "y"),))
+        x = features(dtype)
+        (y,) = execute(target, program, x)
+        assert y.dtype == np.dtype(dtype)
+        assert np.array_equal(y, np.array(one, dtype) - x)
+
+
+def test_complement_of_every_byte(target: targets.Target) -> None:
+    every = np.arange(-128, 128).astype(np.int8)[None, None].repeat(STEPS, 1)
+    values = {"x": sequence(size=256), "y": sequence(size=256)}
+    (y,) = execute(target, made("integer", values, ("y",), (Node("complement", ("x",), "y"),)), every)
+    assert np.array_equal(y, -1 - every)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "float32"])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_the_last_step_of_an_input(target: targets.Target, dtype: str, with_lengths: bool) -> None:
+    """A value without its time axis; with lengths, each sequence's own last step."""
+    values = {"x": sequence(dtype), "y": sequence(dtype, axes=())}
+    given = [features(dtype)]
+    names = ("x",)
+    if with_lengths:
+        values["lengths"], names = LENGTHS_VALUE, ("x", "lengths")
+        given.append(LENGTHS)
+    kind = "float" if dtype == "float32" else "integer"
+    (y,) = execute(target, made(kind, values, ("y",), (Node("last", names, "y"),)), *given)
+    steps = LENGTHS - 1 if with_lengths else np.full(BATCH, STEPS - 1)
+    assert np.array_equal(y, given[0][np.arange(BATCH), steps])
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_a_row_of_logits_from_the_last_step_of_a_loop(target: targets.Target, with_lengths: bool) -> None:
+    """Scan -> last -> complement -> linear: a classifier's head.  The loop adds up its inputs, saturating."""
+    rng = np.random.default_rng(1)
+    weight, bias = rng.integers(-127, 128, (4, SIZE)).astype(np.int8), np.arange(4, dtype=np.int32)
+    values = {
+        "x": sequence(), "x_t": sequence(axes=()), "h": sequence(axes=()), "h_next": sequence(axes=()),
+        "hs": sequence(), "end": sequence(axes=()), "flipped": sequence(axes=()),
+        "logits": sequence("int32", 4, axes=()),
+    }  # fmt: skip
+    lengths = ()
+    given = [features(), np.full((BATCH, SIZE), 3, np.int8)]
+    if with_lengths:
+        values["lengths"], lengths = LENGTHS_VALUE, ("lengths",)
+        given.insert(1, LENGTHS)
+    add = Node("add", ("x_t", "h"), "h_next", {"low": -128, "high": 127})
+    scan = Scan({"x_t": "x"}, {"h": ("h", "h_next")}, {"hs": "h_next"}, (add,), lengths=lengths[0] if lengths else None)
+    nodes = (
+        scan,
+        Node("last", ("hs", *lengths), "end"),
+        Node("complement", ("end",), "flipped"),
+        Node("linear", ("flipped",), "logits", {}, {"weight": "w", "bias": "b"}),
+    )
+    program = made(
+        "integer", values, ("logits",), nodes,
+        states={"h": State("int8", (SIZE,))}, tensors={"w": Tensor(weight, 8), "b": Tensor(bias, 32)},
+    )  # fmt: skip
+    logits, state = execute(target, program, *given)
+    h = np.zeros((BATCH, SIZE), np.int8)
+    for b, length in enumerate(LENGTHS if with_lengths else [STEPS] * BATCH):
+        row = given[-1][b].astype(np.int32)
+        for t in range(length):
+            row = np.clip(row + given[0][b, t], -128, 127)
+        h[b] = row
+    assert np.array_equal(state, h)
+    assert np.array_equal(logits, (-1 - h).astype(np.int32) @ weight.T.astype(np.int32) + bias)
+
+
+def test_a_product_with_an_int16_sequence(target: targets.Target) -> None:
+    """12-bit activations and 4-bit weights, before a loop's time and for all steps at once."""
+    rng = np.random.default_rng(2)
+    weight, bias = rng.integers(-7, 8, (33, SIZE)).astype(np.int8), rng.integers(-99, 99, 33).astype(np.int32)
+    values = {"x": sequence("int16"), "y": sequence("int32", 33)}
+    node = Node("linear", ("x",), "y", {}, {"weight": "w", "bias": "b"})
+    program = made("integer", values, ("y",), (node,), tensors={"w": Tensor(weight, 4), "b": Tensor(bias, 32)})
+    x = (features("int16") >> 4).astype(np.int16)
+    (y,) = execute(target, program, x)
+    assert np.array_equal(y, x.astype(np.int32) @ weight.T.astype(np.int32) + bias)

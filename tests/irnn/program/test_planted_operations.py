@@ -1,0 +1,97 @@
+"""One bug at a time in the evaluation of every operation: random programs against the evaluator must notice each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irnn.program import Program
+from tests.support.planting import OPERATIONS, Mutation, arithmetic, namespace, operation, planted
+from tests.support.program_oracle import ProgramOracle
+from tests.support.random_graphs import random_graph, random_graph_inputs
+from tests.support.random_programs import random_state
+
+NO_INTEGERS = {"ops.activations"}  # float programs only
+
+MUTATIONS = [
+    operation("add", "add: a twice", "inputs[0], inputs[1],", "inputs[0], inputs[0],"),
+    operation("add", "add: saturates at its dtype", 'node.attributes["high"]', "np.iinfo(dtype).max"),
+    operation("attention_context", "context: memory reversed", "weights[..., None, :]", "weights[..., None, ::-1]"),
+    operation("attention_context", "context: zero point of the result", 'a["zero_point"],', "0,"),
+    operation("attention_weights", "weights: the query left out", "query[..., None, :]", "0 * query[..., None, :]"),
+    operation("complement", "complement: -x", "fixed_point.complement(ops, inputs[0])", "np.int8(0) - inputs[0]"),
+    operation("complement", "complement: unchanged", "fixed_point.complement(ops, inputs[0])", "inputs[0]"),
+    arithmetic("complement: 127 - x wraps", 'ops.to(-1, "int32") - ops.to(x, "int32")', 'ops.to(127, "int32") - x'),
+    arithmetic("complement: bits kept", 'ops.to(ops.to(-1, "int32") - ops.to(x, "int32"), "int8")', "x"),
+    operation("concat", "concat: turned round", "ops.concat(inputs)", "ops.concat(inputs[::-1])"),
+    operation("embedding", "embedding: the row before", "inputs[0])", "inputs[0] - 1)"),
+    operation("flatten", "flatten: channels outermost", "inputs[0].reshape", "inputs[0].swapaxes(-1, -2).reshape"),
+    operation("last", "last: the first step", "inputs[0][:, -1]", "inputs[0][:, 0]"),
+    operation("last", "last: padding read", "ops.steps(sequence, lengths - 1)", "sequence[:, -1]"),
+    operation("last", "last: one step early", "lengths - 1", "lengths - 2"),
+    namespace("last: the first sequence for all", "sequence[np.arange(len(index)), index]", "sequence[0, index]"),
+    operation("linear", "linear: bias left out", ' + tensors["bias"]', ""),
+    operation("linear", "linear: int16 operands cut", "ops.matmul(inputs[0],", "ops.matmul(inputs[0].astype(np.int8),"),
+    operation("mask", "mask: filled with 0", 'ops.to(node.attributes["fill"], dtype)', "ops.to(0, dtype)"),
+    operation("multibit", "multibit: zero point left out", 'a["zero_point"], a["codes"]', '0, a["codes"]'),
+    operation("multiply", "multiply: one zero point for both", 'inputs[1], node.attributes["zero_point_a"], node',
+              'inputs[1], node.attributes["zero_point_b"], node'),
+    operation("norms", "norms: one group", 'groups = a["groups"]', "groups = 1"),
+    operation("norms", "norms: MadNorm for both", "getattr(fixed_point, self.name)", "fixed_point.mad_norm"),
+    operation("patches", "patches: border of 0", 'kernel // 2, a["fill"])', "kernel // 2, 0)"),
+    operation("patches", "patches: time and band change places", "for dt in range(kernel_t)\n            for df in "
+              "range(kernel_f)", "for df in range(kernel_f)\n            for dt in range(kernel_t)"),
+    operation("pwl", "pwl: one fractional bit less", 'a["shift"],', 'a["shift"] - 1,'),
+    operation("requantize", "requantize: one factor for both", 'tensors[f"shift_{k}"]', 'tensors["shift_0"]'),
+    operation("residual", "residual: one zero point for both", 'a["zero_points"][k]', 'a["zero_points"][0]'),
+    operation("scaled_embedding", "scaled embedding: one plane", 'range(a["planes"])]', "range(1)]"),
+    operation("scaled_embedding", "scaled embedding: one factor for all rows", "multiplier, shift = (part.reshape",
+              "multiplier, shift = (part[:1].reshape"),
+    operation("scaled_embedding", "scaled embedding: saturates at its dtype", 'a["low"], a["high"]', "-128, 127"),
+    operation("shorten", "shorten: floor", "(inputs[0] + (factor - 1)) // factor",
+              "np.maximum(inputs[0] // factor, 1)"),
+    operation("slice", "slice: one early", 'node.attributes["start"] :', 'node.attributes["start"] - 1 :'),
+    operation("subsample", "subsample: the other steps", "[:, :: node", "[:, ::-1][:, :: node"),
+]  # fmt: skip
+
+
+@cache
+def cases() -> list[tuple[Program, dict[str, np.ndarray], dict[str, np.ndarray], Any]]:
+    made = []
+    for seed in range(24):
+        program = random_graph(seed)
+        inputs, state = random_graph_inputs(program, 3, 5, seed), random_state(program, 3, seed)
+        made.append((program, inputs, state, ProgramOracle(program).run_batch(inputs, state)))
+    return made
+
+
+def agree(make: Callable[[Program], Any]) -> bool:
+    """Whether the copies give what the evaluator says, on all cases."""
+    for program, inputs, state, (outputs, states) in cases():
+        found, last = make(program).run_all(inputs, state)
+        same = all(np.array_equal(ours, theirs) for ours, theirs in zip(found, outputs, strict=True))
+        if not same or not all(np.array_equal(last[name], array) for name, array in states.items()):
+            return False
+    return True
+
+
+def test_unmutated_copies_agree() -> None:
+    assert agree(planted(None))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
+def test_every_planted_bug_is_noticed(mutation: Mutation) -> None:
+    make = planted(mutation)
+    try:
+        noticed = not agree(make)
+    except (ArithmeticError, IndexError, ValueError):
+        return
+    assert noticed, f"nobody noticed: {mutation.what}"
+
+
+def test_every_operation_has_a_planted_bug() -> None:
+    assert {mutation.module for mutation in MUTATIONS} >= set(OPERATIONS) - NO_INTEGERS

@@ -1,0 +1,127 @@
+"""Rows and products by compiled code: what kernels and the staged arithmetic give, as NumPy arrays."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from deploy_tvm import targets
+from deploy_tvm.codegen.constants import Constants, padded_row
+from deploy_tvm.codegen.emitter import Emitter, prim_func
+from deploy_tvm.codegen.kernels import LinearKernel
+from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Term, buffer_row, join, known_row, part
+from deploy_tvm.static.bare import BareFunction
+from deploy_tvm.targets.compiler import PIPELINE
+
+
+def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> np.ndarray:
+    """Compile the function and call it on ``arrays``: the last one is written, and returned."""
+    function = prim_func(buffers, emitter.finish(), "main")
+    if not target.mtriple.startswith("x86"):
+        with tempfile.TemporaryDirectory() as folder:
+            return BareFunction(function, target, Path(folder))(*arrays)[-1]
+    library = tvm.tirx.build(tvm.IRModule({"main": function}), target.tvm(), pipeline=PIPELINE)
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    library["main"](*tensors)
+    return tensors[-1].numpy()
+
+
+def elementwise(
+    target: targets.Target,
+    function: Callable[..., Row],
+    dtype: str,
+    *inputs: np.ndarray,
+    constants: Constants | None = None,
+) -> np.ndarray:
+    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length; it may add to ``constants``."""
+    emitter = Emitter()
+    ops = target.kernels().ops(emitter)
+    size = inputs[0].size
+    room = -(-size // ops.lanes) * ops.lanes + SLACK
+    padded = [np.pad(array, (0, room - size), mode="edge") for array in inputs]
+    buffers = [tirx.decl_buffer((room,), str(array.dtype), f"x{k}") for k, array in enumerate(inputs)]
+    out = tirx.decl_buffer((room,), dtype, "out")
+    rows = [buffer_row(buffer, size, str(array.dtype)) for buffer, array in zip(buffers, inputs, strict=True)]
+    result = function(ops, *rows)
+    with emitter.loop(-(-size // ops.lanes)) as i:
+        emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
+    more = Constants() if constants is None else constants
+    arrays = (*padded, *more.arrays.values(), np.zeros(room, dtype))
+    return run(target, [*buffers, *more.buffers.values(), out], emitter, *arrays)[:size]
+
+
+def requantized(
+    target: targets.Target, terms: list[tuple[np.ndarray, ...]], zero_point: int, low: int, high: int, dtype: str
+) -> np.ndarray:
+    """``requantize`` as a program's is compiled: of (x, multiplier, shift), the last two constants, x in its range."""
+    constants = Constants()
+
+    def function(ops: RowOps, *rows: Row) -> Row:
+        def known(k: int) -> Callable[[str, np.ndarray], Row]:
+            def constant(role: str, array: np.ndarray) -> Row:
+                buffer = constants.buffer(f"{role}_{k}", lambda: padded_row(array))
+                return known_row(array, None if (array == array[0]).all() else buffer, str(array.dtype))
+
+            return constant
+
+        parts = [
+            Term(row, m, s, int(x.min()), int(x.max()), known(k))
+            for k, (row, (x, m, s)) in enumerate(zip(rows, terms, strict=True))
+        ]
+        return ops.requantize(parts, zero_point, low, high, dtype)
+
+    return elementwise(target, function, dtype, *(x for x, _, _ in terms), constants=constants)
+
+
+def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
+    """``x @ weight.T + bias`` by ``kernel``, all vectors at once and one by one."""
+    packed = kernel.pack(kernel.as_read(weight), bias)
+    rows, length = weight.shape
+    vectors = kernel.tile_vectors
+    results = []
+    for count in (vectors, 1):
+        emitter = Emitter()
+        ops = target.kernels().ops(emitter)
+        given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
+        buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+        out = tirx.decl_buffer((vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
+        operand = kernel.allocate(emitter, vectors, length)
+        with emitter.loop(vectors) as v:
+            kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
+        with emitter.loop(vectors // count) as group, emitter.loop(kernel.blocks(rows)) as block:
+            chosen = [group * count + m for m in range(count)]
+            for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
+                for u, register in enumerate(registers):
+                    emitter.store(out, register, v, block * kernel.block_rows + u * kernel.lanes)
+        output = np.zeros((vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
+        arrays = (np.pad(x, ((0, 0), (0, SLACK))), *packed.values(), output)
+        results.append(run(target, [given, *buffers.values(), out], emitter, *arrays)[:, :rows])
+    return results
+
+
+def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``x @ weight.T`` for x joined of 5 elements and the rest, in memory that held other operands before."""
+    rows, length = weight.shape
+    packed = kernel.pack(weight, np.zeros(rows, np.int32))
+    emitter = Emitter()
+    ops = target.kernels().ops(emitter)
+    before = tirx.decl_buffer((64 + SLACK,), "int8", "before")
+    given = tirx.decl_buffer((length + SLACK,), "int8", "x")
+    buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+    out = tirx.decl_buffer((kernel.blocks(rows) * kernel.block_rows,), "int32", "out")
+    operand = kernel.allocate(emitter, 1, length)
+    row = buffer_row(given, length, "int8")
+    kernel.fill(emitter, ops, operand, 0, buffer_row(before, 64, "int8"))
+    kernel.fill(emitter, ops, operand, 0, join([part(row, 0, 5), part(row, 5, length)]))
+    with emitter.loop(kernel.blocks(rows)) as block:
+        (registers,) = kernel.tile(emitter, operand, [0], buffers, block)
+        for u, register in enumerate(registers):
+            emitter.store(out, register, block * kernel.block_rows + u * kernel.lanes)
+    arrays = (np.full(64 + SLACK, 127, np.int8), np.pad(x, (0, SLACK)), *packed.values())
+    output = np.zeros(kernel.blocks(rows) * kernel.block_rows, np.int32)
+    return run(target, [before, given, *buffers.values(), out], emitter, *arrays, output)[:rows]
