@@ -147,6 +147,17 @@ def test_the_floor_is_the_longer_of_the_two_limits_of_each_product() -> None:
     assert (without["us_per_step"], without["share"]) == (None, None)
 
 
+def test_a_program_that_dies_while_it_is_timed_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_first(workers: dict[str, rounds.Worker], *more: object) -> object:
+        workers["tvm_integer"]._process.kill()
+        return rounds.interleave(workers, *more)
+
+    monkeypatch.setattr(measure, "interleave", kill_first)
+    sizes = ["--input", "9", "--hidden", "16", "--steps", "3", "--rounds", "2", "--seconds", "0.02"]
+    assert main(["bench", "--layer", "lstm", *sizes]) == 1
+    assert "the built program cannot be timed" in capsys.readouterr().err
+
+
 SETS = pytest.mark.parametrize("kernels", X86_SETS)
 
 

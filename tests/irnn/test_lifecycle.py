@@ -377,3 +377,11 @@ def test_norms_of_another_kind_are_refused() -> None:
         language_model(norm="layer").load_state_dict(trained.state_dict())
     with pytest.raises(IrnnError, match=r"a 'layer' norm at .* build it with norm='layer'"):
         language_model(norm="mad").load_state_dict(quantized(language_model(norm="layer")).state_dict())
+
+
+def test_a_float_model_with_ranges_has_no_program_yet() -> None:
+    model = language_model()
+    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "float")
+    calibrate(model)
+    with pytest.raises(IrnnError, match='has no table: prepare the model for stage "pwl"'):
+        irnn.convert(model.eval())
