@@ -39,15 +39,19 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def compose(composed: DictConfig) -> None:
-    """Run one configuration; whatever the user can mend is one line on stderr and exit code 1."""
+def compose(composed: DictConfig) -> tuple[float, float] | None:
+    """Run one configuration; whatever the user can mend is one line on stderr and exit code 1.
+
+    What comes back is what a search over configurations goes by (`sweep=mixed_bits`).
+    """
     try:
         # Imported here: Hydra's --help and a wrong override need no PyTorch.
         with extra("train"):
             from pipelines.config import read_config
+            from pipelines.report.report import goals
             from pipelines.run import run
 
-        run(read_config(composed, _command()))
+        return goals(run(read_config(composed, _command())))
     except IrnnError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

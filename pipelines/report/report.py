@@ -68,6 +68,16 @@ def results_of(config: RunConfig, stages: Sequence[Stage], manifests: Manifests)
     }
 
 
+def goals(results: dict[str, Any]) -> tuple[float, float] | None:
+    """The figure of merit of the last scored stage (of a language model the validation perplexity) and the program's
+    bytes: what a search over bits goes by.  None where there is no program."""
+    size, figures = results["size_bytes"]["integer"], list(figures_of(results))
+    if size is None or not figures:
+        return None
+    last = [stage for stage in results["stages"].values() if figures[0] in stage][-1]
+    return last[figures[0]], float(size)
+
+
 def figures_of(results: dict[str, Any]) -> dict[str, Figure]:
     """The figures of merit that the stages have, in the order of columns."""
     found = {key for stage in results["stages"].values() for key in stage}

@@ -19,7 +19,17 @@ from tests.support.program_oracle import ProgramOracle
 from tests.support.random_programs import random_inputs, random_state
 
 # Of each code the widest that has a form of its own: one plane and several, a codebook beyond int8.
-CODED = ("ternary", "binary", "denseshift:2", "denseshift:4", "alternating:1", "alternating:3", "greedy:2")
+CODED = (
+    "ternary",
+    "binary",
+    "midrise:2",
+    "midrise:4",
+    "denseshift:2",
+    "denseshift:4",
+    "alternating:1",
+    "alternating:3",
+    "greedy:2",
+)
 cells = pytest.mark.parametrize("cell", ["lstm", "gru"])
 coded = pytest.mark.parametrize("choice", CODED)
 

@@ -79,6 +79,9 @@ PIPELINE = {
     "python run.py experiment=quickstart quant=denseshift quant.of.lstm.0.w_h=4": QUICK,
     "python run.py experiment=quickstart quant=int4 post_training=true": QUICK,
     "python run.py experiment=quickstart sweep=bits": QUICK,
+    "python run.py experiment=quickstart sweep=mixed_bits": replace(
+        QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2"
+    ),
     "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": LANGUAGE_MODEL,
     "python run.py until=?": Example(

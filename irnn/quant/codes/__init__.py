@@ -9,6 +9,7 @@ from irnn.errors import IrnnError
 from irnn.quant.codes.base import Plane, WeightCode
 from irnn.quant.codes.binary import Binary
 from irnn.quant.codes.denseshift import DenseShift
+from irnn.quant.codes.midrise import Midrise
 from irnn.quant.codes.multibit import Alternating, Greedy, Refined
 from irnn.quant.codes.ternary import LeastSquaresTernary, MeanTernary
 from irnn.quant.codes.uniform import Uniform
@@ -22,6 +23,7 @@ CODES: dict[str, Any] = {
     "ternary": MeanTernary,
     "ternary_least_squares": LeastSquaresTernary,
     "binary": Binary,
+    "midrise": Midrise,
     "denseshift": DenseShift,
     "alternating": Alternating,
     "refined": Refined,

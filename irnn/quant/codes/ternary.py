@@ -24,6 +24,7 @@ class Ternary(WeightCode):
     """What both thresholds share."""
 
     encoding: ClassVar[str] = "ternary"
+    ROWS_EVERYWHERE: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:

@@ -24,7 +24,7 @@ from tests.support.strategies import quick
 CHOICES = tuple(choices())
 # Which stand for what is no uniform integer; one width of each code that has several.
 MULTIBIT = tuple(c for c in CHOICES if c.partition(":")[0] in ("alternating", "refined", "greedy"))
-NAMED = ("ternary", "ternary_least_squares", "binary", "denseshift:3", "alternating:2")
+NAMED = ("ternary", "ternary_least_squares", "binary", "midrise:2", "denseshift:3", "alternating:2")
 
 
 def matrix(seed: int, rows: int, columns: int) -> torch.Tensor:
@@ -148,13 +148,13 @@ def test_a_code_travels_with_the_weights() -> None:
     ("settings", "message"),
     [
         (dict(weight="trinary"), r"weight='trinary': 'trinary' is no weight code; allowed are a whole number 2 "
-         r"to 8 .*, ternary_least_squares, binary, denseshift:2-4, alternating:1-4"),
+         r"to 8 .*, ternary_least_squares, binary, midrise:2-4, denseshift:2-4, alternating:1-4"),
         (dict(weight=9), r"weight=9: '9' is no number of bits of the weight code uniform, which has 2, 3, 4, 5"),
         (dict(embedding="8"), r"embedding='8': '8' is no weight code"),
         (dict(weight="ternary:2"), r"weight='ternary:2': '2' is no number of bits .* ternary, which has none"),
         (dict(weight="denseshift"), r"weight='denseshift': '' is no number of bits .* has 2, 3, 4"),
         (dict(code="denseshift", weight=3), r"embedding=8 of code=denseshift: '8' is no number of bits"),
-        (dict(code="ternary"), r"code='ternary': bits mean a code that has a choice of them: uniform, dense"),
+        (dict(code="ternary"), r"code='ternary': bits mean a code that has a choice of them: uniform, midrise, dense"),
         (dict(hidden="ternary"), r"hidden='ternary': bits of the role 'hidden' must be a whole number 2 to 8"),
     ],
 )  # fmt: skip
@@ -230,6 +230,17 @@ def test_latent_weights_stay_within_one() -> None:
     weight.requires_grad_()
     (code.fake(weight) * torch.tensor([[-1.0, 1.0, 1.0, -1.0]])).sum().backward()
     assert weight.grad.tolist() == [[0.0, 1.0, 1.0, -1.0]]
+
+
+@pytest.mark.parametrize(("bits", "error"), [(2, 0.1188), (3, 0.03744), (4, 0.01154)])
+def test_midrise_is_the_best_uniform_quantizer_of_normal_weights(bits: int, error: float) -> None:
+    """Mean squared errors of Max 1960, table I; all values are used, and the scale is the least-squares one."""
+    weight = torch.randn(4, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(bits))
+    (term,) = weight_code(f"midrise:{bits}", per_row=True).terms(weight)
+    odd = set(range(1, 2**bits, 2))
+    assert set(term.integers.unique().tolist()) == odd | {-k for k in odd}
+    found = (term.integers * term.scale - weight).square().mean(1) / weight.square().mean(1)
+    assert bool(((found / error - 1).abs() < 0.03).all())
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
