@@ -103,6 +103,7 @@ PIPELINE = {
     ),
     "python run.py experiment=synthetic_speech": training(None, DIGITS),
     "python run.py experiment=digits_lstm data.dir=FOLDER": training("digits", DIGITS),
+    "python run.py experiment=digits_denseshift data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=digits_speaker data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=librispeech_subset data.dir=FOLDER": training("librispeech", LIBRISPEECH),
     "python run.py experiment=librispeech_lstm data.dir=FOLDER": training("librispeech", LIBRISPEECH),
