@@ -30,7 +30,6 @@ from irnn.random_programs import Layer, layer_programs
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 RESULTS = PAGE.parent / "results" / "arm.json"
 BOARDS = ("aarch64", "cortex_a53", "cortex_a72", "cortex_a76", "armv7a")
-RECOGNIZER_BOARDS = BOARDS[:-1]
 TOKENS, FRAMES, UNITS = 2000, 1000, 100
 LAYERS = ("lstm", "gru")  # the cells that have tables
 LAYER = Layer(input=650, hidden=650)
@@ -189,7 +188,7 @@ def publish(
         results.setdefault("layers", {})[cell] = measure_layer(cell, peers_python, progress)
     if recognizer is not None:
         lengths = Lengths(frames=FRAMES, units=UNITS)
-        results["recognizer"] = _on_boards(recognizer, RECOGNIZER_BOARDS, lengths, progress)
+        results["recognizer"] = _on_boards(recognizer, BOARDS, lengths, progress)
     if program is not None or recognizer is not None or chosen:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")

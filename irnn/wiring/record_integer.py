@@ -218,8 +218,10 @@ class IntegerRecorder(Recorder):
         low, high = tanh.site.range()
         matrix = self._matrix(v, "weight")
         if len(matrix.planes) != 1:
+            name, count = self._name(v), len(matrix.planes)
             raise IrnnError(
-                f"{self._name(v)}: its weight code has {len(matrix.planes)} planes; an attention's scores take one"
+                f"{name}: its weight code has {count} planes; an attention's scores take one: give it a code of its "
+                f"own (of.{name}=uniform:8)"
             )
         scale = matrix.planes[0].scale
         multiplier, shift = choose_multiplier(scale * table.output_scale / exponential.STEP, v.where)

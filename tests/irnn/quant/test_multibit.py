@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -187,8 +188,10 @@ def test_recognizers_have_them_too() -> None:
     programs = irnn.convert(quantized_speech(irnn.QuantConfig(weight="ternary", hidden="alternating:3")))
     found = {node.output for program in programs.values() for node in program.walk() if node.op == "multibit"}
     assert {"decoder.embedding.codes", "decoder.context.before.codes"} <= found
-    with pytest.raises(IrnnError, match="its weight code has 2 planes; an attention's scores take one"):
+    with pytest.raises(IrnnError, match=r"scores take one: .* \(of.decoder.attention.v=uniform:8\)"):
         irnn.convert(quantized_speech(everywhere("alternating:2")))
+    mended = replace(everywhere("alternating:2"), of={"decoder.attention.v": "uniform:8"})
+    assert set(irnn.convert(quantized_speech(mended))) == {"encoder", "decoder"}
 
 
 REFUSED = [
