@@ -58,7 +58,8 @@ class Layer:
 
     def quant(self) -> QuantConfig:
         """How the stack is quantized."""
-        weight = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
+        coded = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
+        weight = self.weight_bits if self.code == UNIFORM else coded
         return QuantConfig(weight=weight, hidden=8 if self.codes is None else f"alternating:{self.codes}")
 
 

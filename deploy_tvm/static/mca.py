@@ -36,6 +36,8 @@ PRODUCTS = (
     (re.compile(r"vm(ull|lal)\.s8\s"), 8),
     (re.compile(r"sm(ull|lal)2?\s+v\d+\.4s"), 4),
     (re.compile(r"fmla\s+v\d+\.4s"), 4),
+    (re.compile(r"cnt\s+v\d+\.16b"), 128),
+    (re.compile(r"vcnt\.8\s+q"), 128),
 )
 LOOK_UP = re.compile(r"tbl\s+v\d+\.16b")
 _LABEL = re.compile(r"(\.L\w+):")

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ from tests.support.speech_models import quantized_speech, speech_model
 SHORT = Settings(rounds=2, seconds=0.02)
 
 
+# By one worker: tests that compare results with each other share them.
+MEASURED_ONCE = pytest.mark.xdist_group("measured layers")
+
+
+@cache
 def bench_layer(layer: Layer, steps: int, batch: int = 1) -> dict:
     """The benchmark of a layer with random weights."""
     with tempfile.TemporaryDirectory() as folder:
@@ -206,6 +212,7 @@ def test_the_multiplications_that_are_timed_stay_in_the_loop(kernels: str, instr
 # --- batches ---
 
 
+@MEASURED_ONCE
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_batch_is_compared_and_timed_by_its_sequences(cell: str, steps: int) -> None:
@@ -264,10 +271,11 @@ def test_a_layer_benchmark_is_json_without_mismatches() -> None:
     assert result["versions"]["numpy"] == np.__version__
 
 
+@MEASURED_ONCE
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_layer_has_any_cell(steps: int) -> None:
     """The cells' results have the same keys, down to the last; the GRU has three quarters of the LSTM's weights."""
-    lstm, gru = (bench_layer(Layer(9, 16, cell=cell), steps) for cell in ("lstm", "gru"))
+    lstm, gru = (bench_layer(Layer(9, 16, cell=cell), steps, 1) for cell in ("lstm", "gru"))
     assert gru["mismatches"]["count"] == 0
     assert set(gru["us_per_step"]) == {"tvm_integer", "tvm_float"}
     assert keys(gru) == keys(lstm)

@@ -144,6 +144,7 @@ PIPELINE = {
         says="FILE.wav: ",
     ),
     "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes README.md, as the next"),
+    "python -m pipelines.publish --compare NAME": NotRun("writes README.md: see tests/pipelines/test_publish.py"),
     "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes README.md: see tests/pipelines/test_publish.py"),
 }
 

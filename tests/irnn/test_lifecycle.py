@@ -134,7 +134,7 @@ COPYING: tuple[Callable, ...] = (
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(KINDS),
     stage=st.sampled_from(STAGES),

@@ -58,7 +58,7 @@ class Kernels:
     """What a target offers: kernels by the encoding of weights, and how rows are evaluated (``ops``).
 
     encodings: kernels of their own.  int8: for every other encoding.  int16: for weights and operands of up to 16 bits.
-    popcount: by the number of codes of an operand, for binary weights; None: bytes are faster.
+    popcount: by the number of codes that an operand is made of, for binary weights.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Kernels:
     int16: LinearKernel
     float32: LinearKernel
     ops: Callable[[Emitter], RowOps]
-    popcount: Callable[[int], LinearKernel] | None = None
+    popcount: Callable[[int], LinearKernel]
 
     def linear(
         self, weight: Tensor, operand: str = "int8", reach: Range | None = None, codes: int | None = None
@@ -79,7 +79,7 @@ class Kernels:
         if weight.data.dtype == np.float32:
             return self.float32
         if operand == "int16":
-            if self.popcount is not None and codes in CODES and weight.encoding == "binary":
+            if codes in CODES and weight.encoding == "binary":
                 counting = self.popcount(codes)
                 if counting.proved_for(weight.data):
                     return counting
@@ -108,7 +108,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             X86WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
         )
-        return replace(best, popcount=_popcount_words) if "avx512vpopcntdq" in features else best
+        return replace(best, popcount=_counting(16, words=True)) if "avx512vpopcntdq" in features else best
     if X86_SETS["avxvnni"] <= features:
         return _x86(
             "avxvnni",
@@ -140,6 +140,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
         WideKernel(4, 4),
         FloatKernel(4, 4),
         lambda emitter: RowOps(emitter, 8),
+        _counting(4),
     )
 
 
@@ -155,12 +156,21 @@ def _x86(
     float32: LinearKernel,
 ) -> Kernels:
     own = _fields(nibbles, crumbs, signs) | {"codebook": codebook}
-    return Kernels(name, own, int8, int16, float32, lambda emitter: X86Ops(emitter, lanes))
+    return Kernels(name, own, int8, int16, float32, lambda emitter: X86Ops(emitter, lanes), _counting(lanes))
 
 
-def _popcount_words(codes: int) -> LinearKernel:
-    """``vpopcntd``; the accumulators of all factors are held in registers."""
-    return PopcountKernel(16, codes, units=4, tile_vectors=1 if codes == 3 else 2, bytewise=False)
+def _counting(lanes: int, units: int = 4, *, words: bool = False) -> Callable[[int], LinearKernel]:
+    """Popcount kernels: the accumulators of all factors are held in registers, so that four factors leave fewer units.
+
+    words: the CPU counts the bits of words; else those of bytes are added up.
+    """
+
+    def kernel(codes: int) -> LinearKernel:
+        four = codes == 3 and not words
+        tile = 1 if codes == 3 or not words else 2
+        return PopcountKernel(lanes, codes, units=units // 2 if four else units, tile_vectors=tile, bytewise=not words)
+
+    return kernel
 
 
 def _fields(nibbles: LinearKernel, crumbs: LinearKernel, signs: LinearKernel) -> dict[str, LinearKernel]:
@@ -182,6 +192,7 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
             ArmWordKernel("llvm.arm.neon.vmulls.v4i32", units=8, tile_vectors=1),
             FloatKernel(4, 8, 1, group=2),
             lambda emitter: NeonOps(emitter, armv7_neon.INSTRUCTIONS),
+            _counting(4),
         )
     if "dotprod" in features:
         matrix = "i8mm" in features
@@ -197,6 +208,7 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
             ArmWordKernel("llvm.aarch64.neon.smull.v4i32", units=8, tile_vectors=3),
             FloatKernel(4, 16, 1, group=2),
             lambda emitter: NeonOps(emitter, A64),
+            _counting(4, units=8),
         )
     return Kernels(
         "arm_neon",
@@ -213,4 +225,5 @@ def _choose_arm(features: frozenset[str], arm32: bool) -> Kernels:
         ArmWordKernel("llvm.aarch64.neon.smull.v4i32", units=8, tile_vectors=3),
         FloatKernel(4, 8, 3, group=4),
         lambda emitter: NeonOps(emitter, A64),
+        _counting(4),
     )

@@ -45,6 +45,7 @@ class PopcountKernel(LinearKernel):
     def __init__(self, lanes: int, codes: int, *, units: int, tile_vectors: int, bytewise: bool) -> None:
         self.lanes, self.codes, self.units, self.bytewise = lanes, codes, units, bytewise
         self.tile_vectors, self.factors = tile_vectors, FACTORS[codes]
+        self.passes = self.factors
 
     def proved_for(self, weight: np.ndarray) -> bool:
         return super().proved_for(weight) and bool(np.all(weight))

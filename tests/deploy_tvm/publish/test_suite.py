@@ -56,6 +56,7 @@ def test_only_chooses_and_names_what_there_is() -> None:
         assert str(error.value) == message
 
 
+@pytest.mark.slow
 def test_a_suite_goes_on_where_it_stood(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--suite", "--only", "steps=1", *QUICK]) == 0
     first = rows(places)
