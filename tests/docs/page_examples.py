@@ -198,6 +198,8 @@ LIBRARIES = {
     ),
     "python -m deploy_tvm bench --layer gru --input 256 --hidden 256 --weight-bits 4 --batch 8 --against "
     "onnxruntime,torch": Example(more=LAYER, says="batch 8: a sequence's share", slow=True),
+    "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --code alternating --weight-bits 2 --codes 2 "
+    "--steps 1": Example(more=LAYER, says="alternating 2, 2 codes read", slow=True),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --kernels avx2": Example(
         {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
     ),
