@@ -38,6 +38,7 @@ STEPS = 35
 MAIN = "cortex_a76"
 I8MM = "cortex_a76 with i8mm"
 CORES = (MAIN, I8MM, "cortex_a53", "armv7a")
+BITS = (8, 4, 2)
 AGAINST = "onnxruntime,litert"
 _TABLE = re.compile(r"(<!-- arm:(\w+) -->\n).*?(<!-- /arm -->)", re.DOTALL)
 
@@ -51,7 +52,7 @@ def measure_layer(cell: str, peers_python: str | None, progress: Progress) -> di
     main = figures(MAIN, 8)
     if main["absent"]:
         raise IrnnError("; ".join(f"{name}: {reason}" for name, reason in main["absent"].items()))
-    rest = [(name, bits) for bits in (8, 4) for name in CORES if (name, bits) != (MAIN, 8)]
+    rest = [(name, bits) for bits in BITS for name in CORES if (name, bits) != (MAIN, 8)]
     return {**main, "static": {f"{name}, W{bits}": figures(name, bits) for name, bits in rest}}
 
 
@@ -108,21 +109,19 @@ def _instructions(cell: str, arm: dict[str, Any]) -> str:
     single = results["instructions_per_step"]
     rows = []
     for name in CORES:
-        eight, four = (_figures(results, name, bits) for bits in (8, 4))
+        by_bits = [_figures(results, name, bits) for bits in BITS]
         for kind in (INTEGER, FLOAT):
             counts = [
-                found["instructions_per_step"][kind]
-                for result in (eight, four)
-                for found in (result, result["sequence"])
+                found["instructions_per_step"][kind] for result in by_bits for found in (result, result["sequence"])
             ]
             cells = [_thousands(value) for value in (counts if kind == INTEGER else counts[:2])]
-            rows.append((f"{kind}, {name}", *cells, *[""] * (4 - len(cells)), _share(eight, counts[0])))
+            rows.append((f"{kind}, {name}", *cells, *[""] * (len(counts) - len(cells)), _share(by_bits[0], counts[0])))
     main = _figures(results, MAIN, 8)
     for name, value in single.items():
         if name not in (INTEGER, FLOAT):
-            rows.append((name, _thousands(value), "", "", "", _share(main, value)))
-    heads = ("thousands of instructions a step", "W8", f"{STEPS} steps a call", "W4", f"{STEPS} steps a call")
-    return _table((*heads, "integer W8 / this"), rows)
+            rows.append((name, _thousands(value), *[""] * (2 * len(BITS) - 1), _share(main, value)))
+    heads = (head for bits in BITS for head in (f"W{bits}", f"{STEPS} steps a call"))
+    return _table(("thousands of instructions a step", *heads, "integer W8 / this"), rows)
 
 
 def _cycles(cell: str, arm: dict[str, Any]) -> str:
