@@ -40,7 +40,7 @@ def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
         row["runs"] |= new["runs"]
     rows = [_averaged(row) for row in found.values()]
     order = {name: place for place, name in enumerate(CODES)}
-    return sorted(rows, key=lambda row: (row["cell"], row["post_training"], order[row["code"]], -row["size_bytes"]))
+    return sorted(rows, key=lambda row: (row["cell"], row["post_training"], order[row["code"]], -row["weight_bits"]))
 
 
 def _row_of(run: Run) -> Row:
@@ -100,7 +100,7 @@ def _averaged(row: Row) -> Row:
 def table_of_rows(rows: Sequence[Row]) -> str:
     """The rows in Markdown, a table a cell."""
     kind = _kind(rows[0])
-    merit, form = list(kind.figures.values())[-1], kind.time.form
+    merit = list(kind.figures.values())[-1]
     heads = (
         "weights",
         "read",
@@ -109,7 +109,6 @@ def table_of_rows(rows: Sequence[Row]) -> str:
         "difference",
         "size",
         "smaller",
-        kind.time.heading,
     )
     parts = []
     for cell in dict.fromkeys(row["cell"] for row in rows):
@@ -120,18 +119,16 @@ def table_of_rows(rows: Sequence[Row]) -> str:
             "|---|---" + "|---:" * (len(heads) - 2) + "|",
         ]
         for row in (row for row in rows if row["cell"] == cell):
-            floating, time = row["float" if row["post_training"] else "float_matched"], row[kind.timing]
+            floating = row["float" if row["post_training"] else "float_matched"]
+            read = "codes" if row["activation_bits"] in CODE_COUNTS else "bits"
             cells = (
                 _title(row),
-                f"{row['activation_bits']} codes"
-                if row["activation_bits"] in CODE_COUNTS
-                else f"{row['activation_bits']} bits",
+                f"{row['activation_bits']} {read}",
                 f"{floating:{merit.form}}",
                 f"{row['integer']:{merit.form}}",
                 f"{row['integer'] - floating:+{merit.form}}",
                 f"{row['size_bytes'] / 1e6:.2f} MB",
                 f"{row['float_bytes'] / row['size_bytes']:.1f}x",
-                "" if time is None else f"{time:{form}}",
             )
             parts.append("| " + " | ".join(cells) + " |")
         parts.append("")
@@ -139,14 +136,11 @@ def table_of_rows(rows: Sequence[Row]) -> str:
     epochs = dict.fromkeys(", ".join(f"{stage} {count}" for stage, count in row["epochs"].items()) for row in rows)
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     commits = dict.fromkeys(row["commit"][:12] for row in rows)
-    return "\n".join(
-        [
-            *parts,
-            f"Seeds: {', '.join(map(str, seeds))}. Epochs: {'; '.join(epochs)}. Commit {', '.join(commits)}. "
-            f"{wrong} of {compared / 1e6:.1f}M integers differ between QAT, interpreter and TVM.",
-            "",
-        ]
+    facts = (
+        f"Seeds: {', '.join(map(str, seeds))}. Epochs: {'; '.join(epochs)}. Commit {', '.join(commits)}.",
+        f"{wrong} of {compared / 1e6:.1f}M integers differ between QAT, interpreter and TVM.",
     )
+    return "\n".join([*parts, *facts, ""])
 
 
 def _title(row: Row) -> str:
