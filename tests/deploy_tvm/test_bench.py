@@ -164,7 +164,11 @@ def test_a_program_that_dies_while_it_is_timed_is_one_line(capsys, monkeypatch: 
     assert "the built program cannot be timed" in capsys.readouterr().err
 
 
-SETS = pytest.mark.parametrize("kernels", X86_SETS)
+# One of each register width in each run of the tests.
+LATER = ("avxvnni", "portable")
+SETS = pytest.mark.parametrize(
+    "kernels", [pytest.param(k, marks=pytest.mark.slow) if k in LATER else k for k in X86_SETS]
+)
 
 
 @SETS
@@ -288,7 +292,7 @@ def keys(result: object) -> object:
 
 
 @needs.peers("torch", "numpy")
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_layer_is_timed_beside_torchs(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     sizes = ["--input", "40", "--hidden", "48", "--steps", "5", "--rounds", "2", "--seconds", "0.1"]

@@ -14,7 +14,7 @@ from pipelines.config import RunConfig, read_config
 from pipelines.run import run
 from tests.support.interrupts import heed_interrupts
 from tests.support.places import ROOT
-from tests.support.tiny_run import call_run, composed, tiny_overrides, write_corpus
+from tests.support.tiny_run import call_run, composed, recorded_runs, tiny_overrides, write_corpus
 
 
 def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -76,23 +76,23 @@ def test_a_sweep_shares_the_stages_before_the_weights(tmp_path: Path, monkeypatc
     assert sorted(folders) == ["float", "float_matched", "pwl", "weights", "weights"]
 
 
-# Runs of each preset, and what tells them apart.
+# Runs of each preset; a search chooses its own (tests/pipelines/test_search.py).
+SEARCHES = {"mixed_bits"}
 SWEEPS = {
     "bits": (4, ["experiment=quickstart"]),
-    "papers_ptb": (22, ["data.dir=FOLDER"]),
+    "papers_ptb": (24, ["data.dir=FOLDER"]),
 }
 
 
 def test_every_sweep_has_its_test() -> None:
-    assert set(SWEEPS) == {path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")}
+    assert {*SWEEPS, *SEARCHES} == {path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_sweep_composes_runs_that_stand_alone(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is another one, and its command repeats it without the others."""
     count, overrides = SWEEPS[sweep]
-    configs: list[RunConfig] = []
-    monkeypatch.setattr("pipelines.run.run", configs.append)
+    configs = recorded_runs(monkeypatch)
     given = [o.replace("FOLDER", str(write_corpus(tmp_path / "data"))) for o in overrides]
     call_run(monkeypatch, *given, f"sweep={sweep}", f"output_dir={tmp_path}")
     assert len(configs) == len({(config.name, str(config.quant)) for config in configs}) == count

@@ -3,6 +3,7 @@
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -68,6 +69,18 @@ def call_run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         run_script.main()
     finally:
         GlobalHydra.instance().clear()
+
+
+def recorded_runs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """What `run.py` would run from now on, in place of the runs."""
+    configs: list[RunConfig] = []
+
+    def record(config: RunConfig) -> dict[str, Any]:
+        configs.append(config)
+        return {"problem": config.problem.name, "stages": {}, "size_bytes": {"integer": None}}
+
+    monkeypatch.setattr("pipelines.run.run", record)
+    return configs
 
 
 def stages_of(config: RunConfig) -> dict[str, Stage]:

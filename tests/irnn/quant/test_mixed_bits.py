@@ -17,7 +17,7 @@ from pipelines.core.training import QAT_STAGES
 from pipelines.run import problem_of, run
 from tests.irnn.wiring.test_converted_programs import assert_equal_to_evaluator
 from tests.support.models import ids, language_model, quantized
-from tests.support.tiny_run import call_run, composed, tiny_config, tiny_overrides
+from tests.support.tiny_run import call_run, composed, recorded_runs, tiny_config, tiny_overrides
 
 
 def test_a_matrix_a_layer_or_a_pattern() -> None:
@@ -119,8 +119,7 @@ def test_a_group_takes_its_code_for_all_matrices(group: str, choice: str, hidden
 
 def test_the_command_line_takes_names_without_a_plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a sweep too; each run's command repeats it alone."""
-    configs: list[RunConfig] = []
-    monkeypatch.setattr("pipelines.run.run", configs.append)
+    configs = recorded_runs(monkeypatch)
     call_run(monkeypatch, "-m", *tiny_overrides(tmp_path), "quant.of.lstm.0.w_h=2,ternary")
     call_run(monkeypatch, *tiny_overrides(tmp_path), "quant.of={*.w_h: denseshift:3, decoder: 4}")
     found = [config.quant.of for config in configs]
