@@ -51,7 +51,10 @@ def compose(composed: DictConfig) -> tuple[float, float] | None:
             from pipelines.report.report import goals
             from pipelines.run import run
 
-        return goals(run(read_config(composed, _command())))
+        found = goals(run(read_config(composed, _command())))
+        if found is None and "optuna" in HydraConfig.get().sweeper._target_:
+            raise IrnnError(f"until={composed.until}: a search goes by the program's bytes; leave until=program")
+        return found
     except IrnnError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.report.front import front, table
 from pipelines.report.report import goals
-from tests.support.tiny_run import call_run, tiny_overrides
+from tests.support.tiny_run import call_run, recorded_runs, tiny_overrides
 
 
 def test_a_search_ends_with_its_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -25,6 +25,13 @@ def test_a_search_ends_with_its_front(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "what nothing else beats in both" in printed
     stages = {path.name.partition("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()}
     assert stages == {"float", "float_matched", "all", "program"}  # one float network, nothing compiled
+
+
+def test_a_search_needs_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="need hydra-optuna-sweeper: irnn[sweep]")
+    recorded_runs(monkeypatch)
+    with pytest.raises(SystemExit, match="error: until=float: a search goes by the program's bytes"):
+        call_run(monkeypatch, *tiny_overrides(tmp_path), "sweep=mixed_bits", "until=float")
 
 
 def test_the_front_is_sorted_and_free_of_repetitions() -> None:
