@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.codegen.kernels.choice import run_time_codes
 from irnn.program import Node, Program, Scan
 
 READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
@@ -90,7 +91,7 @@ def work(program: Program, steps: int, batch: int = 1) -> Work:
 
     Products of binary weights with codes found at run time need no multiplication: they can be counted, bit by bit.
     """
-    codes = {node.output for node in program.walk() if node.op == "multibit"}
+    codes = run_time_codes(program)
 
     def products(nodes: list[Node]) -> list[tuple[Any, bool]]:
         """(weight, whether its products are multiplications)"""

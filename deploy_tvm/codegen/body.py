@@ -15,10 +15,9 @@ from deploy_tvm.codegen.constants import BLOCK, Constants, padded_row, room
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.kernels.base import LinearKernel
+from deploy_tvm.codegen.kernels.choice import Choice
 from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
 from irnn.program import Node, Program
-from irnn.program.check import ranges
-from irnn.program.ops.base import Range
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ class Body:
         self.emitter, self.constants = emitter, constants
         self.ops: RowOps = kernels.ops(emitter)
         # Smallest and largest integer of each value, proved.
-        self.ranges: dict[str, Range] = ranges(program) if program.kind == "integer" else {}
-        # Of how many binary codes values are.
-        self.codes = {n.output: int(n.attributes["codes"]) for n in program.walk() if n.op == "multibit"}
+        self.choice = Choice(program, kernels)
+        self.ranges = self.choice.ranges
         self.rows: dict[str, Row] = {}
         self.stored: set[str] = set()
         self.turn: Expr = as_index(0)
@@ -173,9 +171,7 @@ class Body:
         """(kernel, its packed constants as parameters) of a ``linear``."""
         tensors = self.program.tensors
         weight, bias = tensors[node.tensors["weight"]], tensors[node.tensors["bias"]]
-        (source,) = node.inputs
-        dtype, reach, codes = self.program.values[source].dtype, self.ranges.get(source), self.codes.get(source)
-        kernel = self.kernels.linear(weight, dtype, reach, codes)
+        kernel = self.choice.kernel(node)
         arrays: dict[str, np.ndarray] | None = None
 
         def make(role: str) -> np.ndarray:

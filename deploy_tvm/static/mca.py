@@ -17,12 +17,12 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
+from deploy_tvm.codegen.kernels.choice import Choice
 from deploy_tvm.codegen.rows import SLACK, buffer_row
 from deploy_tvm.targets import Target
 from deploy_tvm.targets.compiler import compile_function
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
-from irnn.program.check import ranges
 
 ITERATIONS = 200
 SECONDS = 120
@@ -73,25 +73,15 @@ def cycles_per_step(program: Program, core: Core, steps: int) -> float:
 
     steps: of the sequence, for what is made once in it.
     """
-    weights, reach = [], ranges(program) if program.kind == "integer" else {}
-    codes = {node.output: int(node.attributes["codes"]) for node in program.walk() if node.op == "multibit"}
+    total, choice = 0.0, Choice(program, core.target.kernels())
     for node, rate in rates(program, steps):
-        if node.op == "linear":
-            tensor, (source,) = program.tensors[node.tensors["weight"]], node.inputs
-            vectors = math.prod(program.values[node.output].shape) / len(tensor.data)
-            dtype = program.values[source].dtype
-            weights.append(
-                (
-                    core.target.kernels().linear(tensor, dtype, reach.get(source), codes.get(source)),
-                    tensor.data,
-                    dtype,
-                    rate * vectors,
-                )
-            )
-    total = 0.0
-    for kernel, weight, dtype, needed in weights:
-        body = inner_loop(assembly(kernel, core.target, weight, dtype), kernel.looked_up)
-        total += needed * weight.size * kernel.passes * cycles(body, core.target) / products(body, kernel.looked_up)
+        if node.op != "linear":
+            continue
+        kernel, weight = choice.kernel(node), program.tensors[node.tensors["weight"]].data
+        vectors = math.prod(program.values[node.output].shape) / len(weight)
+        body = inner_loop(assembly(kernel, core.target, weight, program.values[node.inputs[0]].dtype), kernel.looked_up)
+        cost = cycles(body, core.target) / products(body, kernel.looked_up)
+        total += rate * vectors * weight.size * kernel.passes * cost
     return total
 
 

@@ -25,16 +25,13 @@ from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, buffer_row, combi
 WORD = 32
 # Words whose bits fit a byte together: 8 bits of each are counted there.
 BYTE_WORDS = 31
-CODES = (1, 2, 3)
-# Of factors and signs, whose sum is ``2**SHIFT x``.
-FACTORS = {1: 1, 2: 2, 3: 4}
-SHIFT = {1: 0, 2: 1, 3: 2}
-# The signs of the magnitudes in each factor, the largest magnitude first.
+# By the number k of codes, for each factor of ``2**(k-1) x`` the signs of the magnitudes in it, the largest first.
 SIGNS = {
     1: ((1,),),
     2: ((1, 1), (1, -1)),
     3: ((1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1)),
-}  # fmt: skip
+}
+CODES = tuple(SIGNS)
 
 
 class PopcountKernel(LinearKernel):
@@ -44,7 +41,7 @@ class PopcountKernel(LinearKernel):
 
     def __init__(self, lanes: int, codes: int, *, units: int, tile_vectors: int, bytewise: bool) -> None:
         self.lanes, self.codes, self.units, self.bytewise = lanes, codes, units, bytewise
-        self.tile_vectors, self.factors = tile_vectors, FACTORS[codes]
+        self.tile_vectors, self.factors = tile_vectors, len(SIGNS[codes])
         self.passes = self.factors
 
     def proved_for(self, weight: np.ndarray) -> bool:
@@ -190,7 +187,7 @@ class PopcountKernel(LinearKernel):
         block: Expr,
         counts: list[list[tirx.Buffer]],
     ) -> list[Expr]:
-        """The products of one vector: ``(sum of factors - 2 sum of factor times count) / 2**SHIFT``, exactly."""
+        """The products of one vector: ``(sum of factors - 2 sum of factor times count) / 2**(codes - 1)``, exactly."""
         lanes, found = self.lanes, []
         for u in range(self.units):
             value = cast(load(operand.correction, 1, index), "int32", lanes)
@@ -198,7 +195,7 @@ class PopcountKernel(LinearKernel):
                 factor = cast(load(operand.plain, 1, index, j), "int32", lanes)
                 value = value - factor * load(counts[j][u], lanes, 0)
             bias = load(packed["bias"], lanes, block, u * lanes)
-            found.append(emitter.bind((value >> constant(SHIFT[self.codes], "int32", lanes)) + bias))
+            found.append(emitter.bind((value >> constant(self.codes - 1, "int32", lanes)) + bias))
         return found
 
 

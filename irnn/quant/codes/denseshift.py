@@ -17,46 +17,26 @@ stays at the float weights' own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
-
-# Of nearest codes and best scale in turn; from the largest weight's scale they settle at once, but at 2 bits.
-ROUNDS = 3
+from irnn.quant.codes.base import Term
+from irnn.quant.codes.magnitudes import SignedMagnitudes
 
 
 @dataclass(frozen=True)
-class DenseShift(WeightCode):
-    """Of ``width`` bits, one of them the sign."""
-
-    width: int
-    encoding: ClassVar[str] = "codebook"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
-    BITS: ClassVar[tuple[int, ...]] = (2, 3, 4)
-
-    @property
-    def bits(self) -> int:
-        """The width that was chosen."""
-        return self.width
+class DenseShift(SignedMagnitudes):
+    """Powers of two."""
 
     @property
     def largest_shift(self) -> int:
         """n: how often 1 may be doubled."""
         return 2 ** (self.width - 1) - 1
 
-    def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
-        """One plane."""
-        rows = weight.detach() if self.per_row else weight.detach().reshape(1, -1)
-        size = rows.abs()
-        scale = zero_free(size.amax(1, keepdim=True) / 2**self.largest_shift, weight)
-        for _ in range(ROUNDS):
-            powers = self._powers(size, scale)
-            scale = zero_free((size * powers).sum(1, keepdim=True) / powers.square().sum(1, keepdim=True), weight)
-        scale = usable(scale, floor)
-        return (Term((signs(rows) * self._powers(size, scale)).reshape(weight.shape), scale),)
+    def first_scale(self, size: Tensor) -> Tensor:
+        """The largest weight's, from which the fit settles at once, but at 2 bits."""
+        return size.amax(1, keepdim=True) / 2**self.largest_shift
 
     def gradient(self, weight: Tensor, terms: tuple[Term, ...], gradient: Tensor) -> Tensor:
         """Times the surrogate's slope.
@@ -69,8 +49,8 @@ class DenseShift(WeightCode):
         root = (shift + 1).sqrt()
         return gradient * (root + passed / (2 * root))
 
-    def _powers(self, size: Tensor, scale: Tensor) -> Tensor:
-        """The power of two nearest to each magnitude; half way between two, at 3/2 of the smaller, it is the larger."""
+    def nearest(self, size: Tensor, scale: Tensor) -> Tensor:
+        """See :class:`SignedMagnitudes`; half way between two lies at 3/2 of the smaller."""
         powers = torch.ones_like(size)
         for shift in range(self.largest_shift):
             powers.add_(size >= scale * (1.5 * 2.0**shift), alpha=2.0**shift)

@@ -9,42 +9,23 @@ best scale in turn.  What that cuts off of the largest weights counts as the err
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
+from irnn.quant.codes.magnitudes import SignedMagnitudes
 
-ROUNDS = 3
 # Half of the step that is best for normal weights of unit variance.
 NORMAL = {2: 0.9957 / 2, 3: 0.5860 / 2, 4: 0.3352 / 2}
 
 
 @dataclass(frozen=True)
-class Midrise(WeightCode):
-    """Of ``width`` bits, one of them the sign."""
+class Midrise(SignedMagnitudes):
+    """Odd integers."""
 
-    width: int
-    encoding: ClassVar[str] = "codebook"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
-    BITS: ClassVar[tuple[int, ...]] = (2, 3, 4)
+    def first_scale(self, size: Tensor) -> Tensor:
+        """The optimum for normal weights of the row's mean square."""
+        return size.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width]
 
-    @property
-    def bits(self) -> int:
-        """The width that was chosen."""
-        return self.width
-
-    def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
-        """One plane; the sign of 0 is 1, and half way between two values it is the one further from 0."""
-        rows = weight.detach() if self.per_row else weight.detach().reshape(1, -1)
-        size = rows.abs()
-        scale = zero_free(rows.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width], weight)
-        for _ in range(ROUNDS):
-            odd = self._nearest(size, scale)
-            scale = zero_free((size * odd).sum(1, keepdim=True) / odd.square().sum(1, keepdim=True), weight)
-        scale = usable(scale, floor)
-        return (Term((signs(rows) * self._nearest(size, scale)).reshape(weight.shape), scale),)
-
-    def _nearest(self, size: Tensor, scale: Tensor) -> Tensor:
-        """The odd integer nearest to each magnitude."""
+    def nearest(self, size: Tensor, scale: Tensor) -> Tensor:
+        """See :class:`SignedMagnitudes`."""
         return size.div(scale * 2).floor_().mul_(2).add_(1).clamp_(max=2**self.width - 1)
