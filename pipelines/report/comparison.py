@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from irnn.errors import IrnnError
-from irnn.quant.codes import CODES, UNIFORM, weight_code
-from irnn.quant.codes.multibit import CODE_COUNTS
+from irnn.quant.codes import CODES, UNIFORM
 from irnn.quant.config import QuantConfig
 from pipelines import problems
 
@@ -22,7 +21,7 @@ Row = dict[str, Any]
 Run = dict[str, Any]  # of a results.json
 STAGES = ("float", "float_matched", "integer")
 # What a row is known by.
-KEYS = ("cell", "code", "weight_bits", "activation_bits", "of", "post_training")
+KEYS = ("cell", "code", "weight_bits", "activation_code", "activation_bits", "of", "post_training")
 
 
 def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
@@ -45,15 +44,13 @@ def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
 
 def _row_of(run: Run) -> Row:
     quant, model, kind = QuantConfig.from_mapping(run["config"]["quant"]), run["config"]["model"], _kind(run)
-    name, colon, _ = str(quant.choice("weight")).partition(":")
-    code = weight_code(quant.choice("weight"), per_row=True)
-    integer = run["stages"].get("integer")
-    if not integer:
+    if not run["stages"].get("integer"):
         raise IrnnError(f"{run['experiment']}, seed {run['seed']}: no figures of an integer program; run it to its end")
     return {
         "cell": model["cell"],
-        "code": name if colon or name in CODES else UNIFORM,
-        "weight_bits": code.bits,
+        "code": _code(quant.choice("weight")),
+        "weight_bits": quant.bits("weight"),
+        "activation_code": _code(quant.choice("hidden")),
         "activation_bits": quant.run_time_codes or quant.bits("hidden"),
         "of": {pattern: str(choice) for pattern, choice in quant.of_choices.items()},
         "post_training": run["config"]["post_training"],
@@ -120,7 +117,7 @@ def table_of_rows(rows: Sequence[Row]) -> str:
         ]
         for row in (row for row in rows if row["cell"] == cell):
             floating = row["float" if row["post_training"] else "float_matched"]
-            read = "codes" if row["activation_bits"] in CODE_COUNTS else "bits"
+            read = "bits" if row["activation_code"] == UNIFORM else "codes"
             cells = (
                 _title(row),
                 f"{row['activation_bits']} {read}",
@@ -141,6 +138,11 @@ def table_of_rows(rows: Sequence[Row]) -> str:
         f"{wrong} of {compared / 1e6:.1f}M integers differ between QAT, interpreter and TVM.",
     )
     return "\n".join([*parts, *facts, ""])
+
+
+def _code(choice: int | str) -> str:
+    """The name of a role's code; bits alone are those of uniform integers."""
+    return UNIFORM if isinstance(choice, int) else choice.partition(":")[0]
 
 
 def _title(row: Row) -> str:

@@ -180,6 +180,22 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert "Seeds: 1, 2. Epochs: float 2, float_matched 1." in table
 
 
+def test_activations_of_few_bits_are_no_codes(tmp_path: Path) -> None:
+    """4 bits of uniform integers and 4 codes found at run time are two rows."""
+    folders = []
+    for hidden in (4, "alternating:4"):
+        folder = low_bit_run(tmp_path / str(hidden), 1, 100.0)
+        run = json.loads((folder / "results.json").read_text())
+        run["config"]["quant"] |= {"code": "uniform", "weight": 8, "embedding": 8, "logits_weight": 8, "hidden": hidden}
+        (folder / "results.json").write_text(json.dumps(run))
+        folders.append(folder)
+    path = publish_rows(folders, tmp_path / "few.json")
+    assert len(json.loads(path.read_text())["rows"]) == 2
+    table = with_tables("<!-- rows:few -->\n<!-- /table -->\n", tmp_path)
+    assert "| uniform 8 | 4 bits |" in table
+    assert "| uniform 8 | 4 codes |" in table
+
+
 def test_a_row_of_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path = publish_rows([low_bit_run(tmp_path / "a", 1, 100.0)], tmp_path / "low_bit.json")
     before = path.read_bytes()
