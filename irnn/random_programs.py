@@ -18,7 +18,7 @@ from irnn.models.speech import SpeechModel, SpeechModelConfig
 from irnn.nn.cells import cell_class
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
-from irnn.quant.codes import CODES, UNIFORM
+from irnn.quant.codes import CODES, UNIFORM, weight_code
 from irnn.quant.config import QuantConfig
 from irnn.stages import PwlConfig
 
@@ -32,8 +32,9 @@ FEATURES, VOCABULARY = 80, 5000
 class Layer:
     """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``.
 
-    code: one of ``irnn.quant.codes.CODES``, of ``weight_bits`` where it has a choice of them.  codes: how many binary
-    codes what a layer reads is written in at run time; None: it is read as it is.
+    code: one of ``irnn.quant.codes.CODES``.  weight_bits: None becomes 8, or what the code has of its own; other bits
+    than a code has are an ``IrnnError``.  codes: how many binary codes what a layer reads is written in at run time;
+    None: it is read as it is.
     """
 
     input: int
@@ -41,7 +42,7 @@ class Layer:
     layers: int = 1
     bidirectional: bool = False
     norm: str | None = None
-    weight_bits: int = 8
+    weight_bits: int | None = None
     cell: str = "lstm"
     code: str = UNIFORM
     codes: int | None = None
@@ -54,10 +55,16 @@ class Layer:
                 raise IrnnError(f"{name} {value} must lie in 1 to {MAX_SIZE}")
         if self.code not in CODES:
             raise IrnnError(f"code {self.code!r} is no weight code; there are {', '.join(CODES)}")
+        own = None if CODES[self.code].BITS else weight_code(self.code, per_row=True).bits
+        if own is not None and self.weight_bits not in (None, own):
+            raise IrnnError(f"weight_bits {self.weight_bits}: the weight code {self.code} has {own}, without a choice")
+        if self.weight_bits is None:
+            object.__setattr__(self, "weight_bits", own or 8)
         self.quant()  # refuses bits that a code does not have
 
     def quant(self) -> QuantConfig:
         """How the stack is quantized."""
+        assert self.weight_bits is not None  # since the layer was made
         coded = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
         weight = self.weight_bits if self.code == UNIFORM else coded
         return QuantConfig(weight=weight, hidden=8 if self.codes is None else f"alternating:{self.codes}")

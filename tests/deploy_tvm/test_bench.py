@@ -122,6 +122,8 @@ def test_codes_found_at_run_time_are_counted_and_not_multiplied() -> None:
     program, _ = layer_programs(Layer(32, 32, code="alternating", weight_bits=2, codes=2))
     read = 2 * 128 * 32 // 8
     assert floor.work(program, 10) == floor.Work(10, 1, read, read, 0, 0)
+    assert Layer(32, 32).weight_bits == 8
+    assert Layer(32, 32, code="ternary").weight_bits == 2
     program, _ = layer_programs(Layer(32, 32, code="ternary", codes=2))
     assert floor.work(program, 1).products_every_step == 2 * 128 * 32
 
