@@ -22,9 +22,14 @@ _EXPORTS = {
     "Program": "irnn.program",
     "PwlConfig": "irnn.stages",
     "QuantConfig": "irnn.quant.config",
+    "calibrate": "irnn.qat",
     "convert": "irnn.conversion",
+    "explain": "irnn.qat",
     "float_program": "irnn.conversion",
     "load": "irnn.program.storage",
+    "prepare": "irnn.qat",
+    "set_stage": "irnn.qat",
+    "STAGES": "irnn.stages",
 }
 _MODULES = {
     "fixed_point": "irnn.arithmetic.fixed_point",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
@@ -17,6 +17,7 @@ from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
 from irnn.nn.linear import Weight
 from irnn.quant.site import QuantSite
+from irnn.wiring.network import network_of
 
 # A site is named where the quantized network keeps less of its signal, or clips more of its values.  A site of 8 bits
 # that serves keeps 20 to 40 dB; a normalized network with random weights is chaotic and may keep 5.
@@ -24,14 +25,18 @@ WORST_DECIBELS = 3.0
 WORST_CLIPPED = 0.05
 
 
-def calibrate(model: RecurrentModel, batches: Iterable[Sized]) -> None:
+def calibrate(network: nn.Module, batches: Iterable[Sized]) -> None:
     """Give every site its range: run the float network (exact activations, no dropout) over input batches.
 
-    Each batch is what ``model.simulate`` takes (token ids ``[batch, time]`` or features ``[batch, time, size]``); the
-    state is carried from one to the next while the batch size stays the same.  Ranges of before are forgotten.  A value
-    that is NaN or infinite is an :class:`IrnnError` that names the site and the batch, and the ranges of before stay.
-    Sites that clip or lose most of their signal, as the model is configured, are named in one warning.
+    Each batch is what ``model.simulate`` takes: token ids ``[batch, time]`` or features ``[batch, time, size]``, of a
+    network of one's own a tuple of ``forward``'s arguments, a mapping by their names, or the only one.  A stream's
+    state is carried from one batch to the next while the batch size stays the same.
+
+    Ranges of before are forgotten.  A value that is NaN or infinite is an :class:`IrnnError` that names the site and
+    the batch, and the ranges of before stay.  Sites that clip or lose most of their signal, as the model is configured,
+    are named in one warning.
     """
+    model: RecurrentModel = network_of(network)
     state: dict[str, Tensor] | None = None
     start: dict[str, Tensor] | None = None
     size, count = 0, 0
@@ -40,6 +45,7 @@ def calibrate(model: RecurrentModel, batches: Iterable[Sized]) -> None:
         _evaluating(model),
         _switched(model, observing=True, quantizing=set(), exact=True),
         _forgotten_ranges(model),
+        _widening(model),
     ):
         for batch in batches:
             start = state if len(batch) == size else None
@@ -127,6 +133,19 @@ def _forgotten_ranges(model: RecurrentModel) -> Iterator[None]:
         for r, values in zip(ranges, before, strict=True):
             r.copy_(values)
         raise
+
+
+@contextmanager
+def _widening(model: RecurrentModel) -> Iterator[None]:
+    """Ranges hold all that is seen, where the model asks for that."""
+    sites = [m for m in model.modules() if isinstance(m, QuantSite)]
+    for site in sites:
+        site.widening = model.CALIBRATION_WIDENS
+    try:
+        yield
+    finally:
+        for site in sites:
+            site.widening = False
 
 
 @contextmanager

@@ -12,14 +12,16 @@ Usage::
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from irnn.calibration import calibrate, outside
+from irnn.capture import Explanation, capture, explain
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel, StreamModel
 from irnn.names import readable_name
@@ -27,27 +29,54 @@ from irnn.nn.linear import Weight
 from irnn.quant.config import QuantConfig
 from irnn.quant.site import QuantSite
 from irnn.stages import STAGES, PwlConfig, Settings
+from irnn.wiring.network import ENGINE, network_of
 
 __all__ = [
-    "STAGES", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "prepare", "simulation_mismatch", "sites",
+    "STAGES", "Explanation", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "explain", "prepare",
+    "set_stage", "simulation_mismatch", "sites",
 ]  # fmt: skip
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def prepare(model: RecurrentModel, quant: QuantConfig, pwl: PwlConfig, stage: str) -> RecurrentModel:
+
+def prepare(
+    model: AnyModule, quant: QuantConfig, pwl: PwlConfig, stage: str = "float", *, example_inputs: Any = None
+) -> AnyModule:
     """Put ``model`` into ``stage``, in place: "float", "pwl", "weights", "activations" or "all".
+
+    Any other ``nn.Module`` than irnn's models is captured first, which takes an example of ``forward``'s arguments: a
+    tuple of them, a mapping by their names, or the only one.  It stays the object that it was, with its modules,
+    parameters and the names in its ``state_dict``; batch and length of the example decide nothing.  A network that has
+    no integer form is an :class:`IrnnError` that lists all that stands in the way, as :func:`explain` does in a table.
 
     Going from "float" on turns LayerNorms that are to be MadNorms into such (a forward pass changes, hence "pwl"
     fine-tunes).  Ranges move in the middle stages and are frozen in "all".  Weights that were loaded remember what they
     were trained for: settings that contradict that are an :class:`IrnnError`; stage "float" lets go of it.
     """
     settings = Settings(stage, quant, pwl)
-    if getattr(getattr(model, "config", None), "tie_weights", False):
-        _check_tied(model, quant)
-    model.adopt(settings)
+    if not isinstance(model, RecurrentModel) and ENGINE not in model._modules:
+        if example_inputs is None:
+            raise IrnnError(
+                f"{type(model).__name__} is a network of your own: give example_inputs=, a tuple of forward's arguments"
+            )
+        capture(model, example_inputs)
+    network = network_of(model)
+    asked = getattr(getattr(network, "config", None), "tie_weights", False)
+    if asked or network is not model:
+        reason = "tie_weights=true makes" if asked else f"{type(model).__name__} makes"
+        _check_tied(network, quant, reason)
+    network.adopt(settings)
     return model
 
 
-def _check_tied(model: RecurrentModel, quant: QuantConfig) -> None:
+def set_stage(model: AnyModule, stage: str) -> AnyModule:
+    """Put a prepared ``model`` into another stage of ``STAGES``, in place, with the settings that it has."""
+    network = network_of(model)
+    network.adopt(replace(network.settings, stage=stage))
+    return model
+
+
+def _check_tied(model: RecurrentModel, quant: QuantConfig, reason: str) -> None:
     """Matrices that are one tensor have one code; otherwise an :class:`IrnnError` names the keys."""
     first: dict[int, tuple[str, int | str]] = {}
     for name, module in model.matrices().items():
@@ -57,8 +86,7 @@ def _check_tied(model: RecurrentModel, quant: QuantConfig) -> None:
         other, others = first.setdefault(module.identity, (key, choice))
         if choice != others:
             raise IrnnError(
-                f"{other}={others} and {key}={choice} differ, but tie_weights=true makes them one tensor: set both to "
-                "the same bits"
+                f"{other}={others} and {key}={choice} differ, but {reason} them one tensor: set both to the same bits"
             )
 
 
@@ -101,11 +129,12 @@ class Sites(list[SiteInfo]):
 
 
 @torch.no_grad()
-def sites(model: RecurrentModel, batches: Iterable[Sized] | None = None) -> Sites:
+def sites(network: nn.Module, batches: Iterable[Sized] | None = None) -> Sites:
     """Every quantization site of a calibrated model; ``print(sites(model))`` shows the table.
 
     With ``batches`` the share of elements that the present range clips is measured on them; without, it is None.
     """
+    model: RecurrentModel = network_of(network)
     clipped = _clipped_shares(model, batches) if batches is not None else {}
     rows, seen = Sites(), set()
     for name, module in model.named_modules():

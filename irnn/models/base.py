@@ -44,6 +44,9 @@ class RecurrentModel(nn.Module):
     been prepared takes these settings over; one that has been, or is later, prepared otherwise refuses.
     """
 
+    # Calibration takes the extremes of all batches, for use without training; else their moving average.
+    CALIBRATION_WIDENS = False
+
     def __init__(self) -> None:
         super().__init__()
         self.settings = Settings()
@@ -119,8 +122,13 @@ class RecurrentModel(nn.Module):
             self._frozen = {}
             self._frozen_state = {name: tensor.detach().clone() for name, tensor in self._tensors()}
         if part not in self._frozen:
-            self._frozen[part] = Interpreter(convert_part(self, part), TORCH, next(self.parameters()).device)
+            self._frozen[part] = Interpreter(convert_part(self, part), TORCH, self.device)
         return self._frozen[part]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [*self.named_parameters(), *self.named_buffers()]
@@ -218,6 +226,10 @@ class RecurrentModel(nn.Module):
     def program_wire(self, a: ProgramExecutor[Any]) -> None:
         """The whole network for an executor that records a program."""
         raise NotImplementedError
+
+    def program_metadata(self) -> dict[str, Any]:
+        """What a program notes beside what it computes (free JSON)."""
+        return {}
 
 
 class StreamModel(RecurrentModel):

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from irnn.program import real
 from irnn.program.check import check
 from irnn.program.document import save
 from irnn.program.graph import Graph, Inputs, States
@@ -57,6 +59,14 @@ class Program(Graph):
     @cached_property
     def _interpreter(self) -> Interpreter:
         return Interpreter(self)
+
+    def quantize(self, x: Any) -> np.ndarray | dict[str, np.ndarray]:
+        """Real inputs or a state -> the integers that ``run`` takes; see :func:`irnn.program.real.quantize`."""
+        return real.quantize(self, x)
+
+    def dequantize(self, y: Any) -> np.ndarray | dict[str, np.ndarray]:
+        """Integers of outputs or of a state -> real numbers; see :func:`irnn.program.real.dequantize`."""
+        return real.dequantize(self, y)
 
     def check(self) -> None:
         """Prove that the program is integer-only and cannot overflow; see :func:`irnn.program.check.check`."""

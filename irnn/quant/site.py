@@ -16,19 +16,22 @@ class QuantSite(nn.Module):
 
     ``groups`` equal parts of the last axis (the four gates) have a scale each.  The range is a buffer, so it travels
     with checkpoints; NaN stands for none yet.  ``observing`` and ``quantizing`` are set by ``irnn.qat.prepare``
-    according to the stage, and ``where``, what messages call the site.
+    according to the stage, and ``where``, what messages call the site.  ``headroom``: how many times the observed range
+    the integers hold; ``widening``: observation takes the extremes of all, in place of a moving average.
     """
 
     observed_min: Tensor
     observed_max: Tensor
 
-    def __init__(self, role: str, size: int, groups: int = 1) -> None:
+    def __init__(self, role: str, size: int, groups: int = 1, headroom: float = 1.0) -> None:
         super().__init__()
         if role not in ROLE_BITS:
             raise IrnnError(f"unknown role {role!r}; allowed are {', '.join(ROLE_BITS)}")
         self.role = role
         self.size = size
         self.groups = groups
+        self.headroom = headroom
+        self.widening = False
         self.bits = QuantConfig().bits(role)
         self.config = QuantConfig()
         self.observing = False
@@ -71,6 +74,9 @@ class QuantSite(nn.Module):
         if not self.calibrated:
             self.observed_min.copy_(low)
             self.observed_max.copy_(high)
+        elif self.widening:
+            self.observed_min.copy_(torch.minimum(self.observed_min, low))
+            self.observed_max.copy_(torch.maximum(self.observed_max, high))
         else:
             self.observed_min.lerp_(low, 1 - self.config.ema_decay)
             self.observed_max.lerp_(high, 1 - self.config.ema_decay)
@@ -85,8 +91,8 @@ class QuantSite(nn.Module):
             raise IrnnError(f"{self.where} has seen no data; call irnn.qat.calibrate first")
         low_q, high_q = self.range()
         # The range always holds zero, so that zero (padding, the first state) is exact.
-        low = np.minimum(self.observed_min.double().cpu().numpy(), 0.0)
-        high = np.maximum(self.observed_max.double().cpu().numpy(), 0.0)
+        low = np.minimum(self.observed_min.double().cpu().numpy(), 0.0) * self.headroom
+        high = np.maximum(self.observed_max.double().cpu().numpy(), 0.0) * self.headroom
         if self.role in SYMMETRIC_ROLES:
             scale = np.maximum(-low, high) / high_q
             zero_point = np.zeros(self.groups, dtype=np.int64)

@@ -171,3 +171,6 @@ class Network(Protocol):
 
     def program_wires(self) -> Mapping[str, Callable[[ProgramExecutor[Any]], None]]:
         """The wiring of each program by the program's name; of a network that is one program, under ""."""
+
+    def program_metadata(self) -> Mapping[str, Any]:
+        """What the programs note beside what they compute."""

@@ -1,0 +1,166 @@
+"""The network's own parameters as parts of a wiring: nothing is copied, an optimizer made before still trains them.
+
+A part holds the network and a path, and looks its parameters up whenever it is read: replaced, assigned or parametrized
+ones are seen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irnn.nn.cells import cell_class
+from irnn.nn.linear import Weight
+from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
+from irnn.nn.recurrent import RecurrentLayer
+from irnn.quant.site import QuantSite
+
+
+class Borrowed:
+    """A network, held without being registered as a part of what holds it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def find(self, path: str) -> Tensor:
+        """A parameter or buffer by its path."""
+        owner, _, name = path.rpartition(".")
+        tensor = getattr(self.network.get_submodule(owner), name)
+        assert isinstance(tensor, Tensor)  # it was one when the network was captured
+        return tensor
+
+
+class BorrowedLinear(Weight):
+    """A matrix and any number of biases, by their paths; ``columns``: the place of each column in the network's own."""
+
+    def __init__(
+        self,
+        source: Borrowed,
+        weight: str,
+        biases: tuple[str, ...] = (),
+        role: str = "weight",
+        *,
+        recurrent: bool = False,
+        reads_hidden: bool = False,
+        columns: list[int] | None = None,
+    ) -> None:
+        super().__init__(role)
+        self._source, self._weight, self._biases, self._columns = source, weight, biases, columns
+        self._recurrent = recurrent
+        self.reads_hidden |= reads_hidden
+
+    @property
+    def recurrent(self) -> bool:  # type: ignore[override]
+        """Whether x is a state."""
+        return self._recurrent
+
+    @property
+    def weight(self) -> Tensor:
+        """``[rows, columns]``."""
+        weight = self._source.find(self._weight)
+        return weight if self._columns is None else weight[:, self._columns]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Sum of the biases."""
+        found = [self._source.find(path) for path in self._biases]
+        return sum(found[1:], found[0]) if found else None
+
+    @property
+    def identity(self) -> int:
+        weight = self._source.find(self._weight)
+        if not isinstance(weight, nn.Parameter):  # computed anew at each look (a parametrization)
+            return hash((id(self._source.network), self._weight))
+        return id(weight) if self._columns is None else hash((id(weight), *self._columns))
+
+
+class BorrowedEmbedding(BorrowedLinear):
+    """A table ``[vocabulary, size]``."""
+
+    def __init__(self, source: Borrowed, weight: str) -> None:
+        super().__init__(source, weight, role="embedding")
+
+
+class BorrowedNorm(Norm):
+    """``nn.LayerNorm`` over the last axis, as it is or as the MadNorm that it becomes in stage "pwl"."""
+
+    def __init__(
+        self, source: Borrowed, size: int, weight: str | None, bias: str | None, epsilon: float, kind: str
+    ) -> None:
+        nn.Module.__init__(self)
+        self.where, self.target_kind, self.kind, self.size, self.groups = "a norm", kind, "layer", size, 1
+        self.EPSILON = epsilon
+        self._source, self._weight, self._bias = source, weight, bias
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """Of a norm without one: ones, or what a MadNorm has in their place."""
+        if self._weight is not None:
+            return self._source.find(self._weight)
+        parameter = next(self._source.network.parameters())
+        return parameter.new_full((self.size,), MAD_OF_GAUSSIAN if self.kind == "mad" else 1.0)
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        """Of a norm without one zeros."""
+        return torch.zeros_like(self.weight) if self._bias is None else self._source.find(self._bias)
+
+    @torch.no_grad()
+    def become_mad(self) -> None:
+        """See :class:`Norm`."""
+        if self.kind == "layer" and self._weight is not None:
+            self._source.find(self._weight).mul_(MAD_OF_GAUSSIAN)
+        self.kind = "mad"
+
+
+class BorrowedStack(nn.Module):
+    """The layers of a recurrent module of torch or irnn, on its parameters, by the cell that trains quantized."""
+
+    def __init__(self, source: Borrowed, path: str, columns: list[int] | None = None) -> None:
+        super().__init__()
+        module: Any = source.network.get_submodule(path)
+        cell = cell_class(module.mode.lower())
+        options = {"proj_size": module.proj_size} if getattr(module, "proj_size", 0) else {}
+        size = cell.output_size(module.hidden_size, **options) * (2 if module.bidirectional else 1)
+        self.dropout, self.depth = module.dropout, module.num_layers
+        for k in range(module.num_layers):
+            with torch.device("meta"):
+                layer = RecurrentLayer(
+                    cell, size if k else module.input_size, module.hidden_size, bias=module.bias, norm=None,
+                    bidirectional=module.bidirectional, **options,
+                )  # fmt: skip
+            for name, part in layer.cells.items():
+                suffix = f"_l{k}" + ("_reverse" if name == "backward_cell" else "")
+                _borrow(part, source, path, suffix, None if k else columns, bias=module.bias)
+            for site in layer.modules():
+                if isinstance(site, QuantSite):
+                    site.observed_min = torch.full((site.groups,), math.nan)
+                    site.observed_max = torch.full((site.groups,), math.nan)
+            self.add_module(str(k), layer)
+
+    @property
+    def layers(self) -> list[RecurrentLayer]:
+        """From the input up."""
+        return [self.get_submodule(str(k)) for k in range(self.depth)]  # type: ignore[misc]
+
+
+def _borrow(cell: Any, source: Borrowed, path: str, suffix: str, columns: list[int] | None, *, bias: bool) -> None:
+    """Put the network's matrices where the cell has its own."""
+    places: dict[str, dict[str, str]] = {}
+    for theirs, own in cell.TORCH_PARAMETERS.items():
+        part, _, name = own.rpartition(".")
+        places.setdefault(part, {})[name] = f"{path}.{theirs}{suffix}"
+    for part, names in places.items():
+        if getattr(cell, part) is None:
+            continue
+        own = getattr(cell, part)
+        biases = tuple(where for name, where in sorted(names.items()) if name.startswith("bias")) if bias else ()
+        borrowed = BorrowedLinear(
+            source, names["weight"], biases, recurrent=own.recurrent, reads_hidden=own.reads_hidden,
+            columns=columns if part == "w_x" else None,
+        )  # fmt: skip
+        delattr(cell, part)
+        setattr(cell, part, borrowed)

@@ -1,0 +1,147 @@
+"""One name for every operation, whichever of module, function and method the network calls it by.
+
+``OPERATIONS`` in ``irnn.capture.lowerings`` says under that name what it is in an executor's words.  Arguments are
+those of torch's function: a module becomes its function, with its parameters as :class:`Held`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from irnn.capture.trace import RECURRENT, Call
+from irnn.nn.torch_interface.parameters import TorchParameters
+
+
+@dataclass(frozen=True)
+class Held:
+    """A parameter or buffer of the network, by its path."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A module of the network, by its path."""
+
+    path: str
+
+
+FUNCTIONS: dict[Any, str] = {
+    torch.relu: "relu", F.relu: "relu", torch.relu_: "relu", F.relu_: "relu",
+    torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", torch.tanh: "tanh", F.tanh: "tanh",
+    F.relu6: "relu6", F.hardtanh: "hardtanh", torch.clamp: "clamp", torch.clip: "clamp",
+    torch.add: "add", operator.add: "add", operator.iadd: "add",
+    torch.sub: "sub", operator.sub: "sub", operator.isub: "sub",
+    torch.mul: "mul", operator.mul: "mul", operator.imul: "mul", torch.multiply: "mul",
+    torch.div: "div", operator.truediv: "div", operator.itruediv: "div",
+    operator.getitem: "getitem", getattr: "getattr",
+    torch.cat: "cat", torch.concat: "cat", torch.stack: "stack", torch.chunk: "chunk", torch.split: "split",
+    torch.unbind: "unbind",
+    torch.transpose: "transpose", torch.permute: "permute", torch.reshape: "reshape", torch.flatten: "flatten",
+    torch.squeeze: "squeeze", torch.unsqueeze: "unsqueeze", torch.narrow: "narrow", torch.select: "select",
+    F.dropout: "dropout", torch.dropout: "dropout", F.log_softmax: "log_softmax", F.softmax: "softmax",
+    torch.log_softmax: "log_softmax", torch.softmax: "softmax",
+    torch.mean: "mean", torch.max: "max", torch.amax: "amax",
+    torch.zeros_like: "zeros", F.linear: "linear", F.embedding: "embedding", F.layer_norm: "layer_norm",
+    F.conv1d: "conv", F.conv2d: "conv", torch.conv1d: "conv", torch.conv2d: "conv",
+    F.max_pool1d: "max_pool", F.max_pool2d: "max_pool", F.avg_pool1d: "mean_pool", F.avg_pool2d: "mean_pool",
+    torch.max_pool1d: "max_pool", torch.max_pool2d: "max_pool", torch.avg_pool1d: "mean_pool",
+    pack_padded_sequence: "pack", pad_packed_sequence: "unpack",
+}  # fmt: skip
+
+SAME_NAME = (
+    "relu", "sigmoid", "tanh", "clamp", "add", "sub", "mul", "div", "chunk", "split", "unbind", "transpose", "permute",
+    "reshape", "flatten", "squeeze", "unsqueeze", "narrow", "select", "log_softmax", "softmax", "mean", "max", "amax",
+    "expand", "repeat", "unflatten",
+)  # fmt: skip
+UNCHANGED = ("contiguous", "clone", "detach", "cpu", "cuda", "to", "float", "type_as", "int", "long")
+METHODS: dict[str, str] = {
+    **{name: name for name in SAME_NAME},
+    **dict.fromkeys(UNCHANGED, "same"),
+    "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh", "clip": "clamp", "view": "reshape",
+    "swapaxes": "transpose", "expand_as": "expand", "view_as": "reshape", "reshape_as": "reshape",
+    "__getitem__": "getitem", "add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div", "t": "transpose_2",
+    "new_zeros": "zeros",
+}  # fmt: skip
+
+
+def _dropout(m: Any) -> dict[str, Any]:
+    return {"p": m.p}
+
+
+def _none(m: Any) -> dict[str, Any]:
+    return {}
+
+
+def _held(*names: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda m: {name: Held(name) if getattr(m, name, None) is not None else None for name in names}
+
+
+MODULES: dict[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    nn.Linear: ("linear", _held("weight", "bias")),
+    nn.Embedding: ("embedding", _held("weight")),
+    nn.LayerNorm: (
+        "layer_norm",
+        lambda m: {"normalized_shape": m.normalized_shape, "eps": m.eps} | _held("weight", "bias")(m),
+    ),
+    nn.Conv1d: ("conv", lambda m: {"module": Owner("")}),
+    nn.Conv2d: ("conv", lambda m: {"module": Owner("")}),
+    nn.BatchNorm1d: ("batch_norm", lambda m: {"module": Owner("")}),
+    nn.BatchNorm2d: ("batch_norm", lambda m: {"module": Owner("")}),
+    nn.MaxPool1d: ("max_pool", lambda m: _pool(m, "dilation")),
+    nn.MaxPool2d: ("max_pool", lambda m: _pool(m, "dilation")),
+    nn.AvgPool1d: ("mean_pool", lambda m: _pool(m, "count_include_pad")),
+    nn.AvgPool2d: ("mean_pool", lambda m: _pool(m, "count_include_pad")),
+    nn.ReLU: ("relu", _none), nn.Sigmoid: ("sigmoid", _none), nn.Tanh: ("tanh", _none), nn.ReLU6: ("relu6", _none),
+    nn.Hardtanh: ("hardtanh", lambda m: {"min_val": m.min_val, "max_val": m.max_val}),
+    nn.Identity: ("same", _none), nn.Dropout: ("dropout", _dropout), nn.Dropout1d: ("dropout", _dropout),
+    nn.Dropout2d: ("dropout", _dropout), nn.AlphaDropout: ("dropout", _dropout),
+    nn.Flatten: ("flatten", lambda m: {"start_dim": m.start_dim, "end_dim": m.end_dim}),
+    nn.LogSoftmax: ("log_softmax", lambda m: {"dim": m.dim}), nn.Softmax: ("softmax", lambda m: {"dim": m.dim}),
+}  # fmt: skip
+
+
+def _pool(m: Any, option: str) -> dict[str, Any]:
+    return {
+        "kernel_size": m.kernel_size, "stride": m.stride, "padding": m.padding, "ceil_mode": m.ceil_mode,
+        option: getattr(m, option),
+    }  # fmt: skip
+
+
+def normalize(call: Call, network: nn.Module) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """(name, args, kwargs) of a call; a name that no table has is torch's own."""
+    if call.kind == "call_module":
+        module = network.get_submodule(call.target)
+        if isinstance(module, (*RECURRENT, TorchParameters)):
+            return "recurrent", call.args, call.kwargs | {"module": Owner(call.target)}
+        for kind in type(module).__mro__:
+            if kind in MODULES:
+                name, arguments = MODULES[kind]
+                return name, call.args, call.kwargs | _placed(arguments(module), call.target)
+        return type(module).__name__, call.args, call.kwargs
+    if call.kind == "call_method":
+        return METHODS.get(call.target, call.target), call.args, call.kwargs
+    if call.kind == "call_function":
+        name = getattr(call.target, "__name__", str(call.target))
+        return FUNCTIONS.get(call.target, name), call.args, call.kwargs
+    return call.kind, (call.target,), {}
+
+
+def _placed(arguments: dict[str, Any], path: str) -> dict[str, Any]:
+    """The module's own names under its path."""
+    found = {}
+    for name, value in arguments.items():
+        if isinstance(value, Held):
+            value = Held(f"{path}.{value.path}")
+        elif isinstance(value, Owner):
+            value = Owner(path)
+        found[name] = value
+    return found

@@ -1,0 +1,231 @@
+"""Axes and parts: most of it only says the same tensor's dimensions anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from irnn.capture.axes import Varying
+from irnn.capture.edges import Edge, reshaped, shown
+from irnn.capture.forms import Held
+from irnn.capture.wiring import UnsupportedError, Wiring
+
+
+def same(w: Wiring, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Moves, copies, conversions."""
+    return x
+
+
+def held(w: Wiring, path: str) -> Any:
+    """A parameter or buffer; a constant of zeros is one that no memory holds."""
+    if path not in w.plan.constants:
+        return Held(path)
+    if bool((w.plan.constants[path] == 0).all()):
+        return zeros(w)
+    raise UnsupportedError(
+        f"reads a constant {list(w.plan.constants[path].shape)} that is made in forward; only zeros are known",
+        "a parameter or buffer of the module, or torch.zeros",
+    )
+
+
+def zeros(w: Wiring, *args: Any, **kwargs: Any) -> Edge:
+    """``torch.zeros`` in whichever form."""
+    return w.edge(None, "zero", tuple(w.plan.axis(sizes) for sizes in w.step.sizes))
+
+
+def reshape(w: Wiring, x: Edge, *shape: Any, **kwargs: Any) -> Edge:
+    """``view``, ``reshape``, ``flatten``, ``unflatten``: by the sizes of the result."""
+    return reshaped(x, w.step.sizes)
+
+
+def transpose(w: Wiring, x: Edge, dim0: int, dim1: int) -> Edge:
+    dims = list(x.dims)
+    dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
+    return x.seen(dims)
+
+
+def transpose_last(w: Wiring, x: Edge) -> Edge:
+    """``x.mT``, ``x.t()``."""
+    return transpose(w, x, -2, -1)
+
+
+def permute(w: Wiring, x: Edge, *dims: Any) -> Edge:
+    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return x.seen([x.dims[d] for d in order])
+
+
+def squeeze(w: Wiring, x: Edge, dim: int | Sequence[int] | None = None) -> Edge:
+    """Dimensions of size 1; of features of size 1 the axis goes along."""
+    chosen = range(len(x.dims)) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {d % len(x.dims) for d in chosen if all(axis.sizes == (1,) * w.plan.runs for axis in x.dims[d])}
+    lost = {axis for d in gone for axis in x.dims[d]}
+    kept = [d for k, d in enumerate(x.dims) if k not in gone]
+    return replace(x, dims=tuple(kept), inner=tuple(axis for axis in x.inner if axis not in lost))
+
+
+def unsqueeze(w: Wiring, x: Edge, dim: int) -> Edge:
+    dims = list(x.dims)
+    dims.insert(dim if dim >= 0 else len(dims) + 1 + dim, ())
+    return x.seen(dims)
+
+
+def dropout(w: Wiring, x: Edge, p: float = 0.5, *args: Any, **kwargs: Any) -> Edge:
+    """In training only, as the network's own."""
+    return x.become(w.a.dropout(x.t, p)) if x.form in ("sum", "scores", "int8", "int16") and not x.pieces else x
+
+
+def select(w: Wiring, x: Edge, dim: int, index: Any) -> Edge:
+    """``x[..., index, ...]``."""
+    dims = list(x.dims)
+    dimension = dims.pop(dim)
+    if not dimension:
+        return x.seen(dims)
+    if len(dimension) > 1:
+        raise UnsupportedError(
+            f"takes one of {shown([dimension])}", "a view that gives batch and time dimensions of their own"
+        )
+    (axis,) = dimension
+    if axis.kind == "time":
+        return x.become(w.a.last(x.t), dims=tuple(dims), time=None)
+    if axis.kind == "batch":
+        raise UnsupportedError("takes one sequence of the batch", "every sequence of a batch computed alike")
+    if isinstance(index, Varying):
+        raise UnsupportedError("takes features by a place that depends on the inputs' sizes", "a fixed place")
+    return _part(w, replace(x, dims=tuple(dims)), axis, index % axis.sizes[0], 1, keep=False)
+
+
+def _step(sizes: tuple[int, ...], index: Any) -> int:
+    """A step counted from the start, or from the end where it moves with the length."""
+    values = index.values if isinstance(index, Varying) else (index,) * len(sizes)
+    if len(set(values)) == 1:
+        return values[0]
+    from_end = {value - size for value, size in zip(values, sizes, strict=True)}
+    if len(from_end) > 1:
+        raise UnsupportedError(
+            f"takes step {values[0]} of {sizes[0]}, a place that grows otherwise than the length", "x[:, -1]"
+        )
+    return from_end.pop()
+
+
+def _part(w: Wiring, x: Edge, axis: Any, start: int, count: int, *, keep: bool) -> Edge:
+    """``count`` entries of an axis of features from ``start``."""
+    place = x.inner.index(axis)
+    if place != 0 and axis.sizes[0] > 1:
+        raise UnsupportedError(
+            f"takes a part of {shown(x.dims)} whose features lie inside others", "a view that flattens them"
+        )
+    kept = w.features(count)
+    inner = ((kept,) if keep else ()) + tuple(a for a in x.inner if a is not axis)
+    dims = tuple(tuple(kept if a is axis else a for a in d if keep or a is not axis) for d in x.dims)
+    if x.pieces:
+        pieces = x.pieces[start : start + count]
+        if not keep:
+            return replace(pieces[0], dims=dims, inner=inner)
+        return replace(x, pieces=pieces, dims=dims, inner=inner, late={}, producer=w.step.name)
+    if count == axis.sizes[0]:
+        return replace(x, dims=dims, inner=inner)
+    x = x if x.accumulated else w.quantized(x)
+    grain = math.gcd(start, count, axis.sizes[0])
+    parts = w.a.split(x.t, axis.sizes[0] // grain)
+    chosen = [parts[k] for k in range(start // grain, (start + count) // grain)]
+    t = chosen[0] if len(chosen) == 1 else w.a.concat(chosen)
+    return x.become(t, dims=dims, inner=inner, producer=w.step.name)
+
+
+def narrow(w: Wiring, x: Edge, dim: int, start: int, length: int) -> Edge:
+    return _slice(w, x, dim, slice(start, start + length))
+
+
+def _slice(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
+    dimension = x.dims[dim]
+    if index == slice(None):
+        return x
+    if len(dimension) != 1 or dimension[0].kind != "size":
+        whole = isinstance(index.stop, Varying) and dimension and index.stop.values == dimension[0].sizes
+        if whole and index.start in (None, 0) and index.step in (None, 1):
+            return x
+        raise UnsupportedError(f"takes a stretch of {shown([dimension])}", "the whole sequence, or one step of it")
+    if any(isinstance(v, Varying) for v in (index.start, index.stop, index.step)):
+        raise UnsupportedError("takes features by a place that depends on the inputs' sizes", "fixed places")
+    start, stop, stride = index.indices(dimension[0].sizes[0])
+    if stride != 1:
+        raise UnsupportedError(f"takes every {stride}th feature", "a stretch of neighbouring features")
+    return _part(w, x, dimension[0], start, stop - start, keep=True)
+
+
+def getitem(w: Wiring, x: Any, index: Any) -> Any:
+    """Of a tuple its item; of a tensor steps and parts."""
+    if not isinstance(x, Edge):
+        return x[index]
+    indices = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in indices:
+        place = indices.index(Ellipsis)
+        missing = len(x.dims) - sum(i is not None for i in indices) + 1
+        indices[place : place + 1] = [slice(None)] * missing
+    at = 0
+    for i in indices:
+        if i is None:
+            x, at = unsqueeze(w, x, at), at + 1
+        elif isinstance(i, slice):
+            x, at = _slice(w, x, at, i), at + 1
+        elif isinstance(i, (int, Varying)):
+            x = select(w, x, at, i)
+        else:
+            raise UnsupportedError(
+                "is indexed by a tensor", "a fixed step, or a sequence's lengths by pack_padded_sequence"
+            )
+    return x
+
+
+def chunk(w: Wiring, x: Edge, chunks: int, dim: int = 0) -> tuple[Edge, ...]:
+    size = w.step.sizes[0][dim][0]
+    return split(w, x, size, dim)
+
+
+def split(w: Wiring, x: Edge, split_size: Any, dim: int = 0, **names: Any) -> tuple[Edge, ...]:
+    """Parts along features, with one operation where they are equal."""
+    dimension = x.dims[dim]
+    if len(dimension) != 1 or dimension[0].kind != "size" or x.inner.index(dimension[0]) != 0:
+        raise UnsupportedError(f"splits {shown([dimension])} of {shown(x.dims)}", "parts of the features")
+    axis, sizes = dimension[0], [part[dim][0] for part in w.step.sizes]
+    if len(set(sizes)) == 1 and len(x.inner) == 1:
+        parts = w.a.split((x if x.accumulated else w.quantized(x)).t, len(sizes))
+        x = x if x.accumulated else w.quantized(x)
+        found = []
+        for k, t in enumerate(parts):
+            kept = w.features(sizes[0])
+            dims = tuple((kept,) if axis in d else d for d in x.dims)
+            found.append(x.become(t, dims=dims, inner=(kept,), producer=f"{w.step.name}_{k}"))
+        return tuple(found)
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return tuple(
+        replace(_part(w, x, axis, start, size, keep=True), producer=f"{w.step.name}_{k}")
+        for k, (start, size) in enumerate(zip(starts, sizes, strict=True))
+    )
+
+
+def unbind(w: Wiring, x: Edge, dim: int = 0) -> tuple[Edge, ...]:
+    return tuple(replace(select(w, x, dim, k), producer=f"{w.step.name}_{k}") for k in range(len(w.step.sizes)))
+
+
+def _tail(name: str) -> Callable[..., Edge]:
+    def tail(w: Wiring, x: Edge, dim: int | None = None, **kwargs: Any) -> Edge:
+        """In float, on what leaves the program."""
+        if dim is None or (set(x.dims[dim]) != set(x.inner)):
+            raise UnsupportedError("is taken over something else than all features", f"{name} over the last axis")
+        return x.seen(x.dims) if x.tail else replace(x, tail=(name,), late={})
+
+    return tail
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "same": same, "get_attr": held, "zeros": zeros, "reshape": reshape, "flatten": reshape, "unflatten": reshape,
+    "transpose": transpose, "transpose_2": transpose_last, "permute": permute, "squeeze": squeeze,
+    "unsqueeze": unsqueeze, "dropout": dropout, "select": select, "narrow": narrow, "getitem": getitem, "chunk": chunk,
+    "split": split, "unbind": unbind, "log_softmax": _tail("log_softmax"), "softmax": _tail("softmax"),
+}  # fmt: skip
+TAILS: dict[str, Callable[..., torch.Tensor]] = {"log_softmax": torch.log_softmax, "softmax": torch.softmax}

@@ -1,0 +1,248 @@
+"""What a network does, as plain data: its calls under one name each, its inputs with their axes, its outputs.
+
+A plan knows the network's modules by their paths alone, so that a prepared network can be copied and saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irnn.capture.axes import Runs, Sizes, Varying, explore
+from irnn.capture.edges import Axis, Dimension
+from irnn.capture.forms import Owner, normalize
+from irnn.capture.trace import Example, Packed, Reference, mapped
+
+# Operations that hand their value on: who reads them reads what they read.
+GLUE = (
+    "same", "dropout", "reshape", "flatten", "unflatten", "transpose", "transpose_2", "permute", "squeeze", "unsqueeze",
+    "getitem", "select", "narrow", "expand", "log_softmax", "softmax", "unpack",
+)  # fmt: skip
+
+
+@dataclass
+class Step:
+    """One operation of the network that its outputs need."""
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    name: str
+    path: str
+    where: str
+    sizes: Any  # of the result, in its structure: a tuple of vectors for each tensor
+
+
+@dataclass
+class Input:
+    """One tensor of ``forward``'s arguments.  kind: real, ids, lengths, or state; ``count``: ids are below it."""
+
+    name: str
+    dims: tuple[Dimension, ...]
+    inner: tuple[Axis, ...]
+    time: Axis | None
+    kind: str
+    dtype: torch.dtype
+    count: int = 0
+    least: int = 0
+    state: tuple[str, int] | None = None  # the recurrent step whose state it is before, and which of them
+
+
+@dataclass
+class Plan:
+    """The network's steps; a :class:`Reference` in their arguments is the place of a step."""
+
+    steps: dict[int, Step]
+    inputs: dict[int, Input]  # by their step
+    output: Any
+    batch: Axis
+    times: list[Axis]
+    constants: dict[str, Tensor]
+    runs: int
+    problems: list[tuple[str, str, str]] = field(default_factory=list)  # (path, where, reason) of the whole
+
+    def axis(self, sizes: Sizes) -> Dimension:
+        """The dimension of these sizes, as far as it is known: batch, a time, or features."""
+        if all(size == 1 for size in sizes):
+            return ()
+        if sizes == self.batch.sizes:
+            return (self.batch,)
+        time = next((axis for axis in self.times if axis.sizes == sizes), None)
+        return (Axis("size", sizes) if time is None else time,)
+
+    def readers(self, index: int) -> Iterator[str]:
+        """What reads a step in the end, through glue: names of operations, "output" among them."""
+        if index in _references(self.output):
+            yield "output"
+        for k, step in self.steps.items():
+            if index in _references((step.args, step.kwargs)):
+                yield from self.readers(k) if step.op in GLUE else (step.op,)
+
+
+def make_plan(network: nn.Module, example: Example) -> Plan:
+    """Explore the network and keep what its outputs need."""
+    runs = explore(network, example)
+    calls, traces = runs.base.calls, runs.traces
+    alive = _needed(runs)
+    ones = len(traces)
+    axes = {run.axis: k + 1 for k, run in enumerate(runs.varied)}
+    batch = _changed_axis("batch", runs, example, axes.get("batch"))
+    time = _changed_axis("time", runs, example, axes.get("time"))
+    plan = Plan(
+        {}, {}, runs.base.output,
+        batch or Axis("batch", (0,) * ones), [] if time is None else [time], runs.base.constants, ones,
+    )  # fmt: skip
+    taken: set[str] = set()
+    for index in sorted(alive):
+        call = calls[index]
+        op, args, kwargs = normalize(call, network)
+        if op == "getattr":
+            op, args = ("transpose_2" if args[1] in ("T", "mT") else "same"), args[:1]
+        args, kwargs = _merged([normalize(t.calls[index], network)[1:] for t in traces], args, kwargs, op)
+        name = _name(call, taken)
+        plan.steps[index] = Step(op, args, kwargs, name, call.path, call.where, _sizes(runs, index))
+    for index, call in enumerate(calls):
+        if call.kind == "placeholder":
+            if index not in plan.steps:
+                plan.steps[index] = Step("placeholder", (call.target,), {}, call.name, "", "", _sizes(runs, index))
+            plan.inputs[index] = _input(plan, network, index, call)
+    plan.problems += _baked(runs, network, example, plan)
+    return plan
+
+
+def _name(call: Any, taken: set[str]) -> str:
+    """A module's path, a function's name under the path of the module that calls it; with a number if it is taken."""
+    name = call.path if call.kind == "call_module" else f"{call.path}.{call.name}" if call.path else call.name
+    first, number = name, 1
+    while name in taken:
+        number += 1
+        name = f"{first}~{number}"
+    taken.add(name)
+    return name
+
+
+def _needed(runs: Runs) -> set[int]:
+    """The calls of which the outputs are made."""
+    alive, waiting = set(), [*_references(runs.base.output)]
+    while waiting:
+        index = waiting.pop()
+        if index not in alive:
+            alive.add(index)
+            call = runs.base.calls[index]
+            waiting += _references((call.args, call.kwargs))
+    return alive
+
+
+def _references(structure: Any) -> list[int]:
+    found: list[int] = []
+    mapped(structure, lambda a: found.append(a.index) if isinstance(a, Reference) else a)
+    return found
+
+
+def _merged(found: list[tuple[Any, Any]], args: Any, kwargs: Any, op: str) -> tuple[Any, Any]:
+    """Arguments with :class:`Varying` where the runs differ; ``_stacklevel`` and its like are torch's own."""
+    if len(found) == 1 or op in ("reshape", "zeros", "expand", "unflatten", "unpack"):  # the result's sizes say it
+        return args, {k: v for k, v in kwargs.items() if not k.startswith("_")}
+    merged = _merge([args for args, _ in found])
+    return merged, {k: _merge([kwargs[k] for _, kwargs in found]) for k in kwargs if not k.startswith("_")}
+
+
+def _merge(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, slice):
+        return slice(*(_merge([getattr(v, key) for v in values]) for key in ("start", "stop", "step")))
+    if isinstance(first, (tuple, list)) and all(len(v) == len(first) for v in values):
+        return type(first)(_merge(list(parts)) for parts in zip(*values, strict=True))
+    if isinstance(first, int) and any(v != first for v in values):
+        return Varying(tuple(values))
+    return first
+
+
+def _sizes(runs: Runs, index: int) -> Any:
+    """Sizes of every tensor of a call's value."""
+
+    def collect(values: list[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, Packed):
+            return collect([v.x for v in values])
+        if isinstance(first, Tensor):
+            return tuple(zip(*(tuple(v.shape) for v in values), strict=True)) if first.dim() else ()
+        if isinstance(first, (tuple, list)):
+            return [collect(list(parts)) for parts in zip(*values, strict=True)]
+        return None
+
+    return collect([t.calls[index].value for t in runs.traces])
+
+
+def _changed_axis(kind: str, runs: Runs, example: Example, place: int | None) -> Axis | None:
+    """The axis that a run has changed, with its sizes in all runs."""
+    if place is None:
+        return None
+    leaf, dimension = runs.varied[place - 1].places[0]
+    at = example.tensors.index(leaf)
+    sizes = []
+    for t in runs.traces:
+        placeholders = [call for call in t.calls if call.kind == "placeholder"]
+        sizes.append(placeholders[at].value.shape[dimension])
+    return Axis(kind, tuple(sizes))
+
+
+def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
+    value: Tensor = call.value
+    dims = tuple(plan.axis(sizes) for sizes in plan.steps[index].sizes)
+    inner = tuple(axis for dimension in dims for axis in dimension if axis.kind == "size")
+    time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), None)
+    if value.is_floating_point():
+        return Input(call.target, dims, inner, time, "real", value.dtype)
+    for step in plan.steps.values():
+        if step.op == "embedding" and _through(plan, step.args[0]) == index:
+            table = network.get_parameter(step.kwargs["weight"].path) if "weight" in step.kwargs else None
+            count = 0 if table is None else len(table)
+            return Input(call.target, dims, inner, time, "ids", value.dtype, count)
+        if step.op == "pack" and _through(plan, step.args[1]) == index:
+            return Input(call.target, dims, inner, time, "lengths", value.dtype)
+    return Input(call.target, dims, inner, time, "ids", value.dtype)
+
+
+def _through(plan: Plan, argument: Any) -> int | None:
+    """The step that an argument is, seen through glue."""
+    while isinstance(argument, Reference) and plan.steps[argument.index].op in GLUE:
+        argument = plan.steps[argument.index].args[0]
+    return argument.index if isinstance(argument, Reference) else None
+
+
+def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """What keeps batch or length from changing, in words."""
+    for run in runs.unrolled:
+        calls, others = runs.base.calls, run.trace.calls
+        first = next((k for k, (a, b) in enumerate(zip(calls, others, strict=False)) if a.target != b.target), None)
+        call = calls[first if first is not None else min(len(calls), len(others)) - 1]
+        size = example.leaves[run.places[0][0]].shape[run.places[0][1]]
+        yield (
+            call.path,
+            call.where,
+            (
+                f"a loop is unrolled over an axis of {size}: {len(calls)} operations, {len(others)} at another size; "
+                "the length is baked in, use nn.LSTM, nn.GRU or a cell in a plain loop over time"
+            ),
+        )
+    if not plan.batch.sizes[0] and not runs.unrolled:
+        yield "", "", _why("the batch", runs, example)
+    recurrent = [step for step in plan.steps.values() if step.op == "recurrent"]
+    if recurrent and not plan.times and not runs.unrolled:
+        yield recurrent[0].path, recurrent[0].where, _why("the length", runs, example)
+
+
+def _why(what: str, runs: Runs, example: Example) -> str:
+    tried = [
+        f"{example.names[leaf]} at {example.leaves[leaf].shape[d] + 1} along dimension {d}: {error}"
+        for (leaf, d), error in runs.failures.items()
+    ]
+    return f"{what} is baked in: no input can have another one ({'; '.join(tried) or 'there is no free dimension'})"
+
+
+__all__ = ["GLUE", "Input", "Owner", "Plan", "Step", "make_plan"]

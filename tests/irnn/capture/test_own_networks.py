@@ -1,0 +1,124 @@
+"""Networks of strangers, as they are: float through the wiring, integers in training, interpreter and TVM."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import irnn
+from tests.support.own_networks import NETWORKS, build, tensors
+
+every = pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
+
+
+def calibration(network) -> list:
+    return [network.example(8, 12, seed) for seed in range(10, 14)]
+
+
+@cache
+def _prepared(network) -> nn.Module:
+    model = irnn.prepare(
+        build(network), irnn.QuantConfig(), irnn.PwlConfig(pieces=32), example_inputs=network.example()
+    )
+    irnn.calibrate(model, calibration(network))
+    return irnn.set_stage(model, "all").eval()
+
+
+def prepared(network) -> nn.Module:
+    """Calibrated, in the last stage."""
+    return copy.deepcopy(_prepared(network))
+
+
+def run(model: nn.Module, arguments: tuple) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return tensors(model(*arguments))
+
+
+@every
+def test_wired_as_it_computes(network) -> None:
+    """At another batch and length than the example's, in float and before anything is quantized."""
+    model, other = build(network), network.example(5, 14, seed=7)
+    expected = run(model, other)
+    irnn.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=network.example())
+    with torch.no_grad():
+        outputs, _ = model._irnn.simulate(other, observing=False)
+    for got, want in zip(tensors(outputs), expected, strict=True):
+        assert got.shape == want.shape
+        assert (got - want).abs().max() < 1e-5
+    assert all(torch.equal(a, b) for a, b in zip(run(model, other), expected, strict=True))
+
+
+@every
+def test_calibration_alone_is_near(network) -> None:
+    """The largest error on inputs that calibration has not seen, in shares of the output's range."""
+    other = network.example(5, 14, seed=7)
+    for got, want in zip(run(prepared(network), other), run(build(network), other), strict=True):
+        assert float((got - want).abs().max() / (want.max() - want.min())) < 0.015
+
+
+@every
+def test_eval_interpreter_and_float_are_the_same_integers(network) -> None:
+    model = prepared(network)
+    other = network.example(5, 14, seed=7)
+    program = irnn.convert(model)
+    given = [x.numpy() for x in tensors(other)]
+    integers, _ = program.run_all(program.quantize(given[0] if len(given) == 1 else given))
+    real = program.dequantize(integers)
+    for got, want in zip(real.values(), run(model, other), strict=True):
+        assert np.array_equal(got, want.numpy())
+
+
+@every
+def test_it_stays_the_network_that_it_was(network) -> None:
+    model = build(network)
+    parameters, keys, modules = list(model.parameters()), list(model.state_dict()), dict(model.named_modules())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert irnn.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=network.example()) is model
+    assert type(model).__name__ == network.__name__
+    assert isinstance(model, network)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert list(model.state_dict())[: len(keys)] == keys
+    assert all(model.get_submodule(name) is module for name, module in modules.items())
+    irnn.calibrate(model, calibration(network))
+    irnn.set_stage(model, "activations").train()
+    before = [p.detach().clone() for p in parameters]
+    sum(y.square().mean() for y in tensors(model(*network.example()))).backward()
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(parameters, before, strict=True))
+
+
+@every
+def test_copies_and_saved_ones_give_the_same_integers(network) -> None:
+    model, other = prepared(network), network.example(5, 14, seed=7)
+    expected = run(model, other)
+    stream = io.BytesIO()
+    torch.save(model.state_dict(), stream)
+    stream.seek(0)
+    loaded = irnn.prepare(
+        build(network, seed=9), irnn.QuantConfig(), irnn.PwlConfig(pieces=32), example_inputs=network.example()
+    )
+    loaded.load_state_dict(torch.load(stream, weights_only=True))
+    irnn.set_stage(loaded, "all").eval()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
+        assert all(torch.equal(a, b) for a, b in zip(run(twin, other), expected, strict=True))
+        assert twin is not model
+        next(twin.parameters()).data.mul_(3)  # its own weights are what it computes with
+        assert any(not torch.equal(a, b) for a, b in zip(run(twin, other), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(run(model, other), expected, strict=True))
+
+
+@every
+def test_weights_from_before_load_into_a_prepared_network(network) -> None:
+    floating = build(network, seed=9)
+    model = prepared(network)
+    model.load_state_dict(floating.state_dict())
+    other = network.example(5, 14, seed=7)
+    irnn.set_stage(model, "float")
+    assert all(torch.equal(a, b) for a, b in zip(run(model, other), run(floating, other), strict=True))
