@@ -22,14 +22,15 @@ _EXPORTS = {
     "Program": "irnn.program",
     "PwlConfig": "irnn.stages",
     "QuantConfig": "irnn.quant.config",
+    "STAGES": "irnn.stages",
     "calibrate": "irnn.qat",
     "convert": "irnn.conversion",
     "explain": "irnn.qat",
     "float_program": "irnn.conversion",
     "load": "irnn.program.storage",
     "prepare": "irnn.qat",
+    "sensitivity": "irnn.matrix_sensitivity",
     "set_stage": "irnn.qat",
-    "STAGES": "irnn.stages",
 }
 _MODULES = {
     "fixed_point": "irnn.arithmetic.fixed_point",

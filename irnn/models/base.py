@@ -216,6 +216,14 @@ class RecurrentModel(nn.Module):
         """
         raise NotImplementedError
 
+    def response(self, batch: Any, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """What leaves the float network for a ``batch``, the output layer included, and the new state.
+
+        By the wiring, and not by a faster way past it.
+        """
+        y, simulation = self.simulate(batch, state, observing=True)
+        return y, simulation.state
+
     def program_wires(self) -> dict[str, Callable[[ProgramExecutor[Any]], None]]:
         """What an executor that records has to record: the name of each program and its network.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,11 @@ class LanguageModel(StreamModel):
             features = self.wire(simulation, ids.T)
         simulation.finish()
         return features, simulation
+
+    def response(self, batch: Any, state: State | None) -> tuple[Tensor, State]:
+        """Float logits ``[time, batch, vocabulary]`` of ids ``[batch, time]``, and the new state."""
+        features, simulation = self.simulate(batch, state, observing=True)
+        return simulation.linear(self.decoder, features), simulation.state
 
     def integer_input(self, ids: Tensor) -> Tensor:
         """What the program reads for ``ids``: the ids."""

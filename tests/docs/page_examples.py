@@ -82,6 +82,7 @@ PIPELINE = {
     "python run.py experiment=quickstart sweep=mixed_bits": replace(
         QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2"
     ),
+    "python -m pipelines.sensitivity experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
     "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": LANGUAGE_MODEL,
     "python run.py until=?": Example(
