@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from irnn.program import Program, Value
+from irnn.program.axes import Axis
 
 
 def random_inputs(program: Program, sizes: dict[str, int], seed: int = 2, batch: int = 1) -> dict[str, np.ndarray]:
@@ -34,8 +35,8 @@ def output_arrays(program: Program, inputs: Mapping[str, np.ndarray]) -> list[np
         sizes |= dict(zip(("batch", *value.axes), inputs[name].shape, strict=False))
 
     def shape(value: Value) -> tuple[int, ...]:
-        axes = (axis.partition("/") for axis in value.axes)
-        return (sizes["batch"], *(-(-sizes[name] // int(factor or 1)) for name, _, factor in axes), *value.shape)
+        axes = (Axis.parse(name) for name in value.axes)
+        return (sizes["batch"], *(axis.size(sizes[axis.root]) for axis in axes), *value.shape)
 
     return [np.zeros(shape(value), value.dtype) for value in (program.values[name] for name in program.outputs)]
 

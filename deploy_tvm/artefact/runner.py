@@ -17,6 +17,8 @@ from deploy_tvm.artefact.stream import Stream
 from deploy_tvm.codegen.interface import CONSTANTS, KERNEL
 from irnn.errors import IrnnError
 from irnn.program import Inputs, Program, States, Value, storage
+from irnn.program.axes import Axis
+from irnn.program.graph import too_short
 
 
 def load(folder: Any) -> Runner:
@@ -50,9 +52,10 @@ class Runner:
         self.program, self.manifest = program, manifest
         self._kernel, self._constants = kernel, constants
         self._inputs = [_Input(name, value) for name, value in program.inputs.items()]
+        self._fewest = program.fewest
         self._states = [(name, np.dtype(state.dtype), state.shape) for name, state in program.states.items()]
         values = [program.values[name] for name in program.outputs]
-        self._outputs = [(np.dtype(v.dtype), [axis.partition("/") for axis in v.axes], v.shape) for v in values]
+        self._outputs = [(np.dtype(v.dtype), [Axis.parse(axis) for axis in v.axes], v.shape) for v in values]
 
     @property
     def program_hash(self) -> str:
@@ -95,7 +98,7 @@ class Runner:
         batch = sizes["batch"]
         before = self._checked_state(state, batch)
         outputs = [
-            np.empty((batch, *(-(-sizes[name] // int(factor or 1)) for name, _, factor in axes), *shape), dtype)
+            np.empty((batch, *(axis.size(sizes[axis.root]) for axis in axes), *shape), dtype)
             for dtype, axes, shape in self._outputs
         ]
         after = {name: np.empty((batch, *shape), dtype) for name, dtype, shape in self._states}
@@ -121,7 +124,7 @@ class Runner:
     def stream(self, batch: int = 1, state: States | None = None) -> Stream:
         """Steps of ``batch`` sequences that carry their state along, from ``state`` or the start, in fixed memory."""
         ends = [*self.program.inputs.values(), *(self.program.values[name] for name in self.program.outputs)]
-        if [value.axes for value in ends] != [("time",), ("time",)]:
+        if [value.axes for value in ends] != [("time",), ("time",)] or self._fewest:
             raise IrnnError("only a program with one input and one output, both along time, runs as a stream")
         before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
         first_states, second_states = ({name: array.copy() for name, array in before.items()} for _ in range(2))
@@ -152,6 +155,8 @@ class Runner:
             for axis, size in zip(expected.axes, array.shape, strict=False):
                 if sizes.setdefault(axis, size) != size:
                     raise IrnnError(f"input {expected.name} has {size} along {axis}, another input has {sizes[axis]}")
+        if problem := too_short(self._fewest, sizes):
+            raise IrnnError(problem)
         for expected, array in zip(self._inputs, arrays, strict=True):
             counted = expected.value.counts
             if counted is not None and int(array.max()) > sizes[counted]:

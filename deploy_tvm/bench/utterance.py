@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from irnn.errors import IrnnError
 from irnn.program import LENGTH_MAX, Program
+from irnn.program.axes import Axis
 
 PARTS = ("encoder", "decoder")
 FRAMES_A_SECOND = 100
@@ -38,8 +39,7 @@ class Utterance:
 
 def places(encoder: Program, frames: int) -> int:
     """Places of the memory that an encoder makes of so many frames."""
-    _, _, factor = encoder.values[encoder.outputs[0]].axes[0].partition("/")
-    return -(-frames // int(factor or 1))
+    return Axis.parse(encoder.values[encoder.outputs[0]].axes[0]).size(frames)
 
 
 def part_sizes(encoder: Program, utterance: Utterance) -> dict[str, dict[str, int]]:

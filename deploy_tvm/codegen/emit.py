@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import tvm
@@ -21,14 +22,15 @@ from tvm import tirx
 
 from deploy_tvm.codegen.constants import copy, room
 from deploy_tvm.codegen.convolution import Border, Neighbourhoods
-from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, prim_func
+from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, lanes_of, load, prim_func
 from deploy_tvm.codegen.interface import KERNEL, identifier
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.loops import loop
-from deploy_tvm.codegen.plan import Copy, Give, Loop, Pick, Plan, Product, Share, Store, Surround, plan
+from deploy_tvm.codegen.plan import Copy, Give, Loop, Pick, Plan, Pool, Product, Reduce, Share, Store, Surround, plan
 from deploy_tvm.codegen.products import product
-from deploy_tvm.codegen.rows import Block
+from deploy_tvm.codegen.rows import Block, Row, buffer_row, combine, number, scalar
 from deploy_tvm.codegen.sequences import Sequences
+from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
 
 
@@ -47,7 +49,7 @@ def emit(program: Program, kernels: Kernels, planned: Plan) -> tvm.IRModule:
     s = Sequences(program, kernels)
     for name in planned.given:
         (s.memories if name in planned.memories else s.buffers)[name] = s.interface.inputs[name]
-    s.lengths |= {name: (s.interface.inputs[given], factor) for name, (given, factor) in planned.lengths.items()}
+    s.lengths |= {name: (s.interface.inputs[given], made) for name, (given, made) in planned.lengths.items()}
     for step in planned.steps:
         EMITTERS[type(step)](s, step)
     buffers, arrays, places = s.constants.together()
@@ -74,27 +76,104 @@ def _store(s: Sequences, step: Store) -> None:
 
 def _surround(s: Sequences, step: Surround) -> None:
     emitter, node, (source,) = s.emitter, step.node, step.node.inputs
-    value, border = s.program.values[source], Border.of(node)
+    value = s.program.values[source]
+    border = Border.of(node, value.dtype)
+    (above, below), (left, right) = border.steps, border.elements
     steps, elements = s.axes.size(value.axes[0]), math.prod(value.shape)
-    shape = (s.batch, steps + 2 * border.steps, room(elements + 2 * border.elements))
+    shape = (s.batch, steps + (above + below), room(left + elements + right))
     buffer = emitter.alloc(shape, value.dtype, identifier(node.output))
-    with emitter.loop(s.batch, "b") as b, emitter.loop(border.steps, "t") as t:
-        for place in (t, t + steps + border.steps):
-            border.put(emitter, s.lanes, buffer, (b, place, as_index(0)), elements + 2 * border.elements)
+    with emitter.loop(s.batch, "b") as b:
+        for count, first in ((above, as_index(0)), (below, steps + above)):
+            if not count:
+                continue
+            with emitter.loop(count, "t") as t:
+                border.put(emitter, s.lanes, buffer, (b, first + t, as_index(0)), left + elements + right)
     with emitter.loop(s.rows(source), "row") as row:
         s.fetch([source], step.fused, row)
         b, t = s.position(row, value.axes[0])
-        leading = (b, t + border.steps)
+        leading = (b, t + above)
         # In ascending order: what reaches too far is overwritten.
-        border.put(emitter, s.lanes, buffer, (*leading, as_index(0)), border.elements)
+        border.put(emitter, s.lanes, buffer, (*leading, as_index(0)), left)
 
         def store(index: Expr, register: Expr) -> None:
-            emitter.store(buffer, register, *leading, index + border.elements)
+            emitter.store(buffer, register, *leading, index + left)
 
         s.body.store({source: store})
-        end = as_index(border.elements + elements)
-        border.put(emitter, s.lanes, buffer, (*leading, end), border.elements)
+        border.put(emitter, s.lanes, buffer, (*leading, as_index(left + elements)), right)
     s.neighbourhoods[node.output] = Neighbourhoods(node, buffer)
+
+
+def _pool(s: Sequences, step: Pool) -> None:
+    """Band after band, in ascending order: what reaches beyond one is overwritten by the next."""
+    emitter, body, name = s.emitter, s.body, step.node.output
+    value, channels = s.program.values[name], step.node.attributes["channels"]
+    target = s.allocate(name)
+    with emitter.loop(s.rows(name), "row") as row:
+        b, t = s.position(row, value.axes[0])
+        with emitter.loop(value.shape[0] // channels, "band") as band:
+            taps = s.neighbourhoods[name].taps(b, t, band, channels)
+            body.rows[name] = POOLS[step.node.op](s, step.node, taps)
+
+            def store(index: Expr, register: Expr) -> None:
+                emitter.store(target, register, *s.at(name, row), band * channels + index)
+
+            body.store({name: store})
+
+
+def _largest(s: Sequences, node: Node, taps: list[Row]) -> Row:
+    return reduce(lambda p, q: combine(p.dtype, tirx.Max, p, q), taps)
+
+
+def _total(s: Sequences, node: Node, taps: list[Row]) -> Row:
+    """The sum of the taps without their zero point; in float their mean."""
+    if s.program.kind == "float":
+        return reduce(lambda p, q: p + q, taps) * number(1 / len(taps), "float32")
+    zero_point = number(node.attributes["zero_point"], "int32")
+    return reduce(lambda p, q: p + q, [s.body.ops.to(tap, "int32") - zero_point for tap in taps])
+
+
+def _unbroken(s: Sequences, name: str) -> Row:
+    """A row whose registers may be added to memory: none reaches into the next segment."""
+    row = s.body.rows[name]
+    if not row.breaks:
+        return row
+    buffer = s.emitter.alloc((room(row.length),), row.dtype, "row")
+    s.body.store({name: s.storing([(buffer, ())])})
+    return buffer_row(buffer, row.length, row.dtype)
+
+
+def _reduce(s: Sequences, step: Reduce) -> None:
+    """A running total, or the largest, of each sequence; then what is made of it."""
+    emitter, body, node, (source, *lengths) = s.emitter, s.body, step.node, step.node.inputs
+    value = s.program.values[source]
+    steps, mean = s.axes.size(value.axes[0]), node.op == "time_mean"
+    running = ("int64" if s.program.kind == "integer" else value.dtype) if mean else value.dtype
+    total = emitter.alloc((room(value.shape[0]),), running, "total")
+    target = s.allocate(node.output)
+    with emitter.loop(s.batch, "b") as b:
+        count = s.length(lengths[0], b) if lengths else steps
+        with emitter.loop(count, "t") as t:
+            s.fetch([source], step.fused, emitter.bind(b * steps + t, "from"))
+            row = _unbroken(s, source)
+            if mean:
+                row = body.ops.to(row, running) - number(node.attributes.get("zero_point", 0), running)
+
+            def store(index: Expr, register: Expr) -> None:
+                before = load(total, lanes_of(register), index)
+                after = before + register if mean else tirx.Max(before, register)
+                first = t.equal(0)
+                condition = tirx.Broadcast(first, lanes_of(register)) if lanes_of(register) > 1 else first
+                emitter.store(total, tirx.Select(condition, register, after), index)
+
+            body.rows[node.output] = row
+            body.store({node.output: store})
+        made = buffer_row(total, value.shape[0], running)
+        if mean and s.program.kind == "integer":
+            made = fixed_point.mean(body.ops, made, scalar(emitter.hold(cast(count, "int64"))))
+        elif mean:
+            made = made * scalar(emitter.hold(tirx.const(1.0, "float32") / cast(count, "float32")))
+        body.rows[node.output] = made
+        body.store({node.output: s.storing([(target, (b,))])})
 
 
 def _pick(s: Sequences, step: Pick) -> None:
@@ -120,6 +199,13 @@ def _last(s: Sequences, node: Node, row: Expr) -> Expr:
     return row * steps + ((s.length(lengths[0], row) if lengths else steps) - 1)
 
 
+def _step(s: Sequences, node: Node, row: Expr) -> Expr:
+    """The step that is asked for; behind the end it is counted back."""
+    (axis,), index = s.program.values[node.inputs[0]].axes, node.attributes["index"]
+    steps = s.axes.size(axis)
+    return row * steps + (index if index >= 0 else steps + index)
+
+
 def _share(s: Sequences, step: Share) -> None:
     s.buffers[step.name] = s.buffers[step.source]
 
@@ -138,13 +224,20 @@ def _give(s: Sequences, step: Give) -> None:
             emitter.store(result, Block(emitter, i, 1).at(body.rows[name], 0), *s.at(name, row), i)
 
 
-PICKS: dict[str, Callable[[Sequences, Node, Expr], Expr]] = {"subsample": _every_so_many, "last": _last}
+PICKS: dict[str, Callable[[Sequences, Node, Expr], Expr]] = {
+    "subsample": _every_so_many,
+    "last": _last,
+    "step": _step,
+}
+POOLS: dict[str, Callable[[Sequences, Node, list[Row]], Row]] = {"max_pool": _largest, "mean_pool": _total}
 EMITTERS: dict[type, Callable[[Sequences, Any], None]] = {
     Copy: _copy,
     Store: _store,
     Product: product,
     Surround: _surround,
     Pick: _pick,
+    Pool: _pool,
+    Reduce: _reduce,
     Share: _share,
     Loop: loop,
     Give: _give,

@@ -8,6 +8,7 @@ from tvm import relax, tirx
 
 from deploy_tvm.codegen.emitter import Expr
 from irnn.program import Program, Value
+from irnn.program.axes import Axis
 
 ENTRY = "run"
 KERNEL = "kernel"
@@ -23,11 +24,13 @@ class Axes:
 
     def size(self, axis: str) -> Expr:
         """ "time" is a variable, "time/4" is ceil(time / 4)."""
-        name, _, factor = axis.partition("/")
-        if name not in self._roots:
-            self._roots[name] = tirx.Var(name[0].upper(), "int64")
-        root = self._roots[name]
-        return tirx.floordiv(root + (int(factor) - 1), int(factor)) if factor else root
+        parsed = Axis.parse(axis)
+        if parsed.root not in self._roots:
+            self._roots[parsed.root] = tirx.Var(parsed.root[0].upper(), "int64")
+        size = self._roots[parsed.root]
+        if parsed.offset:
+            size = size + parsed.offset
+        return tirx.floordiv(size, parsed.factor) if parsed.factor > 1 else size
 
     def shape(self, value: Value) -> tuple[Expr, ...]:
         """``[batch, *axes, *shape]``."""

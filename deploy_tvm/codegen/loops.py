@@ -41,7 +41,8 @@ def loop(s: Sequences, step: Loop) -> None:
         with s.emitter.apart(tirx.Not(alone)):
             _Together(walk, parts).emit()
     for name in step.scan.states:
-        s.states[name] = s.interface.after[name]
+        if name not in step.scan.starts:
+            s.states[name] = s.interface.after[name]
 
 
 def _parts(nodes: Sequence[Node]) -> list[list[Node]]:
@@ -60,7 +61,9 @@ class _Walk:
     def __init__(self, s: Sequences, scan: Scan) -> None:
         self.s, self.scan = s, scan
         self.outputs = {outer: s.allocate(outer) for outer in scan.outputs}
-        self.size = {name: s.program.states[name].shape[0] for name in scan.states}
+        self.held = {name: s.program.values[before] for name, (before, _) in scan.states.items()}
+        self.size = {name: value.shape[0] for name, value in self.held.items()}
+        self.finals = {name: s.allocate(outer) for outer, name in scan.finals.items()}
 
     def one_by_one(self) -> None:
         """A sequence after the other, each through all its steps."""
@@ -80,18 +83,22 @@ class _Walk:
 
     def states(self, stem: str, *leading: int) -> Buffers:
         """Memory for the states."""
-        states = self.s.program.states
-        return {n: self.s.emitter.alloc((*leading, room(self.size[n])), states[n].dtype, stem) for n in self.size}
+        alloc = self.s.emitter.alloc
+        return {n: alloc((*leading, room(self.size[n])), value.dtype, stem) for n, value in self.held.items()}
 
     def load(self, current: Buffers, at: tuple[Expr, ...], b: Expr) -> None:
-        """The states of sequence number ``b`` from where the loop before left them."""
+        """The states of sequence number ``b`` from where the loop before left them, or from what they start from."""
         for name, buffer in current.items():
-            copy(self.s.emitter, self.size[name], self.s.states[name], (b,), buffer, at)
+            starts = self.scan.starts
+            before = self.s.buffers[starts[name]] if name in starts else self.s.states[name]
+            copy(self.s.emitter, self.size[name], before, (b,), buffer, at)
 
     def save(self, current: Buffers, at: tuple[Expr, ...], b: Expr) -> None:
-        """The states of sequence number ``b`` to the caller."""
+        """The states of sequence number ``b`` to the caller, and to the values that they are."""
         for name, buffer in current.items():
-            copy(self.s.emitter, self.size[name], buffer, at, self.s.interface.after[name], (b,))
+            own = [] if name in self.scan.starts else [self.s.interface.after[name]]
+            for after in [*own, *([self.finals[name]] if name in self.finals else [])]:
+                copy(self.s.emitter, self.size[name], buffer, at, after, (b,))
 
     def advance(self, current: Buffers, following: Buffers, at: tuple[Expr, ...], end: Expr | None, t: Expr) -> None:
         """The states after the step become the present ones; behind a sequence's end they rest."""

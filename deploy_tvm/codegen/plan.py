@@ -8,14 +8,16 @@ register by register.  Lengths are never stored: they are arithmetic on an input
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deploy_tvm.codegen import ops
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
+from irnn.program.axes import Axis
+from irnn.program.ops.shorten import part
 
 # Read row by row outside of loops: they read a table, or know their place in the sequence.
-ROW_OPERATIONS = ("embedding", "scaled_embedding", "mask")
+ROW_OPERATIONS = ("embedding", "scaled_embedding", "mask", "repeat")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,22 @@ class Surround:
 
 @dataclass(frozen=True)
 class Pick:
-    """Some rows of a sequence are put into memory: every so many-th, or each sequence's last."""
+    """Some rows of a sequence are put into memory: every so many-th, one of each sequence."""
+
+    node: Node
+    fused: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The rows of a window, which :class:`Surround` has put into memory, become one."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """The steps of a sequence become one row."""
 
     node: Node
     fused: tuple[Node, ...]
@@ -99,7 +116,7 @@ class Give:
     fused: tuple[Node, ...]
 
 
-Step = Copy | Store | Product | Surround | Pick | Share | Loop | Give
+Step = Copy | Store | Product | Surround | Pick | Pool | Reduce | Share | Loop | Give
 
 
 @dataclass
@@ -107,18 +124,19 @@ class Plan:
     """What a kernel does in turn.
 
     ``given``: inputs read where the caller has them.  ``memories``: inputs along a memory's axis.  ``lengths``: what is
-    a length -> (the input, by how much it is divided).
+    a length -> (the input, what is made of it).
     """
 
     steps: list[Step] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
     memories: list[str] = field(default_factory=list)
-    lengths: dict[str, tuple[str, int]] = field(default_factory=dict)
+    lengths: dict[str, tuple[str, Axis]] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line a step."""
         lines = [f"read in place: {', '.join([*self.given, *(n for n, (s, _) in self.lengths.items() if s == n)])}"]
-        lines += [f"length        {name} = ceil({s} / {f})" for name, (s, f) in self.lengths.items() if f > 1]
+        made = {name: replace(axis, root=s).name for name, (s, axis) in self.lengths.items() if s != name}
+        lines += [f"length        {name} = {said}" for name, said in made.items()]
         return "\n".join([*lines, *(_line(step) for step in self.steps)])
 
 
@@ -135,7 +153,8 @@ def read(item: Node | Scan) -> list[str]:
     """The values that a node or a loop reads from outside."""
     if isinstance(item, Node):
         return list(item.inputs)
-    return [*item.sequences.values(), *item.captures, *([item.lengths] if item.lengths else [])]
+    lengths = [item.lengths] if item.lengths else []
+    return [*item.sequences.values(), *item.captures, *item.starts.values(), *lengths]
 
 
 class _Planner:
@@ -172,7 +191,7 @@ class _Planner:
         value = self.program.inputs[name]
         memory = value.axes == ("memory",)
         if value.counts is not None:
-            self.plan.lengths[name] = name, 1
+            self.plan.lengths[name] = name, Axis(value.counts)
             return
         if memory:
             self.plan.memories.append(name)
@@ -184,11 +203,11 @@ class _Planner:
             self.add(Copy(name))
 
     def shortens(self, item: Node | Scan) -> bool:
-        """Whether ``item`` is arithmetic on lengths; the ceiling of a ceiling is that of the product."""
+        """Whether ``item`` is arithmetic on lengths, which two of them are together."""
         if not (isinstance(item, Node) and item.op == "shorten"):
             return False
-        given, factor = self.plan.lengths[item.inputs[0]]
-        self.plan.lengths[item.output] = given, factor * item.attributes["factor"]
+        given, made = self.plan.lengths[item.inputs[0]]
+        self.plan.lengths[item.output] = given, made.after(*part(item))
         return True
 
     def needed(self, names: Iterable[str]) -> tuple[Node, ...]:
@@ -198,7 +217,8 @@ class _Planner:
             name = wanted.pop()
             if name in self.lazy and name not in self.in_memory and name not in found:
                 found.add(name)
-                wanted += self.lazy[name].inputs
+                node = self.lazy[name]
+                wanted += node.inputs[:1] if node.op == "repeat" else node.inputs
         return tuple(node for name, node in self.lazy.items() if name in found)
 
     def store(self, names: Sequence[str]) -> None:
@@ -209,11 +229,12 @@ class _Planner:
         for name in scan.captures:
             if name not in self.plan.lengths and name not in self.plan.memories:
                 raise IrnnError(f"a loop reads {name}, which is no input of the program: it cannot be compiled")
-        missing = [name for name in dict.fromkeys(scan.sequences.values()) if name not in self.in_memory]
-        if missing:
-            self.store(missing)
+        for names in (scan.sequences, scan.starts):
+            missing = [name for name in dict.fromkeys(names.values()) if name not in self.in_memory]
+            if missing:
+                self.store(missing)
         self.add(Loop(scan))
-        self.in_memory.update(scan.outputs)
+        self.in_memory.update(scan.outputs, scan.finals)
 
     def product(self, node: Node, rest: Sequence[Node | Scan]) -> int:
         """A product, and the elementwise operations that alone read it; returns how many these are."""
@@ -242,7 +263,7 @@ class _Planner:
     def _early(self, item: Node | Scan) -> Early | None:
         if not isinstance(item, Scan):
             return None
-        held = {inner: name for name, (inner, _) in item.states.items()}
+        held = {inner: name for name, (inner, _) in item.states.items() if name not in item.starts}
         node = next((n for n in item.body if n.op == "linear" and n.inputs[0] in held), None)
         if node is None:
             return None
@@ -256,6 +277,24 @@ class _Planner:
     def pick(self, node: Node, rest: Sequence[Node | Scan]) -> int:
         self.add(Pick(node, self.needed(node.inputs[:1])))
         self.in_memory.add(node.output)
+        return 0
+
+    def pool(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        self.surround(node, rest)
+        self.add(Pool(node))
+        self.in_memory.add(node.output)
+        return 0
+
+    def reduce(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        self.add(Reduce(node, self.needed(node.inputs[:1])))
+        self.in_memory.add(node.output)
+        return 0
+
+    def repeat(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        """A value that is read at every step is computed once."""
+        if node.inputs[0] not in self.in_memory:
+            self.store(node.inputs[:1])
+        self.lazy[node.output] = node
         return 0
 
     def flatten(self, node: Node, rest: Sequence[Node | Scan]) -> int:
@@ -274,6 +313,12 @@ PLANNED: dict[str, Callable[[_Planner, Node, Sequence[Node | Scan]], int]] = {
     "patches": _Planner.surround,
     "subsample": _Planner.pick,
     "last": _Planner.pick,
+    "step": _Planner.pick,
+    "max_pool": _Planner.pool,
+    "mean_pool": _Planner.pool,
+    "time_mean": _Planner.reduce,
+    "time_max": _Planner.reduce,
+    "repeat": _Planner.repeat,
     "flatten": _Planner.flatten,
 }
 
@@ -324,6 +369,10 @@ def _line(step: Step) -> str:
             return f"with border   {node.inputs[0]}{_with(fused)} for {node.output}"
         case Pick(node, fused):
             return f"pick          {node.output} = {node.op} {', '.join(node.inputs)}{_with(fused)}"
+        case Pool(node):
+            return f"pool          {node.output} = {node.op} of the windows"
+        case Reduce(node, fused):
+            return f"reduce        {node.output} = {node.op} {', '.join(node.inputs)}{_with(fused)}"
         case Share(name, source):
             return f"same memory   {name} = {source}"
         case Loop(scan):

@@ -18,6 +18,7 @@ from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.rows import SLACK, Row, buffer_row, combine, scalar
 from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
+from irnn.program.axes import Axis
 
 Store = Callable[[Expr, Expr], None]
 
@@ -34,7 +35,7 @@ class Sequences:
         self.lanes = self.body.ops.lanes
         self.buffers: dict[str, tirx.Buffer] = {}  # of values that lie in memory
         self.memories: dict[str, tirx.Buffer] = {}
-        self.lengths: dict[str, tuple[tirx.Buffer, int]] = {}  # an input, and what it is divided by
+        self.lengths: dict[str, tuple[tirx.Buffer, Axis]] = {}  # an input, and what is made of it
         self.neighbourhoods: dict[str, Neighbourhoods] = {}
         self.states = dict(self.interface.before)
         # Kept between calls, and of no influence on the results: the direction of Body.in_turn.
@@ -44,9 +45,9 @@ class Sequences:
 
     def length(self, name: str, batch: Expr) -> Expr:
         """How long sequence number ``batch`` is."""
-        given, factor = self.lengths[name]
+        given, made = self.lengths[name]
         length = cast(load(given, 1, batch), "int64")
-        return self.emitter.bind(tirx.truncdiv(length + (factor - 1), as_index(factor)), "length")
+        return self.emitter.bind(tirx.truncdiv(length + made.offset, as_index(made.factor)), "length")
 
     def rows(self, name: str) -> Expr:
         """Rows of a value, those of the whole batch."""
@@ -141,6 +142,12 @@ class Sequences:
 
         return combine(value.dtype, function, self.body.rows[source])
 
+    def _repeated(self, node: Node, row: Expr) -> Row:
+        """The value of the sequence that the row belongs to."""
+        source, value = node.inputs[0], self.program.values[node.output]
+        batch, _ = self.position(row, value.axes[0])
+        return buffer_row(self.buffers[source], math.prod(value.shape), value.dtype, batch)
+
     def storing(self, places: list[tuple[tirx.Buffer, tuple]]) -> Store:
         """A function that stores a register at its index in each of ``places``: (buffer, leading indices)."""
 
@@ -156,4 +163,5 @@ ROWS: dict[str, Callable[[Sequences, Node, Expr], Row]] = {
     "embedding": Sequences._embedding,
     "scaled_embedding": Sequences._scaled_embedding,
     "mask": Sequences._masked,
+    "repeat": Sequences._repeated,
 }

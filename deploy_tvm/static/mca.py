@@ -23,6 +23,7 @@ from deploy_tvm.targets import Target
 from deploy_tvm.targets.compiler import compile_function
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
+from irnn.program.axes import Axis
 
 ITERATIONS = 200
 SECONDS = 120
@@ -91,7 +92,7 @@ def rates(program: Program, steps: int) -> Iterator[tuple[Node, float]]:
     for item in program.nodes:
         along = next(iter(item.sequences.values())) if isinstance(item, Scan) else item.output
         axes = program.values[along].axes
-        rate = 1 / int(axes[0].partition("/")[2] or 1) if axes else 1 / steps
+        rate = 1 / Axis.parse(axes[0]).factor if axes else 1 / steps
         yield from ((node, rate) for node in (item.body if isinstance(item, Scan) else (item,)))
 
 

@@ -45,6 +45,10 @@ ATTENTION_RECIPROCAL_BITS = 48
 # (2**-17 and 255 * 2**-16 steps of v') is far below the half step of the requantization that follows.
 ATTENTION_FRACTION_BITS = 16
 
+# A mean over time keeps so many bits below a step: what that rounds away, 2**-9, is far below the half step of the
+# requantization that follows.  |x'| <= 65535, so the mean stays below 2**24, and the sum of 2**31 steps below 2**47.
+MEAN_FRACTION_BITS = 8
+
 # Multi-bit codes and their coefficients are found in turn so often, from the greedy ones on.
 MULTIBIT_CYCLES = 2
 # Of activations, at run time: see ``multibit``.
@@ -216,6 +220,37 @@ def residual(
     """
     centred = [(ops.to(x, "int32") - ops.to(zero, "int32"), m, n) for x, zero, m, n in terms]
     return requantize(ops, centred, zero_point, low, high, dtype)
+
+
+def subtract(
+    ops: Any,
+    a: tuple[Array, int, Array, Array],
+    b: tuple[Array, int, Array, Array],
+    zero_point: int,
+    low: int,
+    high: int,
+    dtype: str,
+) -> Array:
+    """``clamp(rescale(a - zero_point_a, ...) + rescale(zero_point_b - b, ...) + zero_point)`` of narrow tensors.
+
+    ``a`` and ``b`` are terms as those of :func:`residual`.  b is negated before it is rounded: rounding half up is not
+    odd, and the negative of a rounded value would be rounded half down.
+    """
+    x, zero_a, multiplier_a, shift_a = a
+    y, zero_b, multiplier_b, shift_b = b
+    first_i32 = ops.to(x, "int32") - ops.to(zero_a, "int32")
+    second_i32 = ops.to(zero_b, "int32") - ops.to(y, "int32")
+    terms = [(first_i32, multiplier_a, shift_a), (second_i32, multiplier_b, shift_b)]
+    return requantize(ops, terms, zero_point, low, high, dtype)
+
+
+def mean(ops: Any, total: Array, count: Array) -> Array:
+    """``total / count`` as int32 with ``MEAN_FRACTION_BITS`` fractional bits, rounded half up; both int64, count >= 1.
+
+    ``floor((total 2**9 + count) / (2 count))``: exact, one division an element.
+    """
+    doubled_i64 = ops.to(total, "int64") << ops.to(MEAN_FRACTION_BITS + 1, "int64")
+    return ops.to(ops.floor_div(doubled_i64 + count, count + count), "int32")
 
 
 def attention_weights(ops: Any, score: Array, valid: Array, table: Array, multiplier: Array, shift: Array) -> Array:

@@ -6,7 +6,7 @@ import math
 
 from irnn.errors import IrnnError
 from irnn.program import encodings
-from irnn.program.graph import INTEGER_DTYPES, Graph, Node, Scan
+from irnn.program.graph import INTEGER_DTYPES, Graph, Node, Scan, State, Value
 from irnn.program.ops import OPS, Operand, Range
 from irnn.program.ops.base import length_problems
 
@@ -87,13 +87,32 @@ class _Ranges:
         if scan.lengths is not None:
             self.problems += length_problems("a scan", self._operand(scan.lengths))
         for name, (before, _) in scan.states.items():
-            self.of[before] = INTEGER_DTYPES[self.graph.states[name].dtype]
+            self.of[before] = INTEGER_DTYPES[self.values[before].dtype]
+            self.problems += self._start_problems(scan, name, self.values[before])
         for node in scan.body:
             self._visit(node)
-        for name, (_, after) in scan.states.items():
-            if self.values[after].dtype != self.graph.states[name].dtype:
+        for name, (before, after) in scan.states.items():
+            if self.values[after].dtype != self.values[before].dtype:
                 self.problems.append(f"state {name} changes its dtype to {self.values[after].dtype}")
         self.of |= {outer: self.of[inner] for outer, inner in scan.outputs.items()}
+        self.of |= {outer: self.of[scan.states[name][0]] for outer, name in scan.finals.items()}
+
+    def _start_problems(self, scan: Scan, name: str, before: Value) -> list[str]:
+        """A state is the program's, or starts from a value of its form."""
+        if name not in scan.starts:
+            state = self.graph.states.get(name)
+            if state is None:
+                return [f"state {name} is none of the program's and starts from nothing"]
+            start: State | Value = state
+        elif name in self.graph.states:
+            return [f"state {name} is one of the program's and starts from {scan.starts[name]}"]
+        else:
+            start = self.values[scan.starts[name]]
+            if start.axes:
+                return [f"state {name} starts from {scan.starts[name]}, which is a sequence"]
+        if (start.dtype, start.shape) != (before.dtype, before.shape):
+            return [f"state {name} is {before.dtype} {before.shape} and starts as {start.dtype} {start.shape}"]
+        return []
 
     def _operand(self, name: str) -> Operand:
         return Operand(name, self.values[name], *self.of[name])

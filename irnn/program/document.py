@@ -29,8 +29,9 @@ PROGRAM_FILE = "program.json"
 TENSORS_FILE = "tensors.safetensors"
 
 
-# Version 2 has encodings beside those of version 1, the operations that say so, and int16 operands of ``linear``.  What
-# version 1 can express is written as version 1, so that its hash stays what it was.
+# Version 2 has encodings beside those of version 1, the operations that say so (borders of any width among them), int16
+# operands of ``linear``, and states that are values.  What version 1 can express is written as version 1, so that its
+# hash stays what it was.
 VERSIONS = (1, 2)
 # A document of version 2 or later names the irnn that reads it first.
 FIRST_READERS = {2: "0.2.0"}
@@ -41,7 +42,9 @@ def format_version(graph: Graph) -> int:
     encoded = (tensor.encoding == version_1(str(tensor.data.dtype), tensor.bits) for tensor in graph.tensors.values())
     values = graph.inputs | graph.values
     operations = (OPS[node.op].format_version(node, values) for node in graph.walk())
-    return max(1 if all(encoded) else 2, max(operations, default=1))
+    scans = (item for item in graph.nodes if isinstance(item, Scan))
+    states_as_values = any(scan.starts or scan.finals for scan in scans)
+    return max(2 if states_as_values or not all(encoded) else 1, max(operations, default=1))
 
 
 def program_hash(graph: Graph) -> str:
@@ -156,7 +159,7 @@ def _scan(scan: Scan) -> dict[str, Any]:
         fields["captures"] = list(scan.captures)
     if scan.lengths is not None:
         fields["lengths"] = scan.lengths
-    return fields
+    return fields | {key: said for key, said in (("starts", scan.starts), ("finals", scan.finals)) if said}
 
 
 def deserialize(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph:
@@ -174,9 +177,11 @@ def deserialize(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Grap
         states = {name: (before, after) for name, (before, after) in fields["states"].items()}
         body = tuple(node(f) for f in fields["body"])
         captures = tuple(fields.get("captures", ()))
+        values = fields.get("starts", {}), fields.get("finals", {})
         return Scan(
-            fields["sequences"], states, fields["outputs"], body, fields["reverse"], captures, fields.get("lengths")
-        )
+            fields["sequences"], states, fields["outputs"], body, fields["reverse"], captures, fields.get("lengths"),
+            *values,
+        )  # fmt: skip
 
     tensors = {}
     for name, fields in document["tensors"].items():

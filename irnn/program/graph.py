@@ -7,9 +7,10 @@ The network's wiring is written once, in ``irnn.nn`` and ``irnn.models``; ``irnn
 Shapes.  A value's ``shape`` leaves out the leading axes: the batch, then the value's ``axes``.  Those of a sequence are
 ``("time",)``, so outside a scan it is ``[batch, time, *shape]``; inside a scan's body the axis that is walked is gone:
 ``[batch, *shape]``.  One step is a sequence of length one: there is one definition.  A convolution with a stride of 2
-leaves ``("time/2",)``.  What an attention looks at is ``("memory",)``: ``[batch, memory, *shape]`` in and outside of
-scans.  Lengths have no axes: ``[batch]``; ``counts`` names the axis whose valid part they give, and what stands behind
-it is padding, which changes no integer before it.
+leaves ``("time/2",)`` (``irnn.program.axes``).  What an attention looks at is ``("memory",)``: ``[batch, memory,
+*shape]`` in and outside of scans.  A value that has no time has no axes: ``[batch, *shape]``.  Lengths have none
+either; ``counts`` names the axis whose valid part they give, and what stands behind it is padding, which changes no
+integer before it.
 
 The operations that a node may name stand in ``irnn.program.ops``, and as a table in ``docs/operations.md``.  A float
 program has no ``requantize``, no ``residual`` (a sum is ``add``) and no ``pwl``; its norms carry ``epsilon``, its
@@ -29,6 +30,7 @@ import numpy as np
 
 from irnn.errors import IrnnError
 from irnn.program import encodings
+from irnn.program.axes import Axis
 
 INTEGER_DTYPES = {
     "int8": (-128, 127),
@@ -119,6 +121,15 @@ class Node:
     tensors: dict[str, str] = field(default_factory=dict)
 
 
+# What reads several steps at once, or leaves some out.
+MANY_STEPS = ("patches", "subsample", "max_pool", "mean_pool", "time_mean", "time_max")
+
+
+def _of_many_steps(node: Node) -> bool:
+    """Whether a call with one step cannot do what a call with all of them does."""
+    return node.op in MANY_STEPS or (node.op == "step" and node.attributes["index"] != -1)
+
+
 @dataclass(frozen=True)
 class Scan:
     """A loop over time.  ``reverse`` runs from the last step to the first (the backward half of a BiLSTM).
@@ -127,7 +138,9 @@ class Scan:
     values that hold it (before, after a step), ``outputs`` maps outer sequences to the body values that they collect.
     ``captures`` are outer values without the walked axis that the body reads as they are (an attention's memory).  With
     ``lengths`` a sequence of the batch keeps its states in the steps behind its end, so a reverse scan starts at each
-    sequence's own end.
+    sequence's own end.  ``starts`` maps a state of this scan alone, which the program has not, to the outer value
+    without the walked axis from which it starts; ``finals`` maps outer values without that axis to the states whose
+    last ones they are.
     """
 
     sequences: dict[str, str]
@@ -137,6 +150,8 @@ class Scan:
     reverse: bool = False
     captures: tuple[str, ...] = ()
     lengths: str | None = None
+    starts: dict[str, str] = field(default_factory=dict)
+    finals: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -163,9 +178,21 @@ class Graph:
     @property
     def streaming(self) -> bool:
         """Whether the program can run one step at a time: nothing looks ahead, no step is left out."""
-        return not any(
-            item.reverse if isinstance(item, Scan) else item.op in ("patches", "subsample") for item in self.nodes
-        )
+        return not any(item.reverse if isinstance(item, Scan) else _of_many_steps(item) for item in self.nodes)
+
+    @property
+    def fewest(self) -> dict[str, int]:
+        """How long an axis of the inputs must be, where 1 is too short: windows need room, a ``step`` its place."""
+        values = self.inputs | self.values
+        wanted = [(axis, 1) for value in values.values() for axis in value.axes]
+        for node in self.nodes:
+            if isinstance(node, Node) and node.op == "step":
+                index = node.attributes["index"]
+                wanted.append((values[node.inputs[0]].axes[0], index + 1 if index >= 0 else -index))
+        least: dict[str, int] = {}
+        for axis, size in ((Axis.parse(name), size) for name, size in wanted):
+            least[axis.root] = max(least.get(axis.root, 1), axis.root_for(size))
+        return {root: size for root, size in least.items() if size > 1}
 
     @property
     def logits_scale(self) -> float:
@@ -185,3 +212,11 @@ class Graph:
     def size_bytes(self, *, without: tuple[str, ...] = ()) -> int:
         """Bytes of all constants as stored (packed), tables and multipliers included."""
         return sum((t.data.size * t.storage_bits + 7) // 8 for name, t in self.tensors.items() if name not in without)
+
+
+def too_short(fewest: Mapping[str, int], sizes: Mapping[str, int]) -> str | None:
+    """What is wrong with the sizes of a call's axes, in words, ``fewest`` being :attr:`Graph.fewest`; or None."""
+    for axis, least in fewest.items():
+        if sizes.get(axis, least) < least:
+            return f"the inputs have {sizes[axis]} along {axis}, this program takes at least {least}"
+    return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
-from irnn.program.graph import Graph, Node, Scan, Value
+from irnn.program.graph import Graph, Node, Scan, Value, too_short
 from irnn.program.ops import OPS
 
 
@@ -27,6 +27,7 @@ class Interpreter:
         self.program = program
         self.ops = ops
         self.device = device
+        self.fewest = program.fewest
         self.constants = {node.output: self._constants(node) for node in program.walk()}
 
     def _constants(self, node: Node) -> dict[str, Any]:
@@ -67,6 +68,8 @@ class Interpreter:
             for axis, size in zip(("batch", *value.axes), checked[name].shape, strict=False):
                 if sizes.setdefault(axis, size) != size:
                     raise IrnnError(f"input {name} has {size} along {axis}, another input has {sizes[axis]}")
+        if problem := too_short(self.fewest, sizes):
+            raise IrnnError(problem)
         for name, value in expected.items():
             if value.counts is not None and int(checked[name].max()) > sizes[value.counts]:
                 raise IrnnError(
@@ -108,19 +111,22 @@ class Interpreter:
         collected: dict[str, list[Any]] = {name: [] for name in scan.outputs}
         captured = {name: environment[name] for name in scan.captures}
         valid = None if scan.lengths is None else self.ops.valid(environment[scan.lengths], steps)
+        present = {name: environment[scan.starts[name]] if name in scan.starts else state[name] for name in scan.states}
         for t in reversed(range(steps)) if scan.reverse else range(steps):
             local = captured | {inner: environment[outer][:, t] for inner, outer in scan.sequences.items()}
-            local |= {before: state[name] for name, (before, _) in scan.states.items()}
+            local |= {before: present[name] for name, (before, _) in scan.states.items()}
             for node in scan.body:
                 local[node.output] = self._node(node, local)
             after = {name: local[inner] for name, (_, inner) in scan.states.items()}
             if valid is not None:
-                after = {name: self.ops.where(valid[:, t, None], v, state[name]) for name, v in after.items()}
-            state.update(after)
+                after = {name: self.ops.where(valid[:, t, None], v, present[name]) for name, v in after.items()}
+            present.update(after)
             for outer, inner in scan.outputs.items():
                 collected[outer].append(local[inner])
+        state.update({name: array for name, array in present.items() if name not in scan.starts})
         for outer, items in collected.items():
             environment[outer] = self.ops.stack(items[::-1] if scan.reverse else items)
+        environment.update({outer: present[name] for outer, name in scan.finals.items()})
 
     def _node(self, node: Node, environment: dict[str, Any]) -> Any:
         inputs = [environment[name] for name in node.inputs]

@@ -38,7 +38,9 @@ def _scan(scan: Scan, program: Graph, proved: dict[str, tuple[int, int]]) -> lis
     if scan.lengths:
         lines.append(f"    states rest behind {scan.lengths}")
     lines += [_node(node, program, proved, "    ") for node in scan.body]
+    lines += [f"    {name} starts at {value}" for name, value in scan.starts.items()]
     lines += [f"    next {name} = {after}" for name, (_, after) in scan.states.items()]
+    lines += [f"    last {name} is {value}" for value, name in scan.finals.items()]
     lines += [f"    collect {inner} into {outer}" for outer, inner in scan.outputs.items()]
     return lines
 

@@ -13,11 +13,14 @@ are not quantized yet and go through ``requantize``.  A site is *asymmetric* whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import nn
 
+from irnn.errors import IrnnError
+from irnn.program.windows import Window
 from irnn.quant.site import QuantSite
 from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
 
@@ -38,6 +41,29 @@ def state_taken(name: str) -> str:
         f"the state {name!r} belongs to a scan already: a second one would start where the first has ended; wire the "
         "second call under a name of its own"
     )
+
+
+def not_scanned(name: str) -> str:
+    """What is wrong with asking for the last state of a scan that has not been, in words."""
+    return f"no scan of the state {name!r} has ended here: wire its layer first, outside of other scans"
+
+
+def check_ends(low: float | None, high: float | None) -> None:
+    """The ends of a clamp, at least one, in their order."""
+    if (low is None and high is None) or (low is not None and high is not None and not low < high):
+        raise IrnnError(f"a clamp to {low}..{high}: give a lower end, a higher one, or both in this order")
+
+
+def check_factor(factor: float) -> None:
+    """What a scale is multiplied with."""
+    if not 0 < factor < math.inf:
+        raise IrnnError(f"cannot scale by {factor}: a factor must be positive and finite; subtract to turn a sign")
+
+
+def need_undilated(window: Window) -> None:
+    """A mean's taps lie side by side."""
+    if max(window.dilation) > 1:
+        raise IrnnError(f"a mean over a window with dilation {window.dilation}: only (1, 1) is pooled")
 
 
 class Executor(Protocol[T]):
@@ -67,16 +93,25 @@ class Executor(Protocol[T]):
     def residual(self, site: QuantSite, *terms: T) -> T:
         """Sum of quantized values of any scales and zero points, quantized at ``site``; no accumulators."""
 
+    def subtract(self, site: QuantSite, a: T, b: T) -> T:
+        """``a - b`` of quantized values of any scales and zero points, quantized at ``site``; no accumulators."""
+
     def accumulate(self, *terms: T) -> T:
         """Sum of accumulators, still accumulators, at one scale; values with a zero point are refused."""
 
     def add(self, site: QuantSite, a: T, b: T) -> T:
         """Saturating sum of two values that both live at ``site``, which is symmetric: its range holds the sum too."""
 
+    def scale(self, x: T, factor: float) -> T:
+        """``factor x``, factor above 0: the same integers at another scale.  x is accumulators or a quantized value."""
+
     # --- functions ---
 
     def relu(self, site: QuantSite, x: T) -> T:
         """``max(x, 0)``, quantized at ``site``; x is accumulators or any quantized value."""
+
+    def clamp(self, site: QuantSite, x: T, low: float | None, high: float | None) -> T:
+        """x within real ``low`` and ``high`` (None: no such end), quantized at ``site``; x as that of :meth:`relu`."""
 
     def norm(self, module: NormPart, site: QuantSite, x: T) -> T:
         """The norm of a quantized value (its zero point falls out), quantized at ``site``, which is symmetric."""
@@ -92,8 +127,14 @@ class Executor(Protocol[T]):
     def split(self, x: T, parts: int) -> tuple[T, ...]:
         """Equal parts of the last axis, each with its own scale."""
 
+    def slice(self, x: T, start: int, stop: int) -> T:
+        """Elements start..stop of the last axis, 0 <= start < stop <= its size."""
+
     def concat(self, parts: list[T]) -> T:
         """Values joined along the last axis; they share scale and zero point (a site), or are refused."""
+
+    def join(self, site: QuantSite, parts: list[T]) -> T:
+        """Quantized values of any scales and zero points along the last axis, each brought to ``site`` first."""
 
     def flatten(self, x: T) -> T:
         """``[bands, channels]`` -> ``[bands * channels]``."""
@@ -104,14 +145,38 @@ class Executor(Protocol[T]):
     def mask(self, x: T) -> T:
         """The sequence with padding set to 0, that is to the zero point."""
 
-    def shorten(self, lengths: T, factor: int) -> T:
-        """Lengths after every ``factor``-th step has been kept: ``ceil(length / factor)``."""
+    def shorten(self, lengths: T, factor: int, offset: int | None = None) -> T:
+        """``floor((length + offset) / factor)``; without an offset the ceiling, as after :meth:`subsample`.
+
+        Behind a convolution or a pooling: ``shorten(lengths, window.strides[0], window.offset(0))``.
+        """
 
     def subsample(self, x: T, factor: int) -> T:
         """Every ``factor``-th step of the sequence, the first included."""
 
     def last(self, x: T) -> T:
         """The last valid step of each sequence, a value without time; scale and zero point stay."""
+
+    def step(self, x: T, index: int) -> T:
+        """Step ``index`` of the sequence, a value without time; scale and zero point stay.
+
+        Below 0 from the end of the axis, as torch counts: lengths do not matter here (they do to :meth:`last`).
+        """
+
+    def time_mean(self, x: T) -> T:
+        """The mean over the valid steps of each sequence, a value without time, as accumulators."""
+
+    def time_max(self, x: T) -> T:
+        """The largest of each sequence's valid steps, element by element, a value without time at the same scale."""
+
+    def repeat(self, x: T, like: T) -> T:
+        """A value without time at every step of the sequence ``like``."""
+
+    def max_pool(self, window: Window, channels: int, x: T) -> T:
+        """Sequence ``[bands * channels]`` -> ``[bands' * channels]``: the largest in each window, never the border."""
+
+    def mean_pool(self, window: Window, channels: int, x: T) -> T:
+        """As :meth:`max_pool`, the mean as accumulators; the border counts as zeros."""
 
     def dropout(self, x: T, p: float) -> T:
         """Zeros with probability ``p`` in training; nothing elsewhere."""
@@ -125,6 +190,18 @@ class Executor(Protocol[T]):
 
         An output that is a tuple gives a tuple of sequences.  A state belongs to one scan: a second one under its name
         would start where the first has ended, and is refused.  A sequence keeps its state behind its end.
+        """
+
+    def start(self, state: StateSpec, x: T) -> None:
+        """Before the scan of ``state``: it starts from the value ``x`` without time, which is brought to its site.
+
+        Such a state belongs to this scan alone: a call does not take it from the one before, nor give it to the next.
+        """
+
+    def final(self, state: StateSpec) -> T:
+        """Behind the scan of ``state``: the last one, a value without time; with lengths behind each one's valid steps.
+
+        Of a scan in reverse it is the state behind the sequence's first step.
         """
 
     def fused(self, layer: Callable[..., Any], x: T, states: list[StateSpec]) -> T | None:
@@ -153,8 +230,11 @@ class ProgramExecutor(Executor[T], Protocol[T]):
     def features(self, name: str, site: QuantSite) -> T:
         """An input: a sequence in the site's format."""
 
-    def lengths(self, name: str, axis: str) -> T:
-        """An input: how much of ``axis`` each sequence of the batch fills."""
+    def value(self, name: str, site: QuantSite) -> T:
+        """An input without time, one of each sequence, in the site's format."""
+
+    def lengths(self, name: str, axis: str, least: int = 1) -> T:
+        """An input: how much of ``axis`` each sequence of the batch fills, ``least`` or more."""
 
     def memory(self, name: str, site: QuantSite, size: int) -> T:
         """An input ``[memory, size]`` in the site's format."""

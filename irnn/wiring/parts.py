@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from irnn.program.windows import Window
 from irnn.quant.codes import WeightCode
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
@@ -90,8 +91,7 @@ class ConvolutionPart(WeightPart, Protocol):
     """Filters with a norm folded in (``irnn.nn.convolution.Convolution``)."""
 
     channels: int
-    kernel_size: tuple[int, int]
-    strides: tuple[int, int]
+    window: Window
     batch_statistics: bool
 
     @property

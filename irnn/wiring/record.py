@@ -1,8 +1,7 @@
-"""What the two recorders share: values under construction, names, constants, scans, operations on shapes."""
+"""What the two recorders share: values under construction, names, constants, inputs and outputs, scans."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +12,7 @@ from irnn.errors import IrnnError
 from irnn.names import readable_name
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from irnn.quant.site import QuantSite
-from irnn.wiring.executor import Network, StateSpec, state_taken
-from irnn.wiring.parts import ConvolutionPart, WeightPart
+from irnn.wiring.executor import Network, StateSpec, not_scanned, state_taken
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def added(symbols: Sequence[Symbol]) -> tuple[Symbol, ...]:
 
 
 class Recorder:
-    """What the two recorders share: names, constants, scans, shape operations."""
+    """Names, constants, inputs and outputs, scans."""
 
     kind: str
 
@@ -62,7 +60,11 @@ class Recorder:
         self.tensors: dict[str, Tensor] = {}
         self.inputs: dict[str, Value] = {}
         self.outputs: list[str] = []
+        self.output_names: list[str] = []  # what a wiring calls them, in the same order
         self.states: dict[str, State] = {}
+        self._scanned: set[str] = set()  # states that a scan has walked
+        self._starts: dict[str, Symbol] = {}  # states that start from a value
+        self._finals: dict[str, Symbol] = {}
         self._scope = ""
         self._lengths: Symbol | None = None
 
@@ -86,17 +88,28 @@ class Recorder:
         self.inputs[name] = self.values[name] = Value("int32", (), low=0, high=count - 1)
         return symbol
 
-    def lengths(self, name: str, axis: str) -> Symbol:
-        """Declare an input that says how much of ``axis`` each sequence of the batch fills."""
+    def lengths(self, name: str, axis: str, least: int = 1) -> Symbol:
+        """Declare an input that says how much of ``axis`` each sequence of the batch fills, ``least`` or more."""
         symbol = self._declare(name, "int32", (), np.ones(1), axes=())
-        self.inputs[name] = self.values[name] = Value("int32", (), low=1, high=LENGTH_MAX, axes=(), counts=axis)
+        self.inputs[name] = self.values[name] = Value("int32", (), low=least, high=LENGTH_MAX, axes=(), counts=axis)
         return symbol
+
+    def features(self, name: str, site: QuantSite) -> Symbol:
+        """Declare an input ``[batch, time, size]`` in the site's format."""
+        return self._given(name, site, site.size, Value.axes)
+
+    def value(self, name: str, site: QuantSite) -> Symbol:
+        """Declare an input ``[batch, size]`` in the site's format."""
+        return self._given(name, site, site.size, ())
 
     def memory(self, name: str, site: QuantSite, size: int) -> Symbol:
         """Declare an input ``[batch, memory, size]`` in the site's format."""
+        return self._given(name, site, size, ("memory",))
+
+    def _given(self, name: str, site: QuantSite, size: int, axes: tuple[str, ...]) -> Symbol:
         dtype, scale, zero_point = self._state_format(site)
         low, high = site.range() if self.kind == "integer" else (None, None)
-        symbol = self._declare(name, dtype, (size,), scale, zero_point, axes=("memory",))
+        symbol = self._declare(name, dtype, (size,), scale, zero_point, axes=axes)
         value = replace(self.values[symbol.name], low=low, high=high)
         self.inputs[name] = self.values[symbol.name] = value
         return symbol
@@ -108,28 +121,10 @@ class Recorder:
     def output(self, name: str, x: Symbol) -> None:
         """Declare ``x`` an output; ``name`` documents it."""
         self.outputs.append(x.name)
+        self.output_names.append(name)
 
     def dropout(self, x: Symbol, p: float) -> Symbol:
         return x
-
-    def split(self, x: Symbol, parts: int) -> tuple[Symbol, ...]:
-        size = x.size // parts
-        scales = np.broadcast_to(x.scale, (x.size,)).reshape(parts, size)
-        return tuple(
-            self._emit(
-                "slice", (x,), f"{x.name}.{k}", x.dtype, (size,), shorten(scales[k]), x.zero_point,
-                {"start": k * size, "stop": (k + 1) * size},
-            )
-            for k in range(parts)
-        )  # fmt: skip
-
-    def concat(self, parts: list[Symbol]) -> Symbol:
-        first = parts[0]
-        if any(p.zero_point != first.zero_point or not np.array_equal(p.scale, first.scale) for p in parts):
-            raise IrnnError(f"cannot concatenate {[p.name for p in parts]}: their scales differ; let them share a site")
-        size = sum(p.size for p in parts)
-        name = f"{self._scope}concat"
-        return self._emit("concat", tuple(parts), name, first.dtype, (size,), first.scale, first.zero_point)
 
     def scan(
         self,
@@ -144,6 +139,8 @@ class Recorder:
         x = self._copy(f"{sequence.name}[t]", sequence)
         before = [self._state(name, size, site, sequence.axes) for name, size, site in states]
         output, *after = step(self, x, *before)
+        for state, b, a in zip(states, before, after, strict=True):
+            self._need_format(state, b, a)
         body = tuple(node for node in self._nodes if isinstance(node, Node))
         if len(body) < len(self._nodes):
             raise IrnnError(f"a scan over {sequence.name} holds another scan: programs have no loops within loops")
@@ -162,75 +159,58 @@ class Recorder:
                 reverse=reverse,
                 captures=tuple(name for name in read if name not in known),
                 lengths=None if self._lengths is None else self._lengths.name,
+                starts={name: self._starts[name].name for name, _, _ in states if name in self._starts},
             )
         )
         return collected if isinstance(output, tuple) else collected[0]
+
+    def start(self, state: StateSpec, x: Symbol) -> None:
+        """Keep the value for the scan."""
+        if state.name in self._scanned:
+            raise IrnnError(state_taken(state.name))
+        if x.axes:
+            raise IrnnError(
+                f"the state {state.name!r} cannot start from {x.name}, which is a sequence: take a step of it"
+            )
+        self._starts[state.name] = self._at(state.site, x)
+
+    def final(self, state: StateSpec) -> Symbol:
+        """Ask the scan of the state for its last one."""
+        for k, item in enumerate(self._nodes):
+            if isinstance(item, Scan) and state.name in item.states:
+                if state.name not in self._finals:
+                    dtype, scale, zero_point = self._state_format(state.site)
+                    symbol = self._declare(f"{state.name}.final", dtype, (state.size,), scale, zero_point, ())
+                    self._finals[state.name] = symbol
+                    self._nodes[k] = replace(item, finals=item.finals | {symbol.name: state.name})
+                return self._finals[state.name]
+        raise IrnnError(not_scanned(state.name))
 
     def fused(self, layer: Callable[..., Any], x: Symbol, states: list[StateSpec]) -> None:
         """A program is made of the wiring."""
         return None
 
-    def complement(self, x: Symbol) -> Symbol:
-        return self._emit("complement", (x,), f"{x.name}.complement", x.dtype, x.shape, x.scale, x.zero_point)
-
-    def last(self, x: Symbol) -> Symbol:
-        inputs = (x,) if self._lengths is None else (x, self._lengths)
-        return self._emit("last", inputs, f"{x.name}.last", x.dtype, x.shape, x.scale, x.zero_point, axes=())
-
-    def mask(self, x: Symbol) -> Symbol:
-        if self._lengths is None:
-            raise IrnnError(f"there is nothing to mask {x.name} by: say where sequences end (ragged) first")
-        return self._emit(
-            "mask", (x, self._lengths), f"{x.name}.masked", x.dtype, x.shape, x.scale, x.zero_point,
-            {"fill": x.zero_point},
-        )  # fmt: skip
-
-    def shorten(self, lengths: Symbol, factor: int) -> Symbol:
-        counts = self.values[lengths.name].counts
-        if counts is None:
-            raise IrnnError(f"{lengths.name} holds no lengths: only such are shortened")
-        axis = divided(counts, factor)
-        name = f"{lengths.name}/{factor}"
-        symbol = self._emit("shorten", (lengths,), name, "int32", (), np.ones(1), 0, {"factor": factor}, axes=())
-        self.values[symbol.name] = replace(self.values[symbol.name], counts=axis)
-        return symbol
-
-    def subsample(self, x: Symbol, factor: int) -> Symbol:
-        axes = (divided(x.axes[0], factor), *x.axes[1:])
-        return self._emit(
-            "subsample", (x,), f"{x.name}/{factor}", x.dtype, x.shape, x.scale, x.zero_point, {"factor": factor},
-            axes=axes,
-        )  # fmt: skip
-
-    def convolution(self, module: ConvolutionPart, x: Symbol) -> Symbol:
-        """im2col, then a matrix product with each band's neighbourhood."""
-        stride_t, stride_f = module.strides
-        bands = -(-x.size // module.channels // stride_f)
-        columns = math.prod(module.kernel_size) * module.channels
-        attributes = {
-            "channels": module.channels, "kernel": list(module.kernel_size), "strides": list(module.strides),
-            "fill": x.zero_point,
-        }  # fmt: skip
-        axes = (divided(x.axes[0], stride_t), *x.axes[1:])
-        patches = self._emit(
-            "patches", (x,), f"{self._name(module)}.patches", x.dtype, (bands, columns), x.scale, x.zero_point,
-            attributes, axes=axes,
-        )  # fmt: skip
-        return self.linear(module, patches)
-
-    def flatten(self, x: Symbol) -> Symbol:
-        shape = (*x.shape[:-2], x.shape[-2] * x.shape[-1])
-        return self._emit("flatten", (x,), f"{x.name}.flat", x.dtype, shape, x.scale, x.zero_point)
-
-    def linear(self, module: WeightPart, x: Symbol) -> Symbol:
-        raise NotImplementedError
-
     def _state(self, name: str, size: int, site: QuantSite, axes: tuple[str, ...]) -> Symbol:
-        if name in self.states:
+        if name in self._scanned:
             raise IrnnError(state_taken(name))
+        self._scanned.add(name)
         dtype, scale, zero_point = self._state_format(site)
-        self.states[name] = State(dtype, (size,), zero_point)
+        if name not in self._starts:
+            self.states[name] = State(dtype, (size,), zero_point)
         return self._declare(f"{name}.before", dtype, (size,), scale, zero_point, axes)
+
+    def _need_format(self, state: StateSpec, before: Symbol, after: Symbol) -> None:
+        """What a step leaves is what the next one reads."""
+        same = np.array_equal(np.broadcast_to(after.scale, before.shape), np.broadcast_to(before.scale, before.shape))
+        if not same or (after.dtype, after.shape, after.zero_point) != (before.dtype, before.shape, before.zero_point):
+            raise IrnnError(
+                f"the state {state.name!r} is left as {after.name}, which does not live at its site "
+                f"{state.site.where}: requantize it there"
+            )
+
+    def _at(self, site: QuantSite, x: Symbol) -> Symbol:
+        """The quantized value ``x``, brought to ``site`` where it is not there."""
+        raise NotImplementedError
 
     def _copy(self, name: str, x: Symbol) -> Symbol:
         return self._declare(name, x.dtype, x.shape, x.scale, x.zero_point, x.axes)
@@ -300,7 +280,8 @@ def _read_nodes(nodes: Sequence[Node | Scan], wanted: set[str]) -> list[Node | S
     for item in reversed(nodes):
         if isinstance(item, Scan):
             item = _read_scan(item)
-            wanted |= {*item.sequences.values(), *item.captures, *([item.lengths] if item.lengths else [])}
+            wanted |= {*item.sequences.values(), *item.captures, *item.starts.values()}
+            wanted |= {item.lengths} if item.lengths else set()
         elif item.output in wanted:
             wanted |= set(item.inputs)
         else:
@@ -318,13 +299,6 @@ def _read_scan(scan: Scan) -> Scan:
             wanted |= set(node.inputs)
             body.append(node)
     return replace(scan, body=tuple(body[::-1]), captures=tuple(name for name in scan.captures if name in wanted))
-
-
-def divided(axis: str, factor: int) -> str:
-    """Name of an axis of which every ``factor``-th step was kept: time, time/2, time/4."""
-    name, _, before = axis.partition("/")
-    total = factor * int(before or 1)
-    return axis if factor == 1 else f"{name}/{total}"
 
 
 def shorten(scale: np.ndarray) -> np.ndarray:

@@ -10,23 +10,20 @@ import torch
 
 from irnn.errors import IrnnError
 from irnn.program import Tensor
+from irnn.program.windows import Window
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
+from irnn.wiring.executor import check_ends, check_factor, need_undilated
 from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
-from irnn.wiring.record import Recorder, Symbol
+from irnn.wiring.record import Symbol
+from irnn.wiring.record_sequences import SequenceRecorder, strided
 
 
-class FloatRecorder(Recorder):
+class FloatRecorder(SequenceRecorder):
     """Records the same network in float32: the baseline that the integer program is measured against."""
 
     kind = "float"
     ONE = np.ones(1)
-
-    def features(self, name: str, site: QuantSite) -> Symbol:
-        """Declare the program's input: float features."""
-        symbol = self._declare(name, "float32", (site.size,), self.ONE)
-        self.inputs[name] = self.values[symbol.name]
-        return symbol
 
     def embedding(self, module: WeightPart, ids: Symbol) -> Symbol:
         table = _float_tensor(module.where, module.weight)
@@ -45,6 +42,7 @@ class FloatRecorder(Recorder):
         return self._float("linear", (x,), self._name(module), (*x.shape[:-1], rows), tensors)
 
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
+        self._need_one_time(self._name(site), terms)
         x = terms[0]
         for term in terms[1:]:
             x = self._float("add", (x, term), self._name(site), x.shape)
@@ -54,7 +52,12 @@ class FloatRecorder(Recorder):
         return self._float("add", (a, b), f"{self._name(site)}.sum", a.shape)
 
     def multiply(self, a: Symbol, b: Symbol) -> Symbol:
+        self._need_one_time(f"{self._scope}product", (a, b))
         return self._float("multiply", (a, b), f"{self._scope}product", a.shape)
+
+    def scale(self, x: Symbol, factor: float) -> Symbol:
+        check_factor(factor)
+        return self._float("scale", (x,), f"{x.name}.scaled", x.shape, attributes={"factor": float(factor)})
 
     def accumulate(self, *terms: Symbol) -> Symbol:
         x = terms[0]
@@ -64,6 +67,27 @@ class FloatRecorder(Recorder):
 
     def residual(self, site: QuantSite, *terms: Symbol) -> Symbol:
         return self.requantize(site, *terms)
+
+    def subtract(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
+        self._need_one_time(self._name(site), (a, b))
+        return self._float("subtract", (a, b), self._name(site), a.shape)
+
+    def join(self, site: QuantSite, parts: list[Symbol]) -> Symbol:
+        return self.concat(parts)
+
+    def clamp(self, site: QuantSite, x: Symbol, low: float | None, high: float | None) -> Symbol:
+        check_ends(low, high)
+        ends = {key: float(end) for key, end in (("low", low), ("high", high)) if end is not None}
+        return self._float("clamp", (x,), self._name(site), x.shape, attributes=ends)
+
+    def mean_pool(self, window: Window, channels: int, x: Symbol) -> Symbol:
+        need_undilated(window)
+        attributes = {"channels": channels, **window.attributes()}
+        shape = (self._pooled(window, channels, x),)
+        return self._float("mean_pool", (x,), f"{x.name}.mean", shape, attributes=attributes, axes=strided(x, window))
+
+    def time_mean(self, x: Symbol) -> Symbol:
+        return self._float("time_mean", self._valid(x), f"{x.name}.mean", x.shape, axes=())
 
     def relu(self, site: QuantSite, x: Symbol) -> Symbol:
         return self._float("relu", (x,), self._name(site), x.shape)
@@ -95,6 +119,9 @@ class FloatRecorder(Recorder):
 
     def activation(self, module: ActivationPart, x: Symbol) -> Symbol:
         return self._float(module.function, (x,), self._name(module), x.shape)
+
+    def _at(self, site: QuantSite, x: Symbol) -> Symbol:
+        return x
 
     def _state_format(self, site: QuantSite) -> tuple[str, np.ndarray, int]:
         return "float32", self.ONE, 0

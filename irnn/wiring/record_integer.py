@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
-from irnn.program import Tensor, Value
-from irnn.quant.codes import Plane
+from irnn.program import Tensor
+from irnn.program.windows import Window
 from irnn.quant.codes.base import TABLE_HIGH
 from irnn.quant.config import SYMMETRIC_ROLES, WEIGHT_ROLES
-from irnn.quant.finite import not_finite
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
-from irnn.wiring.executor import Network
+from irnn.wiring.constants import BIAS_LIMIT, Matrix, factors, floor_half, numbers, pwl_tensors
+from irnn.wiring.executor import Network, check_ends, check_factor, need_undilated
 from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
-from irnn.wiring.record import Planes, Recorder, Symbol, added, shorten
+from irnn.wiring.record import Planes, Symbol, added, shorten
+from irnn.wiring.record_sequences import SequenceRecorder, strided
 
 SIGMOID_FORMAT = (1 / 255, -128)  # scale and zero point of a sigmoid gate
-# No row's scale is so small that a bias leaves this.
-BIAS_LIMIT = 2.0**30
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A quantized weight: its planes, the names of their constants, and the largest magnitude of their sum."""
-
-    planes: tuple[Plane, ...]
-    names: tuple[str, ...]
-    largest: float
-
-    @property
-    def step(self) -> float:
-        """What an 8-bit table with one scale would have, see :data:`TABLE_HIGH`."""
-        return self.largest / TABLE_HIGH
-
-
-class IntegerRecorder(Recorder):
+class IntegerRecorder(SequenceRecorder):
     """Records integers only.  Requires every site's range (``irnn.qat.calibrate`` or training)."""
 
     kind = "integer"
@@ -49,22 +33,13 @@ class IntegerRecorder(Recorder):
         super().__init__(model)
         self._matrices: dict[tuple[object, ...], Matrix] = {}
         self._coded: dict[tuple[str, int], Symbol] = {}  # values in their run-time codes
-        self._row_factors: dict[bytes, str] = {}  # contents -> the names of their constants, without the role
-
-    def features(self, name: str, site: QuantSite) -> Symbol:
-        """Declare the program's input: integers of ``site``'s format."""
-        scale, zero_point = site.qparams()
-        low, high = site.range()
-        symbol = self._declare(name, "int8", (site.size,), scale, int(zero_point[0]))
-        self.inputs[name] = Value("int8", (site.size,), float(scale[0]), int(zero_point[0]), low, high)
-        self.values[symbol.name] = self.inputs[name]
-        return symbol
+        self._rowfactors: dict[bytes, str] = {}  # contents -> the names of their constants, without the role
 
     def embedding(self, module: WeightPart, ids: Symbol) -> Symbol:
         matrix = self._matrix(module, "table")
         name, size = self._name(module), matrix.planes[0].integers.shape[1]
         if module.code.per_row:
-            tensors = self._constants(matrix, "table_") | self._end_factors(matrix, name)
+            tensors = self._constants(matrix, "table_") | self._endfactors(matrix, name)
             attributes = {"planes": len(matrix.planes), "low": -TABLE_HIGH, "high": TABLE_HIGH}
             step = np.array([matrix.step])
             return self._emit("scaled_embedding", (ids,), name, "int8", (size,), step, 0, attributes, tensors)
@@ -83,7 +58,7 @@ class IntegerRecorder(Recorder):
             )
         bias = np.zeros(module.weight.shape[0])
         if module.bias is not None:
-            bias = _numbers(f"the bias of {module.where}", module.bias)
+            bias = numbers(f"the bias of {module.where}", module.bias)
         # A row's scale is never so small that its bias would leave +-2**30.
         floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.code.per_row else None
         matrix, name = self._matrix(module, "weight", floor), self._name(module)
@@ -91,7 +66,7 @@ class IntegerRecorder(Recorder):
         for k, plane in enumerate(matrix.planes):
             acc_scale = x.scale * plane.scale
             correction = x.zero_point * plane.integers.sum(1, dtype=np.int64)
-            bias_i64 = (_floor_half(bias / acc_scale) if k == 0 else 0) - correction
+            bias_i64 = (floor_half(bias / acc_scale) if k == 0 else 0) - correction
             if np.abs(bias_i64).max() > fixed_point.INT32_MAX:
                 raise IrnnError(f"the bias of {name} does not fit int32 at the scale of its accumulator")
             tensors = {"weight": self._constant(matrix, k), "bias": Tensor(bias_i64.astype(np.int32), 32)}
@@ -137,47 +112,75 @@ class IntegerRecorder(Recorder):
         if (reach / matrix.step).max() > fixed_point.INT32_MAX:
             raise IrnnError(f"{name}: the sum of its {len(parts)} planes does not fit int32; use fewer columns")
         attributes = {"zero_point": 0, "low": fixed_point.INT32_MIN, "high": fixed_point.INT32_MAX}
-        tensors = self._end_factors(matrix, name)
+        tensors = self._endfactors(matrix, name)
         scale = x.scale * matrix.step
         return self._emit("requantize", tuple(parts), name, "int32", parts[0].shape, scale, 0, attributes, tensors)
 
-    def _end_factors(self, matrix: Matrix, name: str) -> dict[str, Tensor | str]:
+    def _endfactors(self, matrix: Matrix, name: str) -> dict[str, Tensor | str]:
         """Each row's scale over the table's step, which embedding and output layer have in common where tied."""
         made: dict[str, Tensor | str] = {}
         for k, plane in enumerate(matrix.planes):
             multiplier, shift = choose_multiplier(plane.scale / matrix.step, name)
             # Tensors of the same numbers are there already where the other end has been recorded.
             content = multiplier.tobytes() + shift.tobytes()
-            there = self._row_factors.setdefault(content, f"{name}.%s_{k}")
+            there = self._rowfactors.setdefault(content, f"{name}.%s_{k}")
             for role, tensor in (("multiplier", Tensor(multiplier, 32)), ("shift", Tensor(shift.astype(np.int8), 8))):
                 shared = there % role
                 made[f"{role}_{k}"] = shared if shared in self.tensors else tensor
         return made
 
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
-        return self._requantize(site, terms, site.range()[0])
+        return self._requantize(site, terms, *site.range())
 
     def relu(self, site: QuantSite, x: Symbol) -> Symbol:
         """Nothing below the integer of 0."""
-        return self._requantize(site, (x,), max(site.range()[0], self._format(site)[2]))
+        low, high = site.range()
+        return self._requantize(site, (x,), max(low, self._format(site)[2]), high)
 
-    def _requantize(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
+    def clamp(self, site: QuantSite, x: Symbol, low: float | None, high: float | None) -> Symbol:
+        """The ends' integers: rounding is monotone, so that they clamp what their real numbers would."""
+        check_ends(low, high)
+        scale, zero_points = site.qparams()
+        if site.groups > 1:
+            raise IrnnError(f"{self._name(site)} has several scales: a clamp needs a site of one")
+        lowest, highest = site.range()
+
+        def integer(end: float | None, other: int) -> int:
+            return other if end is None else int(np.clip(floor_half(end / scale + zero_points)[0], lowest, highest))
+
+        return self._requantize(site, (x,), integer(low, lowest), integer(high, highest))
+
+    def _requantize(self, site: QuantSite, terms: tuple[Symbol, ...], low: int, high: int) -> Symbol:
         terms = added(terms)
         if any(term.zero_point for term in terms):
-            return self._residual(site, terms, low)
+            return self._residual(site, terms, low, high)
+        self._need_one_time(self._name(site), terms)
         dtype, scale, zero_point = self._format(site)
-        high = site.range()[1]
-        tensors = _factors([term.scale / scale for term in terms], site.where)
+        tensors = factors([term.scale / scale for term in terms], site.where)
         return self._emit(
             "requantize", terms, self._name(site), dtype, terms[0].shape, scale, zero_point,
             {"zero_point": zero_point, "low": low, "high": high}, tensors,
         )  # fmt: skip
 
     def residual(self, site: QuantSite, *terms: Symbol) -> Symbol:
-        return self._residual(site, terms, site.range()[0])
+        return self._residual(site, terms, *site.range())
 
-    def _residual(self, site: QuantSite, terms: tuple[Symbol, ...], low: int) -> Symbol:
+    def subtract(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
+        return self._residual(site, (a, b), *site.range(), op="subtract")
+
+    def join(self, site: QuantSite, parts: list[Symbol]) -> Symbol:
+        return self.concat([self._at(site, part) for part in parts])
+
+    def _at(self, site: QuantSite, x: Symbol) -> Symbol:
+        dtype, scale, zero_point = self._format(site)
+        same = (x.dtype, x.zero_point) == (dtype, zero_point) and np.array_equal(x.scale, shorten(scale))
+        return x if same else self.residual(site, x)
+
+    def _residual(
+        self, site: QuantSite, terms: tuple[Symbol, ...], low: int, high: int, op: str = "residual"
+    ) -> Symbol:
         """The sum of quantized values; an accumulator among them is an :class:`IrnnError`."""
+        self._need_one_time(self._name(site), terms)
         for term in terms:
             if term.dtype == "int32":
                 raise IrnnError(
@@ -186,12 +189,19 @@ class IntegerRecorder(Recorder):
                 )
         dtype, scale, zero_point = self._format(site)
         attributes = {
-            "zero_points": [term.zero_point for term in terms], "zero_point": zero_point, "low": low,
-            "high": site.range()[1],
+            "zero_points": [term.zero_point for term in terms], "zero_point": zero_point, "low": low, "high": high,
         }  # fmt: skip
-        tensors = _factors([term.scale / scale for term in terms], site.where)
+        tensors = factors([term.scale / scale for term in terms], site.where)
         name, shape = self._name(site), terms[0].shape
-        return self._emit("residual", terms, name, dtype, shape, scale, zero_point, attributes, tensors)
+        return self._emit(op, terms, name, dtype, shape, scale, zero_point, attributes, tensors)
+
+    def scale(self, x: Symbol, factor: float) -> Symbol:
+        """Nothing is computed: what reads it reads it at another scale."""
+        check_factor(factor)
+        scaled = replace(x, scale=x.scale * factor)
+        if isinstance(scaled, Planes):
+            scaled = replace(scaled, parts=tuple(self.scale(part, factor) for part in scaled.parts))
+        return scaled
 
     def accumulate(self, *terms: Symbol) -> Symbol:
         """Sum of accumulators as int32 at the coarsest of their scales, which loses nothing worth a bit."""
@@ -202,8 +212,25 @@ class IntegerRecorder(Recorder):
         scale = np.array([max(term.scale.max() for term in terms)])
         attributes = {"zero_point": 0, "low": fixed_point.INT32_MIN, "high": fixed_point.INT32_MAX}
         name = f"{self._scope}accumulated"
-        tensors = _factors([term.scale / scale for term in terms], name)
+        tensors = factors([term.scale / scale for term in terms], name)
         return self._emit("requantize", terms, name, "int32", terms[0].shape, scale, 0, attributes, tensors)
+
+    def mean_pool(self, window: Window, channels: int, x: Symbol) -> Symbol:
+        """The sum of the taps, at a scale that makes it their mean."""
+        need_undilated(window)
+        shape, count = (self._pooled(window, channels, x),), window.kernel[0] * window.kernel[1]
+        attributes = {"channels": channels, **window.attributes(), "zero_point": x.zero_point}
+        name = f"{x.name}.mean"
+        return self._emit(
+            "mean_pool", (x,), name, "int32", shape, x.scale / count, 0, attributes, axes=strided(x, window)
+        )
+
+    def time_mean(self, x: Symbol) -> Symbol:
+        scale = x.scale * 2.0**-fixed_point.MEAN_FRACTION_BITS
+        attributes = {"zero_point": x.zero_point}
+        return self._emit(
+            "time_mean", self._valid(x), f"{x.name}.mean", "int32", x.shape, scale, 0, attributes, axes=()
+        )
 
     def attention_weights(
         self,
@@ -227,7 +254,7 @@ class IntegerRecorder(Recorder):
         multiplier, shift = choose_multiplier(scale * table.output_scale / exponential.STEP, v.where)
         tensors = {
             "weight": self._constant(matrix, 0),
-            **_pwl_tensors(table),
+            **pwl_tensors(table),
             "table": Tensor(exponential.table(), 16),
             "multiplier": Tensor(multiplier, 32),
             "shift": Tensor(shift.astype(np.int8), 8),
@@ -257,6 +284,7 @@ class IntegerRecorder(Recorder):
 
     def add(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
         dtype, scale, zero_point = self._symmetric_format(site, "a saturating sum")
+        self._need_one_time(self._name(site), (a, b))
         low, high = site.range()
         if not all(np.array_equal(np.broadcast_to(s.scale, scale.shape), scale) for s in (a, b)):
             raise IrnnError(f"cannot add {a.name} and {b.name}: both must live at the site {self._name(site)}")
@@ -266,6 +294,7 @@ class IntegerRecorder(Recorder):
     def multiply(self, a: Symbol, b: Symbol) -> Symbol:
         attributes = {"zero_point_a": a.zero_point, "zero_point_b": b.zero_point}
         name = f"{self._scope}product"
+        self._need_one_time(name, (a, b))
         return self._emit("multiply", (a, b), name, "int32", a.shape, shorten(a.scale * b.scale), 0, attributes)
 
     def norm(self, module: NormPart, site: QuantSite, x: Symbol) -> Symbol:
@@ -273,7 +302,7 @@ class IntegerRecorder(Recorder):
         low, high = site.range()
         groups = module.groups
         gamma, beta = (
-            _numbers(f"the {part} of {module.where}", getattr(module, part)).reshape(groups, -1)
+            numbers(f"the {part} of {module.where}", getattr(module, part)).reshape(groups, -1)
             for part in ("weight", "bias")
         )
         if gamma.shape[1] > fixed_point.NORM_LENGTH_MAX:
@@ -284,8 +313,8 @@ class IntegerRecorder(Recorder):
         site_scale = scale.reshape(-1)[:: len(scale) // groups if len(scale) > 1 else 1]
         multiplier, shift = choose_multiplier(step[:, 0] / fraction / site_scale, module.where)
         tensors = {
-            "gamma": Tensor(_floor_half(gamma / step).astype(np.int16).reshape(-1), 16),
-            "beta": Tensor(_floor_half(beta * fraction / step).astype(np.int32).reshape(-1), 32),
+            "gamma": Tensor(floor_half(gamma / step).astype(np.int16).reshape(-1), 16),
+            "beta": Tensor(floor_half(beta * fraction / step).astype(np.int32).reshape(-1), 32),
             "multiplier": Tensor(multiplier, 32),
             "shift": Tensor(shift.astype(np.int8), 8),
         }
@@ -299,7 +328,7 @@ class IntegerRecorder(Recorder):
             "function": module.function, "shift": int(table.shift), "low": table.output_min, "high": table.output_max,
         }  # fmt: skip
         scale = np.array([table.output_scale])
-        zero_point, tensors = table.output_zero_point, _pwl_tensors(table)
+        zero_point, tensors = table.output_zero_point, pwl_tensors(table)
         return self._emit("pwl", (x,), self._name(module), "int8", x.shape, scale, zero_point, attributes, tensors)
 
     def complement(self, x: Symbol) -> Symbol:
@@ -335,7 +364,7 @@ class IntegerRecorder(Recorder):
         """The module's weight as integers; one that two modules share is quantized once, and stored once."""
         key = module.key
         if key not in self._matrices:
-            planes = module.code.encode(_numbers(module.where, module.weight), floor)
+            planes = module.code.encode(numbers(module.where, module.weight), floor)
             total = sum(plane.integers * plane.scale[:, None] for plane in planes)
             name = self._names[module]
             if len(planes) == 1 and not (module.code.per_row and role == "table"):
@@ -355,33 +384,3 @@ class IntegerRecorder(Recorder):
     def _constants(self, matrix: Matrix, role: str) -> dict[str, Tensor | str]:
         """All planes, under the role's name and their number."""
         return {f"{role}{k}": self._constant(matrix, k) for k in range(len(matrix.planes))}
-
-
-def _floor_half(x: np.ndarray) -> np.ndarray:
-    return np.floor(x + 0.5).astype(np.int64)
-
-
-def _numbers(name: str, x: torch.Tensor) -> np.ndarray:
-    """A parameter in float64 on the CPU; NaN or infinity is an :class:`IrnnError` that names it."""
-    if problem := not_finite(name, x):
-        raise IrnnError(f"{problem}; a program needs numbers: train again from intact weights")
-    return x.detach().double().cpu().numpy()
-
-
-def _factors(real: list[np.ndarray], where: str) -> dict[str, Tensor]:
-    """Multiplier and shift of each term of a sum at ``where``."""
-    tensors = {}
-    for k, factor in enumerate(real):
-        multiplier, shift = choose_multiplier(shorten(factor), where)
-        tensors[f"multiplier_{k}"] = Tensor(multiplier, 32)
-        tensors[f"shift_{k}"] = Tensor(shift.astype(np.int8), 8)
-    return tensors
-
-
-def _pwl_tensors(table: PwlTable) -> dict[str, Tensor]:
-    knot_bits = 16  # the input's grid has at most 16 bits
-    return {
-        "knots": Tensor(table.knots.astype(np.int16), knot_bits),
-        "slopes": Tensor(table.slopes.astype(np.int32), 32),
-        "intercepts": Tensor(table.intercepts.astype(np.int32), 32),
-    }

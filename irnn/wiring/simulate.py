@@ -6,6 +6,7 @@ Sites that are on fake-quantize; sites that observe see every tensor of a traini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from irnn.errors import IrnnError
+from irnn.program.windows import Window
 from irnn.quant.codes.base import TABLE_HIGH
 from irnn.quant.codes.multibit import FakeMultibit
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
-from irnn.wiring.executor import StateSpec, state_taken
+from irnn.wiring.executor import StateSpec, check_ends, check_factor, need_undilated, not_scanned, state_taken
 from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.recurrent_product import RecurrentProduct
 
@@ -56,7 +58,7 @@ class Simulation:
         """Keep what reached the site, without padding."""
         x = x.detach()
         valid = self._valid
-        if valid is None and self.lengths is not None:
+        if valid is None and self.lengths is not None and x.dim() > 2:  # a value without time has no padding
             valid = self._before_end(x)
         self._seen.setdefault(site, []).append(x if valid is None else x[valid])
 
@@ -120,6 +122,10 @@ class Simulation:
         """Saturating sum of two tensors that both live at ``site``: the range has to hold the sum as well."""
         return self._quantize(site, a + b)
 
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        check_factor(factor)
+        return x * factor
+
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         return a * b
 
@@ -134,6 +140,9 @@ class Simulation:
 
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.chunk(parts, dim=-1)
+
+    def slice(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x[..., start:stop]
 
     def concat(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts, dim=-1)
@@ -185,6 +194,16 @@ class Simulation:
             self._scanned.add(spec.name)
         return [self.state[spec.name] for spec in states]
 
+    def start(self, state: StateSpec, x: Tensor) -> None:
+        if state.name in self._scanned:
+            raise IrnnError(state_taken(state.name))
+        self.state[state.name] = self._quantize(state.site, x)
+
+    def final(self, state: StateSpec) -> Tensor:
+        if state.name not in self._scanned:
+            raise IrnnError(not_scanned(state.name))
+        return self.state[state.name]
+
     def accumulate(self, *terms: Tensor) -> Tensor:
         """Sum of accumulators, not quantized."""
         return sum(terms[1:], terms[0])
@@ -193,17 +212,27 @@ class Simulation:
         """Sum of quantized tensors of different scales."""
         return self.requantize(site, *terms)
 
+    def subtract(self, site: QuantSite, a: Tensor, b: Tensor) -> Tensor:
+        return self._quantize(site, a - b)
+
+    def join(self, site: QuantSite, parts: list[Tensor]) -> Tensor:
+        return self._quantize(site, torch.cat(parts, dim=-1))
+
     def relu(self, site: QuantSite, x: Tensor) -> Tensor:
         return self._quantize(site, torch.relu(x))
+
+    def clamp(self, site: QuantSite, x: Tensor, low: float | None, high: float | None) -> Tensor:
+        check_ends(low, high)
+        return self._quantize(site, x.clamp(low, high))
 
     def mask(self, x: Tensor) -> Tensor:
         """Sequences with padding set to 0."""
         valid = self._before_end(x)
         return torch.where(valid.reshape(*valid.shape, *[1] * (x.dim() - 2)), x, x.new_zeros(()))
 
-    def shorten(self, lengths: Tensor, factor: int) -> Tensor:
-        """Lengths after every ``factor``-th step has been kept."""
-        return (lengths + factor - 1).div(factor, rounding_mode="floor")
+    def shorten(self, lengths: Tensor, factor: int, offset: int | None = None) -> Tensor:
+        """Lengths behind a stride."""
+        return (lengths + (factor - 1 if offset is None else offset)).div(factor, rounding_mode="floor")
 
     def subsample(self, x: Tensor, factor: int) -> Tensor:
         return x[::factor]
@@ -214,9 +243,35 @@ class Simulation:
             return x[-1]
         return x[self.lengths - 1, torch.arange(x.shape[1], device=x.device)]
 
+    def step(self, x: Tensor, index: int) -> Tensor:
+        return x[index]
+
+    def time_mean(self, x: Tensor) -> Tensor:
+        if self.lengths is None:
+            return x.mean(0)
+        total = torch.where(self._before_end(x)[..., None], x, x.new_zeros(())).sum(0)
+        return total / self.lengths[:, None].to(x.dtype)
+
+    def time_max(self, x: Tensor) -> Tensor:
+        if self.lengths is None:
+            return x.amax(0)
+        return torch.where(self._before_end(x)[..., None], x, x.new_full((), -math.inf)).amax(0)
+
+    def repeat(self, x: Tensor, like: Tensor) -> Tensor:
+        return x.expand(len(like), *x.shape)
+
+    def max_pool(self, window: Window, channels: int, x: Tensor) -> Tensor:
+        image = _bordered(_image(x, channels), window, -math.inf)
+        return _flat(torch.nn.functional.max_pool2d(image, window.kernel, window.strides, 0, window.dilation))
+
+    def mean_pool(self, window: Window, channels: int, x: Tensor) -> Tensor:
+        need_undilated(window)
+        image = _bordered(_image(x, channels), window, 0.0)
+        return _flat(torch.nn.functional.avg_pool2d(image, window.kernel, window.strides))
+
     def convolution(self, module: ConvolutionPart, x: Tensor) -> Tensor:
         """Sequences ``[time, batch, bands * channels]`` -> ``[time', batch, bands', filters]``."""
-        image = x.reshape(*x.shape[:2], -1, module.channels).permute(1, 3, 0, 2)
+        image = _image(x, module.channels)
         if module.batch_statistics and self.training:
             if self.lengths is None:
                 raise IrnnError(f"{module.where} normalizes by its valid steps: say where sequences end (ragged) first")
@@ -268,8 +323,28 @@ class Simulation:
         return FakeQuantize.apply(x.float(), *self._parameters[site], *site.range())
 
 
+def _image(x: Tensor, channels: int) -> Tensor:
+    """Sequences ``[time, batch, bands * channels]`` -> ``[batch, channels, time, band]``."""
+    return x.reshape(*x.shape[:2], -1, channels).permute(1, 3, 0, 2)
+
+
+def _flat(image: Tensor) -> Tensor:
+    """The reverse of :func:`_image`."""
+    return image.permute(2, 0, 3, 1).flatten(2)
+
+
+def _bordered(image: Tensor, window: Window, fill: float) -> Tensor:
+    (top, bottom), (left, right) = window.padding
+    return torch.nn.functional.pad(image, (left, right, top, bottom), value=fill)
+
+
 def _convolve(module: ConvolutionPart, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``[batch, channels, time, band]`` -> ``[batch, filters, time', band']``; a row of the weight is a filter."""
-    kernel = weight.reshape(len(weight), *module.kernel_size, module.channels).permute(0, 3, 1, 2)
-    padding = tuple(size // 2 for size in module.kernel_size)
-    return torch.nn.functional.conv2d(image, kernel, bias, module.strides, padding)
+    window = module.window
+    kernel = weight.reshape(len(weight), *window.kernel, module.channels).permute(0, 3, 1, 2)
+    time, band = window.padding
+    if time[0] == time[1] and band[0] == band[1]:
+        border = time[0], band[0]
+    else:
+        image, border = _bordered(image, window, 0.0), (0, 0)
+    return torch.nn.functional.conv2d(image, kernel, bias, window.strides, border, window.dilation)

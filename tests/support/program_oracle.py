@@ -58,6 +58,8 @@ class ProgramOracle:
     def scan(self, scan: Scan, values: dict[str, Nested], state: State) -> None:
         steps = range(len(values[next(iter(scan.sequences.values()))]))
         length = len(steps) if scan.lengths is None else values[scan.lengths]
+        own = state
+        state = {name: values[scan.starts[name]] if name in scan.starts else own[name] for name in scan.states}
         collected: dict[str, list] = {name: [None] * len(steps) for name in scan.outputs}
         for t in reversed(steps) if scan.reverse else steps:
             local = {name: values[name] for name in scan.captures}
@@ -70,6 +72,8 @@ class ProgramOracle:
             for outer, inner in scan.outputs.items():
                 collected[outer][t] = local[inner]
         values |= collected
+        values |= {outer: state[name] for outer, name in scan.finals.items()}
+        own |= {name: array for name, array in state.items() if name not in scan.starts}
 
     def node(self, node: Node, x: list[Nested]) -> Nested:
         a = node.attributes
@@ -77,13 +81,34 @@ class ProgramOracle:
             case "mask":
                 return [row if t < x[1] else filled(row, a["fill"]) for t, row in enumerate(x[0])]
             case "shorten":
-                return nearest(2 * x[0] + a["factor"] - 1, 2 * a["factor"])  # the ceiling
+                return (x[0] + a["offset"]) // a["factor"] if "offset" in a else -(-x[0] // a["factor"])
             case "subsample":
                 return [row for t, row in enumerate(x[0]) if t % a["factor"] == 0]
             case "last":
                 return x[0][x[1] - 1] if len(x) == 2 else x[0][len(x[0]) - 1]
+            case "step":
+                return x[0][a["index"]]
+            case "repeat":
+                return [x[0] for _ in x[1]]
+            case "time_mean":
+                valid = x[0] if len(x) == 1 else x[0][: x[1]]
+                sums = [sum(v - a["zero_point"] for v in column) for column in zip(*valid, strict=True)]
+                return [nearest(256 * total, len(valid)) for total in sums]
+            case "time_max":
+                valid = x[0] if len(x) == 1 else x[0][: x[1]]
+                return [max(column) for column in zip(*valid, strict=True)]
             case "patches":
-                return self.patches(x[0], a)
+                return [[[v for tap in taps for v in tap] for taps in bands] for bands in windows(x[0], a, a["fill"])]
+            case "max_pool":
+                found = windows(x[0], a, None)
+                seen = [[[[v for v in c if v is not None] for c in zip(*t, strict=True)] for t in f] for f in found]
+                return [[max(c) for t in bands for c in t] for bands in seen]
+            case "mean_pool":
+                found = windows(x[0], a, a["zero_point"])
+                return [
+                    [sum(v - a["zero_point"] for v in c) for taps in bands for c in zip(*taps, strict=True)]
+                    for bands in found
+                ]
             case "attention_weights":
                 return self.attention_weights(node, *x)
             case "attention_context":
@@ -119,6 +144,11 @@ class ProgramOracle:
                     )
                     for k in range(len(x[0]))
                 ]
+            case "subtract":
+                first, second = (self.factors(node, f"_{k}") for k in (0, 1))
+                (za, zb), end = a["zero_points"], a["zero_point"]
+                pairs = enumerate(zip(*x, strict=True))
+                return [clamp(first.times(k, p - za) + second.times(k, zb - q) + end, limits) for k, (p, q) in pairs]
             case "add":
                 return [clamp(p + q, limits) for p, q in zip(*x, strict=True)]
             case "multiply":
@@ -138,27 +168,6 @@ class ProgramOracle:
             case "concat":
                 return [v for part in x for v in part]
         raise AssertionError(f"the oracle has no {node.op}")
-
-    def patches(self, x: list[list[int]], a: dict[str, Any]) -> Nested:
-        """By definition: outside of the sequence and of the bands stands the integer of 0."""
-        channels, (kernel_t, kernel_f), (stride_t, stride_f) = a["channels"], a["kernel"], a["strides"]
-        bands = len(x[0]) // channels
-
-        def at(t: int, f: int, c: int) -> int:
-            return x[t][f * channels + c] if 0 <= t < len(x) and 0 <= f < bands else a["fill"]
-
-        return [
-            [
-                [
-                    at(t + dt - kernel_t // 2, f + df - kernel_f // 2, c)
-                    for dt in range(kernel_t)
-                    for df in range(kernel_f)
-                    for c in range(channels)
-                ]
-                for f in range(0, bands, stride_f)
-            ]
-            for t in range(0, len(x), stride_t)
-        ]
 
     def attention_weights(self, node: Node, query: list[int], keys: list[list[int]], length: int) -> list[int]:
         a = node.attributes
@@ -192,6 +201,30 @@ class ProgramOracle:
     def table(self, node: Node, shift: int, limits: tuple[int, int]) -> Table:
         knots, slopes, intercepts = (self.constant(node, role) for role in ("knots", "slopes", "intercepts"))
         return Table(knots, slopes, intercepts, shift, limits)
+
+
+def windows(x: list[list[int]], a: dict[str, Any], outside: int | None) -> Nested:
+    """[time'][band'][tap][channel] by definition: a window lies wherever it fits the sequence and its border."""
+    channels, kernel, strides = a["channels"], a["kernel"], a["strides"]
+    bands = len(x[0]) // channels
+    border = a.get("padding", [[size // 2, (size - 1) // 2] for size in kernel])
+    apart = a.get("dilation", [1, 1])
+
+    def firsts(axis: int, size: int) -> range:
+        before, behind = border[axis]
+        return range(-before, size + behind - apart[axis] * (kernel[axis] - 1), strides[axis])
+
+    def at(t: int, f: int) -> list:
+        inside = 0 <= t < len(x) and 0 <= f < bands
+        return x[t][f * channels : (f + 1) * channels] if inside else [outside] * channels
+
+    return [
+        [
+            [at(t + dt * apart[0], f + df * apart[1]) for dt in range(kernel[0]) for df in range(kernel[1])]
+            for f in firsts(1, bands)
+        ]
+        for t in firsts(0, len(x))
+    ]
 
 
 def run_time_codes(x: list[int], zero_point: int, count: int) -> list[int]:

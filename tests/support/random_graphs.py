@@ -8,19 +8,19 @@ sequences, then in the body of a scan, then over what is left of them without th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 
-from irnn.program import Node, Program, Scan, State, Tensor, Value
+from irnn.program import Program, Scan, State, Tensor, Value
+from irnn.program.axes import Axis
 from irnn.program.encodings import ENCODINGS
+from tests.support.random_parts import LIMITS, SIZES, WEIGHT_ENCODINGS, Builder, Level
 from tests.support.random_programs import multiplier_and_shift
+from tests.support.random_windows import only_time, random_window
 
-LIMITS = {"int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(1 << 31), (1 << 31) - 1)}
-SIZES = (1, 2, 3, 5, 8, 17)
 BANDS, CHANNELS = 3, 2
 MEMORY_SIZE = 4
-WEIGHT_ENCODINGS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2, "ternary": 2, "binary": 1, "codebook": 4}
 
 
 def random_graph(seed: int, operations: int = 12) -> Program:
@@ -29,9 +29,12 @@ def random_graph(seed: int, operations: int = 12) -> Program:
 
 
 def random_graph_inputs(program: Program, batch: int, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs by name over their whole ranges; lengths from 1 to the number of steps, the longest among them."""
+    """Inputs by name over their whole ranges; lengths from 1 to the number of steps, the longest among them.
+
+    Where the program needs more steps than ``steps`` there are so many.
+    """
     rng = np.random.default_rng(seed)
-    sizes = {"time": steps, "memory": 1 + steps // 2}
+    sizes = {"time": max(steps, program.fewest.get("time", 1)), "memory": 1 + steps // 2}
     inputs = {}
     for name, value in program.inputs.items():
         shape = (batch, *(sizes[axis] for axis in value.axes), *value.shape)
@@ -41,42 +44,27 @@ def random_graph_inputs(program: Program, batch: int, steps: int, seed: int = 0)
     return inputs
 
 
-@dataclass
-class _Level:
-    """Where nodes are being written: what may be read there, and the axes of what is made there."""
-
-    nodes: list = field(default_factory=list)
-    pool: list[str] = field(default_factory=list)
-    axes: tuple[str, ...] = ()
-
-
-class _Builder:
-    def __init__(self, seed: int, operations: int) -> None:
-        self.rng = np.random.default_rng([seed, 77])
-        self.operations = operations
-        self.values: dict[str, Value] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self.states: dict[str, State] = {}
-        self.collected: tuple[str, ...] = ()  # the first sequence that the scan makes: the attention's, if there is one
-        self.level = _Level()
-
+class _Builder(Builder):
     # the whole
 
     def build(self) -> Program:
-        self.level = outer = _Level(axes=("time",))
+        self.level = outer = Level(axes=("time",))
         lengths = self.inputs()
-        inputs = {name: self.values[name] for name in self.values}
-        if self.chance(0.5):
+        names = list(self.values)
+        if self.chance(0.6):
             lengths = self.front(lengths)
+        inputs = {name: self.values[name] for name in names}
         if outer.axes == ("time",):
             self.pick([self.embedding, self.scaled_embedding])("ids")
         self.draw(self.operations)
         if self.chance(0.6):
             self.mask(lengths)
-        self.scan(lengths)
+        if self.chance(0.7):
+            self.over_time("repeat", self.value(lengths), outer.pool[0])
+        finals = self.scan(lengths)
         over_time = list(outer.pool)
         self.draw(self.operations // 2)
-        ends = self.ends(over_time, lengths)
+        ends = self.ends(over_time, lengths, finals)
         first = [name for name in outer.pool[:2] if name not in inputs]
         outputs = tuple(dict.fromkeys((*first, *self.collected, *outer.pool[-3:], *ends)))
         program = Program("integer", inputs, outputs, self.states, self.values, tuple(outer.nodes), self.tensors)
@@ -88,6 +76,7 @@ class _Builder:
         self.values["features"] = Value("int8", (BANDS * CHANNELS,), low=-128, high=127)
         self.values["wide"] = Value("int16", (size,), low=-2048, high=2047)
         self.values["ids"] = Value("int32", (), low=0, high=6)
+        self.values["value"] = Value("int8", (size,), low=-128, high=127, axes=())
         self.values["lengths"] = Value("int32", (), low=1, high=1000, axes=(), counts="time")
         self.values["keys"] = Value("int16", (MEMORY_SIZE,), low=-32768, high=32767, axes=("memory",))
         self.values["memory"] = Value("int8", (3,), low=-128, high=127, axes=("memory",))
@@ -96,27 +85,55 @@ class _Builder:
         return "lengths"
 
     def front(self, lengths: str) -> str:
-        """A convolution with strides; what it makes takes the place of all that is as long as the inputs."""
-        stride = self.pick((1, 2))
-        axes = ("time",) if stride == 1 else ("time/2",)
-        kernel = [self.pick((1, 3, 3)), self.pick((1, 3, 3))]
-        bands = -(-BANDS // 2)
-        attributes = {"channels": CHANNELS, "kernel": kernel, "strides": [stride, 2], "fill": self.integer("int8")}
-        rows = self.node("patches", ("features",), "int8", (bands, kernel[0] * kernel[1] * CHANNELS), attributes, axes)
-        wide = self.node("subsample", ("wide",), "int16", self.values["wide"].shape, {"factor": stride}, axes)
-        if stride > 1:
-            lengths = self.node("shorten", (lengths,), "int32", (), {"factor": stride}, ())
-        self.level.axes, self.level.pool = axes, [wide]
+        """A convolution and poolings; what they make takes the place of all that is as long as the inputs."""
+        window, wide = random_window(self.rng, BANDS), self.values["wide"]
+        axes = (Axis("time").after(window.offset(0), window.strides[0]).name,)
+        offset = {} if axes[0] in ("time", "time/2") else {"offset": window.offset(0)}
+        said = {"channels": CHANNELS, **window.attributes(), "fill": self.integer("int8")}
+        bands = window.places(1, BANDS)
+        columns = window.kernel[0] * window.kernel[1] * CHANNELS
+        rows = self.node("patches", ("features",), "int8", (bands, columns), said, axes)
+        # Along time the same window.
+        flat = {"channels": wide.shape[0], **only_time(window).attributes()}
+        if offset or self.chance(0.5):
+            narrow = self.node("max_pool", ("wide",), "int16", wide.shape, flat, axes)
+        else:
+            narrow = self.node("subsample", ("wide",), "int16", wide.shape, {"factor": window.strides[0]}, axes)
+        said = {"channels": CHANNELS, **window.attributes(), "zero_point": self.integer("int8")}
+        mean = self.node("mean_pool", ("features",), "int32", (bands * CHANNELS,), said, axes)
+        if axes != ("time",):
+            self.values["lengths"] = replace(self.values["lengths"], low=max(1, Axis.parse(axes[0]).root_for(1)))
+            lengths = self.node("shorten", (lengths,), "int32", (), {"factor": window.strides[0], **offset}, ())
+        self.level.axes, self.level.pool = axes, [narrow]
         image = self.requantize(self.linear(rows))
-        self.level.pool = [wide]
+        self.level.pool = [narrow, mean]
         self.flatten(image)
         return lengths
 
-    def scan(self, lengths: str) -> None:
-        """A loop over some of the sequences, with an int8 and an int16 state, and attention to the memory."""
+    def value(self, lengths: str) -> str:
+        """What is made of the input without time, and of a sequence's mean."""
+        outer = self.level
+        source = self.of("int8", "int16")
+        self.level = Level(outer.nodes, ["value"], ())
+        self.reduced("time_mean", source, lengths)
+        self.draw(3)
+        made = self.of("int8", "int16")
+        self.level = outer
+        return made
+
+    def over_time(self, op: str, *inputs: str) -> str:
+        """``repeat``: the form of the first input, the axes of the second."""
+        value = self.values[inputs[0]]
+        return self.node(op, inputs, value.dtype, value.shape)
+
+    def scan(self, lengths: str) -> list[str]:
+        """A loop over some of the sequences, with an int8 and an int16 state, and attention to the memory.
+
+        Some states start from a value; the last ones of both are values again.
+        """
         outer, prefix = self.level, f"scan{len(self.values)}"
         sources = [self.of("int8", "int16"), self.of("int8", "int16")]
-        self.level = body = _Level(axes=outer.axes)
+        self.level = body = Level(axes=outer.axes)
         sequences = {}
         for k, source in enumerate(sources):
             inner = f"{prefix}.x{k}"
@@ -142,27 +159,52 @@ class _Builder:
         for k, inner in enumerate(made):
             outputs[f"{prefix}.y{k}"] = inner
             self.values[f"{prefix}.y{k}"] = self.values[inner]
+        self.level = Level(outer.nodes, ["value"], ())
+        starts = {
+            name: self.requantize(self.linear(self.of("int8"), rows=size), dtype=dtype)
+            for name, (dtype, size) in states.items()
+            if self.chance(0.4)
+        }
         self.level = outer
+        for name in starts:
+            del self.states[name]
+        finals = {f"{name}.final": name for name in states}
+        self.values |= {final: Value(*states[name][:1], (states[name][1],), axes=()) for final, name in finals.items()}
         masked = lengths if self.chance(0.6) else None
-        outer.nodes.append(Scan(sequences, pairs, outputs, tuple(body.nodes), self.chance(0.4), captures, masked))
+        parts = (tuple(body.nodes), self.chance(0.4), captures, masked, starts, finals)
+        outer.nodes.append(Scan(sequences, pairs, outputs, *parts))
         outer.pool += outputs
         self.collected = tuple(outputs)[:1]
+        return list(finals)
 
-    def ends(self, over_time: list[str], lengths: str) -> tuple[str, ...]:
-        """The last steps of two sequences, and what is made of them."""
+    def ends(self, over_time: list[str], lengths: str, finals: list[str]) -> tuple[str, ...]:
+        """The last steps of two sequences, another step, their mean and maximum, and what is made of them."""
         outer = self.level
-        self.level = _Level(outer.nodes, [], ())
+        self.level = Level(outer.nodes, list(finals), ())
         for inputs in ((self.pick(over_time), lengths), (self.pick(over_time),)):
             source = self.values[inputs[0]]
-            self.level.pool.append(self.node("last", inputs, source.dtype, source.shape, {}, ()))
+            self.node("last", inputs, source.dtype, source.shape, {}, ())
+        source = self.pick(over_time)
+        form = self.values[source]
+        self.node("step", (source,), form.dtype, form.shape, {"index": self.pick([0, 1, -1, -2])}, ())
+        self.level.pool = self.level.pool[: len(finals) + 3]
+        for op, dtypes in (("time_mean", ("int8", "int16")), ("time_max", ("int8", "int16", "int32"))):
+            self.reduced(op, self.pick([name for name in over_time if self.values[name].dtype in dtypes]), lengths)
         self.draw(self.operations // 3)
-        return tuple(self.level.pool)
+        return tuple(dict.fromkeys(self.level.pool))
+
+    def reduced(self, op: str, x: str, lengths: str) -> str:
+        """A sequence's mean or maximum, over all of its steps or the valid ones."""
+        value, mean = self.values[x], op == "time_mean"
+        inputs = (x, lengths) if self.chance(0.6) else (x,)
+        attributes = {"zero_point": self.integer("int8")} if mean else {}
+        return self.node(op, inputs, "int32" if mean else value.dtype, value.shape, attributes, ())
 
     def draw(self, count: int) -> None:
         """Operations at random on what there is."""
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
-            self.concat, self.complement, self.multibit,
+            self.concat, self.complement, self.multibit, self.subtract,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -206,16 +248,11 @@ class _Builder:
         zeros = {"zero_points": [self.integer("int8") for _ in terms]}
         return self.rescaled("residual", terms, self.pick(["int8", "int16"]), zeros)
 
-    def rescaled(self, op: str, terms: list[str], dtype: str, attributes: dict | None = None) -> str:
-        shape, tensors = self.values[terms[0]].shape, {}
-        for k, term in enumerate(terms):
-            reach = {"int8": 7, "int16": 15, "int32": 22}
-            exponent = reach[dtype] - reach[self.values[term].dtype] + self.rng.uniform(-2, 2)
-            count = self.pick([1, shape[-1]])
-            multiplier, shift = multiplier_and_shift(2.0 ** (exponent + self.rng.uniform(-1, 1, count)))
-            tensors |= {f"multiplier_{k}": Tensor(multiplier, 32), f"shift_{k}": Tensor(shift.astype(np.int8), 8)}
-        attributes = (attributes or {}) | {"zero_point": self.integer("int8"), **self.limits(dtype)}
-        return self.node(op, tuple(terms), dtype, shape, attributes, tensors=tensors)
+    def subtract(self) -> str:
+        x = self.of("int8", "int16")
+        other = self.pick([x, *self.like(x)])
+        zeros = {"zero_points": [self.integer("int8") for _ in range(2)]}
+        return self.rescaled("subtract", [x, other], self.pick(["int8", "int16"]), zeros)
 
     def add(self) -> str:
         x = self.of("int8", "int16")
@@ -307,75 +344,3 @@ class _Builder:
         attributes = numbers | self.limits("int8")
         shape = self.values[memory].shape
         return self.node("attention_context", (weights, memory), "int8", shape, attributes, tensors=factors)
-
-    # parts
-
-    def node(
-        self,
-        op: str,
-        inputs: tuple[str, ...],
-        dtype: str,
-        shape: tuple[int, ...],
-        attributes: dict | None = None,
-        axes: tuple[str, ...] | None = None,
-        tensors: dict[str, Tensor] | None = None,
-    ) -> str:
-        name = f"v{len(self.values)}.{op}"
-        self.values[name] = Value(dtype, shape, axes=self.level.axes if axes is None else axes)
-        roles = {role: f"{name}.{role}" for role in tensors or {}}
-        self.tensors |= {roles[role]: tensor for role, tensor in (tensors or {}).items()}
-        self.level.nodes.append(Node(op, inputs, name, attributes or {}, roles))
-        self.level.pool.append(name)
-        return name
-
-    def weight(self, encoding: str, rows: int, columns: int) -> Tensor:
-        bits, shape = WEIGHT_ENCODINGS[encoding], (rows, columns)
-        if encoding == "codebook":
-            signed = self.pick([1, 2, 4, 8, 16, 32, 64, 128]) * self.rng.choice([-1, 1], shape)
-            return Tensor(signed.astype(np.int16), bits, encoding)
-        if encoding == "binary":
-            return Tensor(self.rng.choice([-1, 1], shape).astype(np.int8), bits, encoding)
-        high = 2 ** (bits - 1) - 1
-        return Tensor(self.rng.integers(-high, high, shape, endpoint=True).astype(np.int8), bits, encoding)
-
-    def pieces(self, domain: tuple[int, int], image: tuple[int, int], shift: int) -> dict[str, Tensor]:
-        """Straight pieces that jump, some of them steep, the first of which starts at the lowest input."""
-        count = int(self.rng.integers(1, 9))
-        inner = self.rng.choice(np.arange(domain[0] + 1, domain[1]), count - 1, replace=False)
-        knots = np.sort(np.append(inner, domain[0]))
-        slope = (image[1] - image[0]) / (domain[1] - domain[0]) * 2.0**shift
-        slopes = np.clip(self.rng.uniform(-2, 4, count) * slope, -(1 << 30), 1 << 30)
-        limit = min(1 << 30, 2 * image[1] << shift)
-        arrays = {"knots": knots, "slopes": slopes, "intercepts": self.rng.integers(-limit, limit, count)}
-        return {role: Tensor(np.asarray(a).astype(np.int32), 32) for role, a in arrays.items()}
-
-    def limits(self, dtype: str) -> dict[str, int]:
-        """The whole range of the dtype, or a narrow one."""
-        low, high = LIMITS[dtype]
-        if dtype != "int32" and self.chance(0.3):
-            low, high = low // 4, high // 4
-        return {"low": low, "high": high}
-
-    def of(self, *dtypes: str) -> str:
-        """A value of one of these dtypes; where there is none, one is made."""
-        found = [name for name in self.level.pool if self.values[name].dtype in dtypes]
-        if found:
-            return self.pick(found[-8:])
-        source = next(name for name in self.level.pool if self.values[name].dtype in LIMITS)
-        return self.rescaled("requantize", [source], dtypes[0])
-
-    def like(self, x: str, *, any_dtype: bool = False) -> list[str]:
-        """Other values of the same shape, int8 or int16."""
-        dtypes = ("int8", "int16", "int32") if any_dtype else ("int8", "int16")
-        shape = self.values[x].shape
-        names = [n for n in self.level.pool if n != x and self.values[n].shape == shape]
-        return [n for n in names if self.values[n].dtype in dtypes]
-
-    def integer(self, dtype: str) -> int:
-        return int(self.rng.integers(*LIMITS[dtype], endpoint=True))
-
-    def pick(self, options: list | tuple):
-        return options[int(self.rng.integers(len(options)))]
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)

@@ -40,7 +40,10 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "add": Operation(float_ops.add),
         "multiply": Operation(float_ops.multiply),
         "complement": Operation(float_ops.complement, elementwise=True),
+        "subtract": Operation(float_ops.subtract),
         "relu": Operation(float_ops.relu_row, elementwise=True),
+        "clamp": Operation(float_ops.clamp_row, elementwise=True),
+        "scale": Operation(float_ops.scale_row, elementwise=True),
         "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),
         "tanh": Operation(float_ops.tanh_row, elementwise=True),
         "mad_norm": Operation(norms.float_norm, in_memory=1),
@@ -50,7 +53,10 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
 
 
 # What knows the batch, the time or a table: no operation of one step.
-OF_SEQUENCES = ("embedding", "scaled_embedding", "mask", "patches", "subsample", "last", "shorten")
+OF_SEQUENCES = (
+    "embedding", "scaled_embedding", "mask", "patches", "subsample", "last", "shorten", "step", "repeat", "max_pool",
+    "mean_pool", "time_mean", "time_max",
+)  # fmt: skip
 GENERIC = Operation(elementwise.by_its_text)
 
 

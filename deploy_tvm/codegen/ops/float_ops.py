@@ -27,6 +27,12 @@ def multiply(body: Body, node: Node) -> Row:
     return a * b
 
 
+def subtract(body: Body, node: Node) -> Row:
+    """``a - b``."""
+    a, b = (body.rows[name] for name in node.inputs)
+    return a - b
+
+
 def complement(body: Body, node: Node) -> Row:
     """``1 - x``."""
     return number(1.0, F32) - body.rows[node.inputs[0]]
@@ -35,6 +41,23 @@ def complement(body: Body, node: Node) -> Row:
 def relu_row(body: Body, node: Node) -> Row:
     """``max(x, 0)``."""
     return combine(F32, lambda v: tirx.Max(v, constant(0.0, F32, lanes_of(v))), body.rows[node.inputs[0]])
+
+
+def clamp_row(body: Body, node: Node) -> Row:
+    """``min(max(x, low), high)``."""
+
+    def function(v: Expr) -> Expr:
+        for key, choose in (("low", tirx.Max), ("high", tirx.Min)):
+            if key in node.attributes:
+                v = choose(v, constant(node.attributes[key], F32, lanes_of(v)))
+        return v
+
+    return combine(F32, function, body.rows[node.inputs[0]])
+
+
+def scale_row(body: Body, node: Node) -> Row:
+    """``factor x``."""
+    return body.rows[node.inputs[0]] * number(node.attributes["factor"], F32)
 
 
 def sigmoid_row(body: Body, node: Node) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from irnn.errors import IrnnError
-from irnn.program.ops.activations import Relu, Sigmoid, Tanh
+from irnn.program.ops.activations import Clamp, Relu, Scale, Sigmoid, Tanh
 from irnn.program.ops.add import Add
 from irnn.program.ops.attention_context import AttentionContext
 from irnn.program.ops.attention_weights import AttentionWeights
@@ -25,13 +25,19 @@ from irnn.program.ops.multibit import Multibit
 from irnn.program.ops.multiply import Multiply
 from irnn.program.ops.norms import LayerNorm, MadNorm
 from irnn.program.ops.patches import Patches
+from irnn.program.ops.pools import MaxPool, MeanPool
 from irnn.program.ops.pwl import Pwl
+from irnn.program.ops.repeat import Repeat
 from irnn.program.ops.requantize import Requantize
 from irnn.program.ops.residual import Residual
 from irnn.program.ops.scaled_embedding import ScaledEmbedding
 from irnn.program.ops.shorten import Shorten
 from irnn.program.ops.slice import Slice
+from irnn.program.ops.step import Step
 from irnn.program.ops.subsample import Subsample
+from irnn.program.ops.subtract import Subtract
+from irnn.program.ops.time_max import TimeMax
+from irnn.program.ops.time_mean import TimeMean
 
 __all__ = ["FLOAT_OPS", "INTEGER_OPS", "OPS", "Operand", "Operation", "Range", "Registry", "table"]
 
@@ -54,8 +60,9 @@ OPS = Registry(
     (
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
-        Complement(), Last(), ScaledEmbedding(), Multibit(),
-        Relu(), Sigmoid(), Tanh(),
+        Complement(), Last(), ScaledEmbedding(), Multibit(), Step(), Subtract(), MaxPool(), MeanPool(), TimeMean(),
+        TimeMax(), Repeat(),
+        Relu(), Clamp(), Scale(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip
 INTEGER_OPS = tuple(name for name, operation in OPS.items() if operation.integer_programs)

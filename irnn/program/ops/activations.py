@@ -1,4 +1,4 @@
-"""Activations of float programs; integer ones have ``pwl`` and the low end of a ``requantize``."""
+"""Activations of float programs; integer ones have ``pwl`` and the ends of a ``requantize``."""
 
 from irnn.program.ops.base import FloatOperation
 
@@ -8,6 +8,20 @@ class Relu(FloatOperation):
 
     name = "relu"
     documentation = "max(x, 0)"
+
+
+class Clamp(FloatOperation):
+    """min(max(x, low), high)."""
+
+    name = "clamp"
+    documentation = "min(max(x, low), high); an end that is not said is none (low, high)"
+
+
+class Scale(FloatOperation):
+    """factor x."""
+
+    name = "scale"
+    documentation = "x times (factor); integer programs read the same integers at another scale"
 
 
 class Sigmoid(FloatOperation):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irnn.program.graph import LENGTH_MAX, Node, Tensor, Value
+from irnn.program.windows import Window
 
 Array = Any
 Range = tuple[int, int]
@@ -101,3 +102,27 @@ def length_problems(reader: str, lengths: Operand) -> list[str]:
     if not 1 <= lengths.low <= lengths.high <= LENGTH_MAX:
         return [f"{reader}: the lengths {lengths.name} can leave 1..{LENGTH_MAX}"]
     return []
+
+
+def sequence_problems(node: Node, x: Operand) -> list[str]:
+    """The operation reads a sequence over time."""
+    if not x.value.axes or not x.value.axes[0].lstrip("(").startswith("time"):
+        return [f"{node.op} {node.output} reads {x.name}, which is no sequence over time"]
+    return []
+
+
+def row_problems(node: Node, x: Operand) -> list[str]:
+    """The operation reads a sequence of rows."""
+    if len(x.value.shape) != 1:
+        return [f"{node.op} {node.output} reads {x.name} of the shape {x.value.shape}, which is no row"]
+    return sequence_problems(node, x)
+
+
+def window_problems(node: Node, x: Operand) -> list[str]:
+    """The sizes of a window, and the bands that it reads."""
+    window, channels, size = Window.of(node.attributes), node.attributes["channels"], x.value.shape[-1]
+    found = row_problems(node, x)
+    found += [f"{node.op} {node.output}: {problem}" for problem in window.problems()]
+    if not found and (size % channels or window.places(1, size // channels) < 1):
+        found.append(f"{node.op} {node.output}: {x.name} of {size} elements has too few bands of {channels} channels")
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from irnn.program.graph import Node, Tensor
-from irnn.program.ops.base import Array, Operand, Operation, Range, length_problems
+from irnn.program.ops.base import Array, Operand, Operation, Range, length_problems, sequence_problems
 
 
 class Last(Operation):
@@ -21,10 +21,7 @@ class Last(Operation):
     def range(self, node: Node, inputs: list[Operand], tensors: Mapping[str, Tensor]) -> tuple[Range, list[str]]:
         """That of the sequence."""
         problems = [problem for lengths in inputs[1:] for problem in length_problems(node.output, lengths)]
-        axes = inputs[0].value.axes
-        if not axes or not axes[0].startswith("time"):
-            problems.append(f"last {node.output} reads {inputs[0].name}, which is no sequence over time")
-        return inputs[0].range, problems
+        return inputs[0].range, [*problems, *sequence_problems(node, inputs[0])]
 
     def apply(self, ops: Any, node: Node, inputs: list[Array], tensors: Mapping[str, Array], dtype: str) -> Array:
         """``[batch, time, *shape]`` -> ``[batch, *shape]``; nothing is computed."""

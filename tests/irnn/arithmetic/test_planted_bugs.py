@@ -171,7 +171,7 @@ MUTATIONS = [
         "for t in range(steps):",
     ),
     walk("backward outputs in the order of their making", "items[::-1] if scan.reverse else items", "items"),
-    walk("state not carried on", "state.update(after)", "pass"),
+    walk("state not carried on", "present.update(after)", "pass"),
     # the operations' evaluation
     operation("linear", "bias left out", ' + tensors["bias"]', ""),
     operation("norms", "one norm over all gates", 'groups = a["groups"]', "groups = 1"),

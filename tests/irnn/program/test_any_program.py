@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 import irnn
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.arithmetic.torch_ops import TORCH
-from irnn.program import Program
+from irnn.program import Program, Scan
 from irnn.program.check import ranges
 from irnn.program.interpreter import Interpreter
 from irnn.program.ops import INTEGER_OPS
 from irnn.program.storage import program_hash
 from tests.support.places import ROOT
 from tests.support.program_oracle import ProgramOracle
-from tests.support.random_graphs import WEIGHT_ENCODINGS, random_graph, random_graph_inputs
+from tests.support.random_graphs import random_graph, random_graph_inputs
+from tests.support.random_parts import WEIGHT_ENCODINGS
 from tests.support.random_programs import random_state
 from tests.support.strategies import quick
 
@@ -71,14 +72,21 @@ def test_stored_programs_load_equal(seed: int, tmp_path: Path) -> None:
 
 
 def test_the_draw_covers_every_operation_and_encoding() -> None:
-    programs = [random_graph(seed) for seed in range(12)]
+    programs = [random_graph(seed) for seed in range(24)]
     nodes = [(program, node) for program in programs for node in program.walk()]
     assert {node.op for _, node in nodes} == set(INTEGER_OPS)
     encodings = {tensor.encoding for program in programs for tensor in program.tensors.values()}
     assert set(WEIGHT_ENCODINGS) <= encodings
     operands = {program.values[node.inputs[0]].dtype for program, node in nodes if node.op == "linear"}
     assert operands == {"int8", "int16"}
-    assert {len(node.inputs) for _, node in nodes if node.op == "last"} == {1, 2}
+    for op in ("last", "time_mean", "time_max"):
+        assert {len(node.inputs) for _, node in nodes if node.op == op} == {1, 2}
+    scans = [item for program in programs for item in program.nodes if isinstance(item, Scan)]
+    assert {len(scan.starts) for scan in scans} == {0, 1, 2}
+    assert {len(scan.finals) for scan in scans} == {2}
+    assert {"offset" in node.attributes for _, node in nodes if node.op == "shorten"} == {True, False}
+    assert {"padding" in node.attributes for _, node in nodes if node.op == "patches"} == {True, False}
+    assert any(program.fewest for program in programs)
 
 
 @pytest.mark.parametrize("file", ["oracle.py", "program_oracle.py"])

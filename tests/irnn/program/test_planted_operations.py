@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from irnn.program import Program
-from tests.support.planting import OPERATIONS, Mutation, arithmetic, namespace, operation, planted
+from tests.support.planting import OPERATIONS, Mutation, arithmetic, namespace, operation, planted, walk
 from tests.support.program_oracle import ProgramOracle
 from tests.support.random_graphs import random_graph, random_graph_inputs
 from tests.support.random_programs import random_state
@@ -42,19 +42,44 @@ MUTATIONS = [
               'inputs[1], node.attributes["zero_point_b"], node'),
     operation("norms", "norms: one group", 'groups = a["groups"]', "groups = 1"),
     operation("norms", "norms: MadNorm for both", "getattr(fixed_point, self.name)", "fixed_point.mad_norm"),
-    operation("patches", "patches: border of 0", 'kernel // 2, a["fill"])', "kernel // 2, 0)"),
-    operation("patches", "patches: time and band change places", "for dt in range(kernel_t)\n            for df in "
-              "range(kernel_f)", "for df in range(kernel_f)\n            for dt in range(kernel_t)"),
+    operation("patches", "patches: border of 0", "before, behind, fill)", "before, behind, 0)"),
+    operation("patches", "patches: time and band change places", "for time in times for band in bands",
+              "for band in bands for time in times"),
+    operation("patches", "patches: taps side by side", "slice(dt * dilation_t, dt * dilation_t +", "slice(dt, dt +"),
+    operation("patches", "patches: borders change places", "axis + 1, before, behind", "axis + 1, behind, before"),
+    operation("pools", "max pool: the smallest", "ops.where(p <= q, q, p)", "ops.where(p <= q, p, q)"),
+    operation("pools", "max pool: the border may be the largest", "INTEGER_DTYPES[dtype][0])\n        largest",
+              "INTEGER_DTYPES[dtype][1])\n        largest"),
+    operation("pools", "mean pool: zero point left out", 'ops.to(x, "int32") - ops.to(a["zero_point"], "int32")',
+              'ops.to(x, "int32")'),
+    operation("pools", "mean pool: border of 0", 'Window.of(a), a["zero_point"])', "Window.of(a), 0)"),
     operation("pwl", "pwl: one fractional bit less", 'a["shift"],', 'a["shift"] - 1,'),
+    operation("repeat", "repeat: the first sequence's for all", "[value] * like", "[0 * value + value[:1]] * like"),
     operation("requantize", "requantize: one factor for both", 'tensors[f"shift_{k}"]', 'tensors["shift_0"]'),
     operation("residual", "residual: one zero point for both", 'a["zero_points"][k]', 'a["zero_points"][0]'),
     operation("scaled_embedding", "scaled embedding: one plane", 'range(a["planes"])]', "range(1)]"),
     operation("scaled_embedding", "scaled embedding: one factor for all rows", "multiplier, shift = (part.reshape",
               "multiplier, shift = (part[:1].reshape"),
     operation("scaled_embedding", "scaled embedding: saturates at its dtype", 'a["low"], a["high"]', "-128, 127"),
-    operation("shorten", "shorten: floor", "(inputs[0] + (factor - 1)) // factor",
-              "np.maximum(inputs[0] // factor, 1)"),
+    operation("shorten", "shorten: one less", "(inputs[0] + offset) // factor",
+              "np.maximum((inputs[0] + offset - 1) // factor, 1)"),
+    operation("shorten", "shorten: offset left out", 'node.attributes.get("offset", factor - 1)', "factor - 1"),
     operation("slice", "slice: one early", 'node.attributes["start"] :', 'node.attributes["start"] - 1 :'),
+    operation("step", "step: from the other end", 'node.attributes["index"]]', '-1 - node.attributes["index"]]'),
+    operation("subtract", "subtract: b - a", "terms[0], terms[1],", "terms[1], terms[0],"),
+    arithmetic("subtract: negated behind its rounding", "(second_i32, multiplier_b, shift_b)]",
+               "(rescale(ops, -second_i32, multiplier_b, shift_b), -(1 << 30), 30)]"),
+    arithmetic("mean: floored", "doubled_i64 + count", "doubled_i64"),
+    arithmetic("mean: rounded up", "doubled_i64 + count,", "doubled_i64 + count + count - 1,"),
+    operation("time_max", "maximum: padding read", "rows = ops.where(valid, rows,", "ops.where(valid, rows,"),
+    operation("time_max", "maximum: padding is 0", "ops.to(INTEGER_DTYPES[dtype][0], dtype)", "ops.to(0, dtype)"),
+    operation("time_mean", "mean: padding read", "ops.where(valid, rows_i64, ", "ops.where(valid | True, rows_i64, "),
+    operation("time_mean", "mean: over all steps", 'ops.to(lengths[0], "int64")[:, None, None]',
+              'ops.to(steps, "int64")'),
+    operation("time_mean", "mean: zero point left out", 'node.attributes["zero_point"], "int64")', '0, "int64")'),
+    walk("final: the state before", "{outer: present[name] for", "{outer: state.get(name, present[name]) * 0 for"),
+    walk("final: rests not behind a sequence's end", "self.ops.where(valid[:, t, None], v, present[name])", "v"),
+    walk("start: from zeros", "environment[scan.starts[name]] if", "0 * environment[scan.starts[name]] if"),
     operation("subsample", "subsample: the other steps", "[:, :: node", "[:, ::-1][:, :: node"),
 ]  # fmt: skip
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import irnn
 from irnn import qat
 from irnn.errors import IrnnError
-from irnn.models.base import RecurrentModel
 from irnn.nn.activation import Activation
 from irnn.nn.embedding import Embedding
 from irnn.nn.linear import Linear
 from irnn.nn.norm import Norm
-from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, ProgramExecutor
 from irnn.wiring.record_float import FloatRecorder
 from irnn.wiring.record_integer import IntegerRecorder
 from irnn.wiring.simulate import Simulation
-
-SIZE = 6
+from tests.support.wired import SIZE, Wired, after_linear, linear, ready, site, steps_apart
 
 
 def words(protocol: type) -> list[str]:
@@ -48,62 +44,6 @@ def test_an_executor_knows_every_word(executor: type, protocol: type) -> None:
     for word in words(protocol):
         wanted, found = (inspect.signature(getattr(cls, word)).parameters for cls in (protocol, executor))
         assert [(p.name, p.kind) for p in found.values()] == [(p.name, p.kind) for p in wanted.values()], word
-
-
-class Wired(RecurrentModel):
-    """A network whose wiring is a function of (executor, this, x): one float input, one output."""
-
-    def __init__(self, wire: Callable[[Any, Any, Any], Any], **parts: nn.Module) -> None:
-        super().__init__()
-        self.input_site = QuantSite("activation", SIZE)
-        self._wire = wire
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def program_wire(self, a: Any) -> None:
-        a.output("y", self._wire(a, self, a.features("x", self.input_site)))
-
-    def simulate(self, x: Tensor, state: Any = None, *, observing: bool) -> tuple[Tensor, Simulation]:
-        specs = [spec for name in ("one", "two") if hasattr(self, "rnn") for spec in self.rnn.state_specs(name)]
-        start = {spec.name: torch.zeros(len(x), spec.size) for spec in specs}
-        a = Simulation(start, training=self.training, observing=observing)
-        y = self._wire(a, self, a.input(self.input_site, x.transpose(0, 1)))
-        a.finish()
-        return y, a
-
-
-def ready(model: Wired, x: Tensor) -> Wired:
-    """Calibrated, everything quantized."""
-    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "pwl")
-    qat.calibrate(model, [x])
-    qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "all")
-    return model.eval()
-
-
-@torch.no_grad()
-def steps_apart(model: Wired, x: Tensor) -> float:
-    """How far the program's output is from the simulation's, in steps of its scale."""
-    y, _ = ready(model, x).simulate(x, observing=False)
-    program = irnn.convert(model)
-    value = program.values[program.outputs[0]]
-    got, _ = program.run(program.inputs["x"].quantize(x.numpy()))
-    real = (got.astype(np.float64) - value.zero_point) * value.scale
-    simulated = (y.transpose(0, 1) if "time" in value.axes else y).numpy()
-    assert real.shape == simulated.shape
-    return float(np.abs(real - simulated).max() / value.scale)
-
-
-def linear(rows: int = SIZE, columns: int = SIZE, role: str = "weight") -> Linear:
-    return Linear(nn.Parameter(torch.randn(rows, columns) / 3), (nn.Parameter(torch.randn(rows) / 5),), role)
-
-
-def site(role: str, size: int = SIZE) -> QuantSite:
-    return QuantSite(role, size)
-
-
-def after_linear(function: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """The wiring of a function of what ``before`` holds."""
-    return lambda a, m, x: function(a, m, a.requantize(m.before, a.linear(m.fc, x)))
 
 
 # Every one has an asymmetric value somewhere.

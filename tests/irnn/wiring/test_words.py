@@ -1,0 +1,395 @@
+"""Words on time, bands, sums and states: the program means what the simulation means, and that is what torch means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import irnn
+from irnn.errors import IrnnError
+from irnn.nn.convolution import FoldedConvolution
+from irnn.program.windows import Window
+from irnn.wiring.executor import StateSpec
+from irnn.wiring.simulate import Simulation
+from tests.support.float_reference import run_float
+from tests.support.wired import SIZE, Wired, linear, ready, site, steps_apart
+
+BATCH, STEPS = 3, 9
+
+
+def features(size: int = SIZE) -> Tensor:
+    """Not centred, so that zero points are none of 0."""
+    return torch.randn(BATCH, STEPS, size, generator=torch.Generator().manual_seed(5)) + 0.5
+
+
+# Every one with the function of real numbers [batch, time, size] that it stands for.
+WORDS: dict[str, tuple[Callable[[], Wired], Callable[[Tensor], Tensor]]] = {
+    "step from the start": (lambda: Wired(lambda a, m, x: a.step(x, 2)), lambda x: x[:, 2]),
+    "step from the end": (lambda: Wired(lambda a, m, x: a.step(x, -2)), lambda x: x[:, -2]),
+    "difference": (
+        lambda: Wired(
+            lambda a, m, x: a.subtract(m.out, x, a.clamp(m.other, x, None, 0.7)),
+            other=site("cell"), out=site("activation"),
+        ),
+        lambda x: x - x.clamp(max=0.7),
+    ),
+    "product of sixteen bits": (
+        lambda: Wired(
+            lambda a, m, x: a.requantize(m.out, a.multiply(a.residual(m.wide, x), a.residual(m.wide, x))),
+            wide=site("cell"), out=site("preactivation"),
+        ),
+        lambda x: x * x,
+    ),
+    "join of several scales": (
+        lambda: Wired(
+            lambda a, m, x: a.join(m.out, [a.requantize(m.big, a.scale(x, 3.0)), x, a.residual(m.wide, x)]),
+            big=site("activation"), wide=site("cell"), out=site("activation", 3 * SIZE),
+        ),
+        lambda x: torch.cat([3 * x, x, x], -1),
+    ),
+    "relu6": (lambda: Wired(lambda a, m, x: a.clamp(m.out, a.scale(x, 5.0), 0, 6), out=site("activation")),
+              lambda x: (5 * x).clamp(0, 6)),
+    "hardtanh in sixteen bits": (
+        lambda: Wired(lambda a, m, x: a.clamp(m.out, x, -0.3, 0.9), out=site("cell")), lambda x: x.clamp(-0.3, 0.9)
+    ),
+    "clamp above zero": (
+        lambda: Wired(lambda a, m, x: a.clamp(m.out, x, 0.25, None), out=site("activation")), lambda x: x.clamp(0.25)
+    ),
+    "a scaled output": (lambda: Wired(lambda a, m, x: a.scale(x, 0.125)), lambda x: 0.125 * x),
+    "slice": (lambda: Wired(lambda a, m, x: a.slice(x, 1, 4)), lambda x: x[..., 1:4]),
+    "mean over time": (
+        lambda: Wired(lambda a, m, x: a.requantize(m.out, a.time_mean(x)), out=site("preactivation")),
+        lambda x: x.mean(1),
+    ),
+    "maximum over time": (lambda: Wired(lambda a, m, x: a.time_max(x)), lambda x: x.amax(1)),
+    "repeat": (
+        lambda: Wired(
+            lambda a, m, x: a.subtract(m.out, x, a.repeat(a.requantize(m.mean, a.time_mean(x)), x)),
+            mean=site("cell"), out=site("activation"),
+        ),
+        lambda x: x - x.mean(1, keepdim=True),
+    ),
+    "maxima of windows": (
+        lambda: Wired(lambda a, m, x: a.max_pool(Window((3, 2), (2, 1), ((1, 1), (0, 1))), 2, x)),
+        lambda x: pooled(nn.MaxPool2d((3, 2), (2, 1)), x, (0, 1, 1, 1), -torch.inf),
+    ),
+    "means of windows": (
+        lambda: Wired(
+            lambda a, m, x: a.requantize(m.out, a.mean_pool(Window((2, 3), (1, 1), ((1, 0), (1, 1))), 2, x)),
+            out=site("preactivation"),
+        ),
+        lambda x: pooled(nn.AvgPool2d((2, 3), 1), x, (1, 1, 1, 0), 0.0),
+    ),
+}  # fmt: skip
+
+
+def pooled(pool: nn.Module, x: Tensor, border: tuple[int, ...], fill: float, channels: int = 2) -> Tensor:
+    image = x.unflatten(2, (-1, channels)).permute(0, 3, 1, 2)
+    return pool(nn.functional.pad(image, border, value=fill)).permute(0, 2, 3, 1).flatten(2)
+
+
+def real(model: Wired, x: Tensor) -> Tensor:
+    """Before anything is quantized, as [batch, ...]."""
+    with torch.no_grad():
+        y, _ = model.eval().simulate(x, observing=False)
+    return y.transpose(0, 1) if y.dim() > 2 else y
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_one_function_everywhere(word: str) -> None:
+    """In real numbers torch's, and its float program's; integers within two steps, for a sum's terms round apart."""
+    torch.manual_seed(1)
+    make, function = WORDS[word]
+    model, x = make(), features()
+    torch.testing.assert_close(real(model, x), function(x), rtol=1e-5, atol=1e-6)
+    y, _ = run_float(irnn.float_program(model), x.double().numpy(), {})
+    np.testing.assert_allclose(y, function(x.double()).numpy(), rtol=1e-6, atol=1e-6)
+    assert steps_apart(model, x) < 2
+
+
+def convolutions() -> dict[str, tuple[FoldedConvolution, nn.Module, int]]:
+    """(part, the torch module on [batch, channels, time(, band)] that it stands for, channels)."""
+    torch.manual_seed(3)
+    norms: list[Any] = [nn.BatchNorm1d(5), nn.BatchNorm2d(4, affine=False)]
+    for norm in norms:
+        nn.init.uniform_(norm.running_mean, -0.3, 0.3)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    nn.init.uniform_(norms[0].weight, 0.5, 2)
+    nn.init.uniform_(norms[0].bias, -1, 1)
+    strided = nn.Conv1d(SIZE, 5, 5, stride=2, padding=2)
+    shrinking = nn.Conv1d(SIZE, 5, 2, dilation=3, bias=False)
+    same = nn.Conv1d(SIZE, 5, 4, padding="same", dilation=2)
+    grouped = nn.Conv1d(SIZE, 6, 3, groups=SIZE, padding=1)
+    causal = nn.Conv1d(SIZE, 5, 3)
+    image = nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 1))
+    wide = nn.Conv2d(2, 4, (2, 3), stride=(1, 2), padding=(0, 1), dilation=(2, 1), groups=2)
+    return {
+        "a stride and a norm": (FoldedConvolution(strided, norms[0]), nn.Sequential(strided, norms[0]), SIZE),
+        "no border": (FoldedConvolution(shrinking), shrinking, SIZE),
+        "same": (FoldedConvolution(same), same, SIZE),
+        "depthwise": (FoldedConvolution(grouped), grouped, SIZE),
+        "causal": (
+            FoldedConvolution(causal, padding=((2, 0), (0, 0))),
+            nn.Sequential(nn.ConstantPad1d((2, 0), 0.0), causal),
+            SIZE,
+        ),
+        "time down": (FoldedConvolution(image, norms[1]), nn.Sequential(image, norms[1]), 2),
+        "time across": (FoldedConvolution(wide, time_axis=1), wide, 2),
+    }  # fmt: skip
+
+
+def convolved(case: str, module: nn.Module, x: Tensor, channels: int) -> Tensor:
+    """By torch, from and to [batch, time, bands * channels]."""
+    if channels == SIZE:
+        return module(x.transpose(1, 2)).transpose(1, 2)
+    image = x.unflatten(2, (-1, channels)).permute(0, 3, 1, 2)  # [batch, channels, time, band]
+    across = case == "time across"
+    y = module(image.transpose(2, 3) if across else image)
+    return (y.transpose(2, 3) if across else y).permute(0, 2, 3, 1).flatten(2)
+
+
+@pytest.mark.parametrize("case", convolutions())
+def test_a_users_convolution(case: str) -> None:
+    part, module, channels = convolutions()[case]
+    module.eval()
+    x = features()
+    with torch.no_grad():
+        wanted = convolved(case, module, x, channels)
+    filters = len(part.weight)
+    model = Wired(
+        lambda a, m, x: a.flatten(a.clamp(m.out, a.convolution(m.conv, x), 0, None)),
+        conv=part, out=site("activation", filters),
+    )  # fmt: skip
+    torch.testing.assert_close(real(model, x), wanted.relu(), rtol=1e-4, atol=1e-5)
+    y, _ = run_float(irnn.float_program(model), x.double().numpy(), {})
+    np.testing.assert_allclose(y, wanted.relu().numpy(), rtol=1e-4, atol=1e-5)
+    # 8-bit weights and activations: the simulation's own sums are those of the integers.
+    assert steps_apart(model, x) < 2
+
+
+def test_a_folded_convolution_trains_its_users_parameters() -> None:
+    part, _, _ = convolutions()["a stride and a norm"]
+    conv, norm = part._parts
+    assert not list(part.parameters())
+    model = Wired(lambda a, m, x: a.flatten(a.clamp(m.out, a.convolution(m.conv, x), 0, None)), conv=part,
+                  out=site("activation", 5))  # fmt: skip
+    y, _ = model.train().simulate(features(), observing=False)
+    y.square().sum().backward()
+    for parameter in (conv.weight, conv.bias, norm.weight, norm.bias):
+        assert float(parameter.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FoldedConvolution(nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect")), "padding_mode='reflect'"),
+        (
+            lambda: FoldedConvolution(nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2, track_running_stats=False)),
+            "a batch norm without running statistics cannot be folded",
+        ),
+    ],
+)
+def test_a_convolution_that_cannot_be_folded(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(IrnnError, match=message):
+        make()
+
+
+class Ragged(Wired):
+    """Of sequences of different lengths."""
+
+    def program_wire(self, a: Any) -> None:
+        x = a.features("x", self.input_site)
+        a.ragged(a.lengths("lengths", "time"))
+        a.output("y", self._wire(a, self, x))
+
+
+LENGTHS = torch.tensor([4, 9, 1])
+
+
+def ragged_apart(model: Ragged, x: Tensor) -> tuple[Tensor, float]:
+    """(the simulation's output in the last stage, how far the program's is from it in steps)."""
+    ready(model, x)
+    specs = [spec for name in ("one", "two") if hasattr(model, "rnn") for spec in model.rnn.state_specs(name)]
+    a = Simulation({spec.name: torch.zeros(len(x), spec.size) for spec in specs}, training=False, observing=False)
+    a.ragged(LENGTHS)
+    with torch.no_grad():
+        y = model._wire(a, model, a.input(model.input_site, x.transpose(0, 1)))
+    program = irnn.convert(model)
+    value = program.values[program.outputs[0]]
+    inputs = {"x": program.inputs["x"].quantize(x.numpy()), "lengths": LENGTHS.numpy().astype(np.int32)}
+    got, _ = program.run(inputs)
+    for row, length in enumerate(LENGTHS):  # what lies behind an end changes nothing
+        alone, _ = program.run({"x": inputs["x"][row : row + 1, :length], "lengths": inputs["lengths"][row : row + 1]})
+        np.testing.assert_array_equal(alone[0], got[row])
+    return y, float(np.abs((got - float(value.zero_point)) * value.scale - y.numpy()).max() / value.scale)
+
+
+@pytest.mark.parametrize("word", ["mean", "max"])
+def test_only_valid_steps_are_reduced(word: str) -> None:
+    x = features()
+    reduce = {"mean": lambda a, m, x: a.requantize(m.out, a.time_mean(x)), "max": lambda a, m, x: a.time_max(x)}[word]
+    exact = [rows[:n].mean(0) if word == "mean" else rows[:n].amax(0) for rows, n in zip(x, LENGTHS, strict=True)]
+    model = Ragged(reduce, out=site("preactivation"))
+    a = Simulation({}, training=False, observing=False)
+    a.ragged(LENGTHS)
+    torch.testing.assert_close(reduce(a, model, x.transpose(0, 1)), torch.stack(exact))
+    _, apart = ragged_apart(model, x)
+    assert apart < 2
+
+
+def ends(a: Any, m: Any, x: Any) -> Any:
+    """The last states of both directions, as h_n has them."""
+    m.rnn.wire(a, x, "one")
+    specs = [spec for spec in m.rnn.state_specs("one") if spec.name.endswith(".h")]
+    return a.join(m.out, [a.final(spec) for spec in specs])
+
+
+@pytest.mark.parametrize("kind", [irnn.LSTM, irnn.GRU])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_last_states_are_values(kind: type, packed: bool) -> None:
+    """torch's h_n, behind packed sequences too."""
+    torch.manual_seed(2)
+    rnn = kind(SIZE, 4, bidirectional=True)
+    x = features()
+    with torch.no_grad():
+        given = x.transpose(0, 1)
+        if packed:
+            given = nn.utils.rnn.pack_padded_sequence(given, LENGTHS, enforce_sorted=False)
+        _, state = rnn(given)
+    last = torch.cat(list(state[0] if kind is irnn.LSTM else state), -1)
+    make = Ragged if packed else Wired
+    model = make(ends, rnn=rnn, out=site("cell", 8))
+    a = Simulation(
+        {s.name: torch.zeros(BATCH, s.size) for s in rnn.state_specs("one")}, training=False, observing=False
+    )
+    a.ragged(LENGTHS if packed else None)
+    with torch.no_grad():
+        torch.testing.assert_close(ends(a, model, x.transpose(0, 1)), last)
+    if packed:
+        _, apart = ragged_apart(model, x)
+    else:
+        apart = steps_apart(model, x)
+    # Steps of 16 bits: h has 8 of them, and its last rounding may go the other way.
+    assert apart < 2 * 256 + 2
+
+
+def encoder_decoder(a: Any, m: Any, x: Any) -> Any:
+    """The second stack starts from the last states of the first."""
+    m.rnn.wire(a, x, "one")
+    for before, after in zip(m.rnn.state_specs("one"), m.decoder.state_specs("two"), strict=True):
+        a.start(after, a.final(before))
+    return m.decoder.wire(a, x, "two")
+
+
+@pytest.mark.parametrize("kind", [irnn.LSTM, irnn.GRU])
+def test_a_decoder_starts_from_what_the_encoder_leaves(kind: type) -> None:
+    torch.manual_seed(2)
+    rnn, decoder = kind(SIZE, 4), kind(SIZE, 4)
+    x = features()
+    with torch.no_grad():
+        _, state = rnn(x.transpose(0, 1))
+        y, _ = decoder(x.transpose(0, 1), state)
+    model = Wired(encoder_decoder, rnn=rnn, decoder=decoder)
+    torch.testing.assert_close(real(model, x), y.transpose(0, 1))
+    assert steps_apart(model, x) < 3
+    program = irnn.convert(model)
+    assert {name.partition(".")[0] for name in program.states} == {"one"}
+    assert [node.op for node in program.walk()].count("residual") >= (1 if kind is irnn.LSTM else 2)
+
+
+def test_a_state_starts_before_its_scan_and_ends_behind_it() -> None:
+    rnn = irnn.LSTM(SIZE, 4)
+    spec = rnn.state_specs("one")[0]
+
+    def late(a: Any, m: Any, x: Any) -> Any:
+        y = m.rnn.wire(a, x, "one")
+        a.start(spec, a.step(y, 0))
+        return y
+
+    for wire, message in (
+        (late, "the state 'one.0.h' belongs to a scan already"),
+        (lambda a, m, x: a.final(spec), "no scan of the state 'one.0.h' has ended here"),
+    ):
+        model = Wired(wire, rnn=rnn)
+        with pytest.raises(IrnnError, match=message):
+            real(model, features())
+        with pytest.raises(IrnnError, match=message):
+            irnn.float_program(model)
+    model = Wired(lambda a, m, x: a.start(spec, x), rnn=rnn)
+    with pytest.raises(IrnnError, match=r"the state 'one\.0\.h' cannot start from x, which is a sequence"):
+        irnn.float_program(model)
+
+
+def test_a_state_is_left_at_its_site() -> None:
+    """A step that leaves its state at another scale would be read as another number by the next one."""
+    model = Wired(
+        lambda a, m, x: a.scan(lambda a, x_t, h: (h, x_t), x, [StateSpec("before", SIZE, m.state)]),
+        states=lambda m: [StateSpec("before", SIZE, m.state)], state=site("activation"),
+    )  # fmt: skip
+    x = features()
+    model.input_site.observe(x)
+    model.state.observe(2 * x)
+    with pytest.raises(IrnnError, match=r"the state 'before' is left as x\[t\], which does not live at its site"):
+        irnn.convert(model)
+
+
+def test_a_sum_is_one_of_sequences_or_of_values() -> None:
+    wires = [
+        lambda a, m, x: a.residual(m.out, x, a.step(x, 0)),
+        lambda a, m, x: a.subtract(m.out, a.step(x, 0), x),
+        lambda a, m, x: a.multiply(a.step(x, 0), x),
+    ]
+    for wire in wires:
+        model = Wired(wire, out=site("activation"))
+        for part in (model.input_site, model.out):
+            part.observe(features())
+        with pytest.raises(IrnnError, match="repeat a value along time first"):
+            irnn.convert(model)
+
+
+def test_ends_and_factors_of_words() -> None:
+    for wire, message in (
+        (lambda a, m, x: a.clamp(m.out, x, 1, 1), r"a clamp to 1\.\.1: give a lower end, a higher one"),
+        (lambda a, m, x: a.clamp(m.out, x, None, None), r"a clamp to None\.\.None"),
+        (lambda a, m, x: a.scale(x, -1.0), r"cannot scale by -1\.0: a factor must be positive"),
+        (lambda a, m, x: a.mean_pool(Window((2, 1), dilation=(2, 1)), 2, x), r"a mean over a window with dilation"),
+    ):
+        model = Wired(wire, out=site("activation"))
+        for part in (model.input_site, model.out):
+            part.observe(features())
+        for run in (lambda model: real(model, features()), irnn.convert, irnn.float_program):
+            with pytest.raises(IrnnError, match=message):
+                run(model)
+
+
+class Two(Wired):
+    """A sequence and a value, of 16 bits; two outputs of 16 bits, one of them without time."""
+
+    def program_wire(self, a: Any) -> None:
+        x, v = a.features("x", self.wide), a.value("v", self.still)
+        y = a.residual(self.out, x, a.repeat(v, x))
+        a.output("sum", y)
+        a.output("end", a.step(y, -1))
+
+
+def test_inputs_without_time_and_outputs_of_sixteen_bits() -> None:
+    model = Two(lambda a, m, x: x, fc=linear(), wide=site("cell"), still=site("cell"), out=site("preactivation"))
+    x, v = features(), torch.randn(BATCH, SIZE) * 3
+    for part, seen in ((model.wide, x), (model.still, v), (model.out, x + v[:, None])):
+        part.observe(seen)
+    program = irnn.convert(model)
+    assert program.inputs["v"].axes == ()
+    assert {value.dtype for value in program.inputs.values()} == {"int16"}
+    given = {name: program.inputs[name].quantize(values.numpy()) for name, values in (("x", x), ("v", v))}
+    (y, end), _ = program.run_all(given)
+    assert (y.dtype, end.dtype, end.shape) == (np.int16, np.int16, (BATCH, SIZE))
+    scale = program.values[program.outputs[0]].scale
+    np.testing.assert_allclose(y * scale, (x + v[:, None]).numpy(), atol=2 * (scale + program.inputs["v"].scale))
+    np.testing.assert_array_equal(end, y[:, -1])
+    with pytest.raises(IrnnError, match=r"input v has the shape \[3, 9, 6\]; it takes \[batch, 6\]"):
+        program.run_all(given | {"v": given["x"]})
