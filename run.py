@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import math
 import shlex
 import sys
 
@@ -17,62 +17,61 @@ try:
 except IrnnError as missing:
     sys.exit(f"error: {missing}")
 
-# What a user can mend about a file or a disk that fails in the middle of a run; other errors are bugs.
-DISK_ERRORS = {
-    errno.ENOSPC: "no space left on the disk; free some",
-    errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EROFS: "the file system has become read-only; mend that",
-    errno.EACCES: "it may not be written to; change its permissions",
-    errno.EPERM: "it may not be written to; change its permissions",
-    errno.EIO: "the disk does not work; mend that",
-}
-
 
 # Names of matrices are keys that the configuration cannot list beforehand: Hydra takes them as additions.
 OPEN_KEYS = ("quant.of.", "quant.of=")
+# What belongs to a sweep and not to one of its runs.
+_OF_SWEEPS = ("hydra.mode=", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher", "sweep=", "launcher=")
 
 
 def main() -> None:
     """Run what the command line composes; `quant.of.lstm.0.w_h=4` needs no + in front."""
+    from pipelines.sweep.launchers import need_launcher
+
     sys.argv[1:] = [f"++{given}" if given.startswith(OPEN_KEYS) else given for given in sys.argv[1:]]
-    compose()
+    try:
+        need_launcher(sys.argv[1:])
+        compose()
+    except IrnnError as error:
+        sys.exit(f"error: {error}")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def compose(composed: DictConfig) -> tuple[float, float] | None:
     """Run one configuration; whatever the user can mend is one line on stderr and exit code 1.
 
-    What comes back is what a search over configurations goes by (`sweep=mixed_bits`).
+    What comes back is what a search over configurations goes by (`sweep=mixed_bits`); NaN: the trial failed.
     """
+    from pipelines.failures import line_of
+
     try:
         # Imported here: Hydra's --help and a wrong override need no PyTorch.
         with extra("train"):
             from pipelines.config import read_config
             from pipelines.report.report import goals
             from pipelines.run import run
+            from pipelines.sweep.cells import cell_of
 
-        found = goals(run(read_config(composed, _command())))
-        if found is None and "optuna" in HydraConfig.get().sweeper._target_:
+        search = "optuna" in HydraConfig.get().sweeper._target_
+        with cell_of(HydraConfig.get(), command := _command()) as outcome:
+            outcome.results = run(read_config(composed, command))
+        if outcome.results is None:
+            return (math.nan, math.nan) if search else None
+        found = goals(outcome.results)
+        if found is None and search:
             raise IrnnError(f"until={composed.until}: a search goes by the program's bytes; leave until=program")
         return found
-    except IrnnError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last finished epoch")
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except (Exception, KeyboardInterrupt) as error:
+        if (line := line_of(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        advice = DISK_ERRORS[error.errno]
-        sys.exit(f"error: {where}{advice}, and the same command goes on from the last finished epoch")
+        sys.exit(line if isinstance(error, KeyboardInterrupt) else f"error: {line}")
 
 
 def _command() -> str:
     """What repeats this run alone, also where a sweep has begun it."""
     given = HydraConfig.get().overrides
-    hydras = [override for override in given.hydra if not override.startswith("hydra.mode=")]
-    own = [override for override in given.task if not override.startswith("sweep=")]
-    return shlex.join(["python", "run.py", *hydras, *own])
+    own = [override for override in (*given.hydra, *given.task) if not override.startswith(_OF_SWEEPS)]
+    return shlex.join(["python", "run.py", *own])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Runs that differ only in their seed are joined. The file has the form of a run's `results.json`, with perplexities and
 times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. With
 `--compare NAME RUN_FOLDER ...` the runs become rows of `docs/results/<NAME>.json`, one a quantizer
-(`pipelines.report.comparison`). The tables of the README are written anew from these files.
+(`pipelines.report.comparison`). The tables of the README and docs/recipes.md are written anew from these files.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pipelines import problems
 from pipelines.core.manifest import write_json
 from pipelines.report.comparison import joined
 from pipelines.report.readme import README, write_tables
-from pipelines.report.report import RESULTS
+from pipelines.report.recipes import PAGE, recipes_page
+from pipelines.report.report import read_results
 
 DOCS = Path(__file__).parents[1] / "docs" / "results"
+EXPERIMENTS = Path(__file__).parents[1] / "conf" / "experiment"
 
 
 def publish(folders: list[Path], docs: Path) -> list[Path]:
@@ -30,7 +32,7 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
 
     A seed that is published again replaces its former results. Runs of another configuration are an `IrnnError`.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = [read_results(folder) for folder in folders]
     written = []
     for experiment in dict.fromkeys(run["experiment"] for run in runs):
         path = docs / f"{experiment}.json"
@@ -51,21 +53,8 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
 def publish_rows(folders: list[Path], path: Path) -> Path:
     """Add the runs in `folders` to the rows of the comparison `path`, which is returned."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    write_json(path, {"rows": joined(rows, map(_read, folders))})
+    write_json(path, {"rows": joined(rows, map(read_results, folders))})
     return path
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder if folder.name == RESULTS else folder / RESULTS
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IrnnError(f"{folder} holds no {RESULTS}: give the folder of a complete run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise IrnnError(f"{path} is damaged; run the experiment again, finished stages are not repeated") from None
-    if "problem" not in run:
-        raise IrnnError(f"{path} is of irnn 0.1, whose results name no problem; run the experiment again")
-    return run
 
 
 def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,6 +113,7 @@ def main(arguments: list[str]) -> int:
             for path in publish(options.folders, DOCS):
                 print(path)
         write_tables(README, DOCS)
+        (DOCS.parent / PAGE).write_text(recipes_page(EXPERIMENTS, DOCS), encoding="utf-8")
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

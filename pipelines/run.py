@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from pipelines.config import RunConfig
 from pipelines.core import deploy
@@ -21,6 +22,7 @@ from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage, run_stages, stages_until
 from pipelines.core.training import need_accelerator
 from pipelines.report.report import RESULTS, Manifests, results_of, table_of
+from pipelines.report.run_page import write_run_page
 from pipelines.watch.console import console
 
 
@@ -47,6 +49,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     if config.until is None:
         folder = config.output_dir / config.name / results["digest"]
         _assemble(folder, stages, manifests, results)
+        console.print(f"the report: {write_run_page(folder)}")
         console.print(f"results, program and artefact: {folder}")
         if board is not None:
             board.measure(folder)
@@ -59,15 +62,20 @@ def problem_of(config: RunConfig) -> Problem[Any, Any]:
 
 
 def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: dict[str, Any]) -> None:
-    """Make the run's own folder from the shared stages; `results.json` comes last and says that it is complete."""
-    (folder / RESULTS).unlink(missing_ok=True)
-    for stage in stages:
-        write_json(folder / "stages" / stage.name / MANIFEST, manifests[stage.name] | {"folder": str(stage.folder)})
-        for name in (PROGRAM, FLOAT_PROGRAM, deploy.ARTEFACT):
-            if (stage.folder / name).is_dir():
-                shutil.rmtree(folder / name, ignore_errors=True)
-                shutil.copytree(stage.folder / name, folder / name)
-        if stage.name == "evaluate":  # transcripts and the like
-            for name in manifests[stage.name]["files"]:
-                shutil.copyfile(stage.folder / name, folder / name)
-    write_json(folder / RESULTS, results)
+    """Make the run's own folder from the shared stages; `results.json` comes last and says that it is complete.
+
+    Equal runs of several sweeps may end at once: they take turns.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        (folder / RESULTS).unlink(missing_ok=True)
+        for stage in stages:
+            write_json(folder / "stages" / stage.name / MANIFEST, manifests[stage.name] | {"folder": str(stage.folder)})
+            for name in (PROGRAM, FLOAT_PROGRAM, deploy.ARTEFACT):
+                if (stage.folder / name).is_dir():
+                    shutil.rmtree(folder / name, ignore_errors=True)
+                    shutil.copytree(stage.folder / name, folder / name)
+            if stage.name == "evaluate":  # transcripts and the like
+                for name in manifests[stage.name]["files"]:
+                    shutil.copyfile(stage.folder / name, folder / name)
+        write_json(folder / RESULTS, results)

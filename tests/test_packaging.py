@@ -30,6 +30,7 @@ NOT_IMPORTED = {
     "ruff": "a program", "import-linter": "a program", "mypy": "a program",
     "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
     "hydra-optuna-sweeper": "Hydra finds it", "hydra-joblib-launcher": "Hydra finds it",
+    "hydra-submitit-launcher": "Hydra finds it",
 }  # fmt: skip
 # Part of the sources -> (extras of the imports at the top of a module, more of those inside of functions).
 ALLOWED = {

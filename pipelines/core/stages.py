@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from filelock import FileLock, Timeout
 
 from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
+from pipelines.core.manifest import FILE as MANIFEST
 from pipelines.core.manifest import digest_of, read_manifest, write_manifest
 from pipelines.watch.console import console
+
+# How often one that waits for another's stage looks whether it is sealed.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -102,13 +106,16 @@ def run_stages(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _locked(stage: Stage) -> Iterator[None]:
-    """Hold the stage's lock; another run that holds it is waited for. The system frees it when a process dies."""
+    """Hold the stage's lock.  Another run that holds it is waited for until it lets go or the stage is sealed,
+    whichever is first: what is sealed changes no more.  The system frees the lock of a process that dies."""
     lock = FileLock(stage.folder.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         console.print(f"{stage.name}: another run is working on it; waiting for {lock.lock_file}")
-        lock.acquire()
+        while not lock.is_locked and not (stage.folder / MANIFEST).is_file():
+            with suppress(Timeout):
+                lock.acquire(timeout=_LOOK_SECONDS)
     try:
         yield
     finally:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is shown in the table: the column's heading, and the number's format."""
+    """How a figure is shown in the table: the column's heading, and the number's format; higher: more is better."""
 
     heading: str
     form: str
+    higher: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class ParetoFront(Callback):
         if not (folder / SOLUTIONS).is_file():
             return
         rows = front(OmegaConf.to_container(OmegaConf.load(folder / SOLUTIONS)))
+        if not rows:  # every trial failed: their reasons stand in the sweep's table
+            return
         write_json(folder / FRONT, {"experiment": config.name, "rows": rows})
         console.print(table(rows))
         console.print(f"the front: {folder / FRONT}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from irnn.errors import IrnnError
 from pipelines.report.comparison import table_of_rows
-from pipelines.report.report import figures_of, rows_of, timing_of
+from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
 _TABLE = re.compile(r"(<!-- (table|bench|rows):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -54,8 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _experiment(results: dict[str, Any]) -> str:
     seeds = results["seeds"]
     first = next(iter(seeds.values()))
-    figures = (figure.heading for figure in figures_of(results).values())
-    columns = ("stage", *figures, "size", timing_of(results)[0].heading, "speed-up", "mismatches")
+    columns = columns_of(results)
     trained = ", ".join(f"{stage} {epochs}" for stage, epochs in first["epochs"].items())
     commits = dict.fromkeys(run["commit"][:12] for run in seeds.values())
     lines = [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from irnn.commit import commit
+from irnn.errors import IrnnError
 from pipelines import problems
 from pipelines.config import RunConfig
 from pipelines.core.manifest import digest_of, versions
@@ -20,7 +23,7 @@ RESULTS = "results.json"
 Manifests = dict[str, dict[str, Any]]
 
 # Rows of the table: the scored stages under their own names, and what the stage `evaluate` finds out about the program.
-PROGRAM_ROW = "integer"
+PROGRAM_ROW, BASELINE_ROW = "integer", "float_matched"
 _LABELS = {
     "float": "float",
     "float_matched": "float, matched",
@@ -68,6 +71,21 @@ def results_of(config: RunConfig, stages: Sequence[Stage], manifests: Manifests)
     }
 
 
+def read_results(folder: Path) -> dict[str, Any]:
+    """The `results.json` of a run's folder (or that file); one that is absent, damaged or of another version is an
+    `IrnnError`."""
+    path = folder if folder.name == RESULTS else folder / RESULTS
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IrnnError(f"{folder} holds no {RESULTS}: give the folder of a complete run") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise IrnnError(f"{path} is damaged; run the experiment again, finished stages are not repeated") from None
+    if "problem" not in run:
+        raise IrnnError(f"{path} is of irnn 0.1, whose results name no problem; run the experiment again")
+    return run
+
+
 def goals(results: dict[str, Any]) -> tuple[float, float] | None:
     """The figure of merit of the last scored stage (of a language model the validation perplexity) and the program's
     bytes: what a search over bits goes by.  None where there is no program."""
@@ -86,21 +104,26 @@ def figures_of(results: dict[str, Any]) -> dict[str, Figure]:
 
 def table_of(results: dict[str, Any]) -> Table:
     """One row a stage: figures of merit, size, time per token, speed-up, mismatching integers."""
-    headings = [figure.heading for figure in figures_of(results).values()]
-    title = f"{results['experiment']}, seed {results['seed']}: {', '.join(headings)}, size, time, mismatches"
+    columns = columns_of(results)
+    title = f"{results['experiment']}, seed {results['seed']}: {', '.join(columns[1:-4])}, size, time, mismatches"
     # Narrow enough for 80 columns, which is what logs have.
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("stage", no_wrap=True)
-    short = [heading.removeprefix("perplexity ") for heading in headings]
-    rows = list(rows_of(results))
-    columns = ["stage", *short, "size", timing_of(results)[0].heading, "speed-up", "mismatches"]
+    rows, figures = list(rows_of(results)), len(figures_of(results))
+    columns = [column.removeprefix("perplexity ") for column in columns]
     # A column that has nothing to say (yet) leaves its room to the others.
-    shown = [k for k in range(1, len(columns)) if k <= len(short) or any(row[k] for row in rows)]
+    shown = [k for k in range(1, len(columns)) if k <= figures or any(row[k] for row in rows)]
     for k in shown:
         table.add_column(columns[k].replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row[0], *(row[k] for k in shown))
     return table
+
+
+def columns_of(results: dict[str, Any]) -> list[str]:
+    """The headings of `rows_of`."""
+    figures = (figure.heading for figure in figures_of(results).values())
+    return ["stage", *figures, "size", timing_of(results)[0].heading, "speed-up", "mismatches"]
 
 
 def rows_of(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -123,18 +146,18 @@ def _deployment_cells(stage: str, results: dict[str, Any]) -> tuple[str, str, st
     form = figure.form
     floating, integer = times["tvm_float"], times["tvm_integer"]
     mismatches = results["mismatches"] or {}
-    if stage == "float_matched":
-        return _bytes(size["float"]), _time(floating, form), "1.0x" if floating else "", ""
+    if stage == BASELINE_ROW:
+        return show_bytes(size["float"]), _time(floating, form), "1.0x" if floating else "", ""
     if stage == "all":
         return "", "", "", _mismatch(mismatches.get("interpreter_vs_qat"))
     if stage == PROGRAM_ROW:
         speed_up = f"{floating / integer:.1f}x" if floating and integer else ""
         count = _mismatch(mismatches.get("tvm_vs_interpreter"))
-        return _bytes(size["integer"]), _time(integer, form), speed_up, count
+        return show_bytes(size["integer"]), _time(integer, form), speed_up, count
     return "", "", "", ""
 
 
-def _bytes(count: int | None) -> str:
+def show_bytes(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:.2f} MB"
 
 

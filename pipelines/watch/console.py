@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 # Paths stay in one piece, so that they can be copied from the screen.
 console = Console(soft_wrap=True, highlight=False)
+
+
+def print_whole(table: Table) -> None:
+    """A table in its full width, also where the screen has less: no cell is cut off."""
+    wanted = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(file=console.file, width=max(wanted, console.width), highlight=False).print(table)
 
 
 class LeftOut(Protocol):

@@ -68,6 +68,7 @@ FUSION = "evaluation.search.beam=2 evaluation.search.max_length_extra=5"
 INSTALLS = NotRun("installs system packages")
 INSTALLS_EXTRA = NotRun("installs packages: tests/test_packaging.py checks what an extra brings")
 WORKER = NotRun("a process that a benchmark starts by itself")
+LAUNCHED = NotRun("starts processes that know no workspace: see tests/pipelines/sweep/test_launchers.py")
 FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
@@ -79,6 +80,18 @@ PIPELINE = {
     "python run.py experiment=quickstart quant=denseshift quant.of.lstm.0.w_h=4": QUICK,
     "python run.py experiment=quickstart quant=int4 post_training=true": QUICK,
     "python run.py experiment=quickstart sweep=bits": QUICK,
+    "python run.py experiment=quickstart sweep=pwl_pieces": replace(
+        QUICK, more=QUICK.more.replace(" pwl.pieces=8", "")
+    ),
+    "python run.py experiment=quickstart sweep=seeds": QUICK,
+    "python run.py experiment=quickstart sweep=bits launcher=joblib": replace(QUICK, slow=True),
+    "python run.py experiment=quickstart sweep=bits launcher=submitit_local": LAUNCHED,
+    "python run.py experiment=quickstart sweep=bits launcher=submitit_slurm hydra.launcher.partition=NAME": NotRun(
+        "needs a Slurm cluster"
+    ),
+    "python run.py experiment=quickstart sweep=mixed_bits launcher=joblib hydra.sweeper.n_jobs=2": replace(
+        QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2", slow=True
+    ),
     "python run.py experiment=quickstart sweep=mixed_bits": replace(
         QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2"
     ),
@@ -144,9 +157,12 @@ PIPELINE = {
         {"MODEL": "{w.float_stage}", "FILE ...": "{w.recording}", "[search.KEY=VALUE ...]": "search.beam=2"},
         says="FILE.wav: ",
     ),
-    "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes README.md, as the next"),
-    "python -m pipelines.publish --compare NAME": NotRun("writes README.md: see tests/pipelines/test_publish.py"),
-    "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes README.md: see tests/pipelines/test_publish.py"),
+    "python -m pipelines.report FOLDER ...": Example({"FOLDER ...": "{w.language_model}"}, says="report.html"),
+    "python -m pipelines.publish": NotRun("writes pages: tests/pipelines/report/test_recipes.py compares them"),
+    "python -m pipelines.publish RUN_FOLDER": NotRun("writes pages, as the next"),
+    "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes pages, as the next"),
+    "python -m pipelines.publish --compare NAME": NotRun("writes pages: see tests/pipelines/test_publish.py"),
+    "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes pages: see tests/pipelines/test_publish.py"),
 }
 
 PROGRAMS = {
@@ -293,6 +309,7 @@ INSTALLATION = {
     "pip install ziglang": INSTALLS_EXTRA,
     "pip install 'irnn[speech]'": INSTALLS_EXTRA,
     "pip install 'irnn[tvm]'": INSTALLS_EXTRA,
+    "pip install 'irnn[sweep]'": INSTALLS_EXTRA,
     "python -m venv peers && peers/bin/pip install onnxruntime onnx ai-edge-litert tensorflow-cpu tf_keras": NotRun(
         "installs two gigabytes of other runtimes"
     ),

@@ -81,6 +81,8 @@ SEARCHES = {"mixed_bits"}
 SWEEPS = {
     "bits": (4, ["experiment=quickstart"]),
     "papers_ptb": (24, ["data.dir=FOLDER"]),
+    "pwl_pieces": (4, ["experiment=quickstart"]),
+    "seeds": (3, ["experiment=quickstart"]),
 }
 
 
@@ -95,7 +97,7 @@ def test_a_sweep_composes_runs_that_stand_alone(sweep: str, tmp_path: Path, monk
     configs = recorded_runs(monkeypatch)
     given = [o.replace("FOLDER", str(write_corpus(tmp_path / "data"))) for o in overrides]
     call_run(monkeypatch, *given, f"sweep={sweep}", f"output_dir={tmp_path}")
-    assert len(configs) == len({(config.name, str(config.quant)) for config in configs}) == count
+    assert len(configs) == len({(c.name, str(c.quant), str(c.pwl), c.seed) for c in configs}) == count
     for config in (configs[0], configs[-1]):
         _, _, *own = shlex.split(str(config.command))
         assert not any(override.startswith("sweep=") for override in own)

@@ -81,7 +81,8 @@ def test_recognizers_have_figures_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(publish_module, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(publish_module, "DOCS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(publish_module, "EXPERIMENTS", tmp_path / "experiment")
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- table:tiny -->\nold\n<!-- /table -->\nb\n")
     monkeypatch.setattr(publish_module, "README", readme)
@@ -93,6 +94,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "| float | 1.00 | 2.00 |" in text
     assert text.startswith("a\n")
     assert text.endswith("b\n")
+    assert (tmp_path / "docs" / "recipes.md").read_text().startswith("# Recipes")
     assert main([str(tmp_path / "nowhere")]) == 1
     assert "holds no results.json: give the folder of a complete run" in capsys.readouterr().err
     (write_run(tmp_path / "bad", 1, 1.0) / "results.json").write_text("{")

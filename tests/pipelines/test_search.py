@@ -14,7 +14,7 @@ from tests.support.tiny_run import call_run, recorded_runs, tiny_overrides
 def test_a_search_ends_with_its_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="need hydra-optuna-sweeper: irnn[sweep]")
     call_run(monkeypatch, *tiny_overrides(tmp_path), "sweep=mixed_bits", "hydra.sweeper.n_trials=6")
-    found = json.loads((tmp_path / "out" / "pareto_front.json").read_text())
+    found = json.loads(next(tmp_path.glob("out/sweeps/*/pareto_front.json")).read_text())
     assert found["experiment"] == "quickstart"
     assert all(set(row["choices"]) == {f"quant.{name}" for name in ("embedding", "of.lstm.0.w_x", "of.lstm.0.w_h")}
                for row in found["rows"])  # fmt: skip

@@ -27,6 +27,7 @@ COMMANDS = {
     "tvm": "pip install 'irnn[tvm]'",
     "speech": "pip install 'irnn[speech]'",
     "make": "apt-get install make",
+    "chromium": "apt-get install --no-install-recommends chromium",
     "dev": "pip install 'irnn[dev]'",
     "peers": "python -m venv peers && peers/bin/pip install 'irnn[peers]', then IRNN_PEERS_PYTHON=peers/bin/python",
     "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech)",
@@ -68,6 +69,12 @@ def or_skip(need: str, find: Callable[[], Any], error: type[Exception]) -> Any:
 def tvm() -> None:
     """TVM, which is an extra."""
     packages("tvm", "tvm")
+
+
+def chromium() -> str:
+    """The program, headless by its arguments."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    return found or skip("chromium", "chromium is not installed")
 
 
 def features(missing: list[str]) -> None:

@@ -77,10 +77,27 @@ def recorded_runs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
     def record(config: RunConfig) -> dict[str, Any]:
         configs.append(config)
-        return {"problem": config.problem.name, "stages": {}, "size_bytes": {"integer": None}}
+        return unmeasured(config)
 
     monkeypatch.setattr("pipelines.run.run", record)
     return configs
+
+
+def unmeasured(config: RunConfig) -> dict[str, Any]:
+    """The results of a run that has measured nothing."""
+    return {
+        "experiment": config.name,
+        "problem": config.problem.name,
+        "digest": None,
+        "seed": config.seed,
+        "config": config.composed,
+        "stages": {},
+        "mismatches": None,
+        "size_bytes": {"float": None, "integer": None},
+        config.kind.timing: {"tvm_float": None, "tvm_integer": None},
+        "versions": {},
+        "commit": None,
+    }
 
 
 def stages_of(config: RunConfig) -> dict[str, Stage]:

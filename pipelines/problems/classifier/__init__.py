@@ -10,8 +10,8 @@ KIND = Kind(
     data=read_data,
     open=ClassifierProblem,
     figures={
-        "dev_accuracy": Figure("dev acc.", ".1%"),
-        "test_accuracy": Figure("test acc.", ".1%"),
+        "dev_accuracy": Figure("dev acc.", ".1%", higher=True),
+        "test_accuracy": Figure("test acc.", ".1%", higher=True),
     },
     timing="us_per_sequence",
     time=Figure("us/seq.", ".1f"),

@@ -20,6 +20,7 @@ from irnn.models.classifier import Classifier, ClassifierConfig, program_inputs
 from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
+from pipelines.core.matrix import Matrix
 from pipelines.core.problem import Score, TaskSettings, derived_seed
 from pipelines.problems.classifier.classifier_task import ClassifierTask
 from pipelines.sections import architecture_inputs, read_section
@@ -113,11 +114,12 @@ class ClassifierProblem:
             (found,), _ = executor.run_all(program_inputs(program, features, frames))
             return torch.as_tensor(found) * program.logits_scale
 
+        files = (self._confusion(logits).save(folder, "confusion"),)
         metrics = {"mismatches": mismatches, **self._figures(logits)}
         left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
         if left_out:
             metrics["left_out"] = left_out
-        return Score(metrics)
+        return Score(metrics, files)
 
     def _mismatch(self, program: Program, executor: Any) -> dict[str, int]:
         """Integers of logits and states that differ from the interpreter's."""
@@ -127,6 +129,17 @@ class ClassifierProblem:
             ours, theirs = (equality.named(program, *one.run_all(inputs)) for one in (executor, program))
             found += equality.compare("the executor", ours, theirs)
         return found.figures()
+
+    def _confusion(self, logits: Logits) -> Matrix:
+        """Which label the sequences of the test set are given, as shares of those that have the row's label."""
+        labels = self.corpus.labels
+        counts = np.zeros((len(labels), len(labels)))
+        for batch in self._batches("test"):
+            found = logits(batch.features, batch.frames).argmax(-1)
+            np.add.at(counts, (batch.labels.numpy(), found.numpy()), 1)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        title = "Confusion on the test set: the program's label by the true one."
+        return Matrix(title, shares.tolist(), ("true label", "label given"), list(labels), list(labels))
 
     def _batches(self, *splits: str) -> Iterable[LabelledBatch]:
         return (batch for split in splits for batch in LabelledBatches(self.corpus, split, self.batch_size))

@@ -31,6 +31,7 @@ from irnn.recognition.recognizer import (
 )
 from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
+from pipelines.core.matrix import Matrix
 from pipelines.core.problem import Score, TaskSettings, derived_seed
 from pipelines.problems.speech.attention_plot import plot_attention
 from pipelines.problems.speech.error_rates import Transcripts, paired_bootstrap
@@ -181,7 +182,7 @@ class SpeechProblem:
             mismatches["tvm_vs_interpreter"] = _added(counted, _different_tokens(found, expected))
         metrics = {"mismatches": mismatches, "bootstrap": _bootstrap(baseline, folder, names), **score.metrics}
         left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
-        files = [*score.files, self._plot(recognizer, folder)]
+        files = [*score.files, *self._plot(recognizer, folder)]
         if left_out:
             metrics["left_out"] = left_out
         if self.search != _GREEDY:
@@ -252,8 +253,9 @@ class SpeechProblem:
                     break
         return found.figures()
 
-    def _plot(self, recognizer: Recognizer, folder: Path) -> str:
-        """Draw the attention on the test set's longest utterance, with its transcript as the decoder's input."""
+    def _plot(self, recognizer: Recognizer, folder: Path) -> list[str]:
+        """The attention on the test set's longest utterance, with its transcript as the decoder's input: an image, and
+        the shares that the report draws."""
         split = self.corpus.split("test")
         longest = int(split.frames.argmax())
         features, units = self.corpus.normalization.apply(split.features(longest)), split.units[longest]
@@ -261,8 +263,12 @@ class SpeechProblem:
         _, weights, _ = recognizer.decode(np.array([[BOS, *units]]), memory, None)
         names = [*(self.corpus.units.names[unit] for unit in units), "end"]
         seconds = len(features) / self.corpus.config.features.frames_per_second
-        plot_attention(np.asarray(weights)[0], names, seconds, folder / _PLOT)
-        return _PLOT
+        attention = np.asarray(weights, np.float64)[0]
+        plot_attention(attention, names, seconds, folder / _PLOT)
+        shares = (attention / attention.sum(axis=1, keepdims=True)).tolist()
+        title = "Attention of the program on the longest test utterance: what each unit is read from."
+        shown = Matrix(title, shares, ("unit", "seconds"), names, span=(0.0, seconds))
+        return [_PLOT, shown.save(folder, "attention")]
 
 
 def _teacher_forced(

@@ -4,12 +4,14 @@ import errno
 import json
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
@@ -93,6 +95,38 @@ def test_two_processes_run_a_stage_once(tmp_path: Path) -> None:
         process.join(20)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert (stage.folder / "log").read_text() == "ran\n"
+
+
+def _hold(stage: Stage, held: Path, seal: bool) -> None:
+    """Take the stage's lock, seal the stage or not, and keep the lock until killed."""
+    with FileLock(stage.folder.with_suffix(".lock")):
+        if seal:
+            stage.folder.mkdir()
+            (stage.folder / "output").write_text("theirs")
+            manifest.write_manifest(stage.folder, {"metrics": {"figure": "theirs"}}, ["output"])
+        held.write_text("")
+        time.sleep(100)
+
+
+@pytest.mark.parametrize("seal", [True, False])
+def test_waiting_for_another_run_ends_when_its_stage_is_sealed_or_it_dies(tmp_path: Path, seal: bool) -> None:
+    run = Counter()
+    stage = Stage("a", {}, None, run, tmp_path / "stages")
+    stage.root.mkdir()
+    holder = multiprocessing.get_context("fork").Process(target=_hold, args=(stage, tmp_path / "held", seal))
+    holder.start()
+    try:
+        while not (tmp_path / "held").is_file():
+            time.sleep(0.01)
+        if not seal:
+            threading.Timer(0.5, holder.kill).start()
+        found = run_stage(stage)["metrics"]
+        assert holder.is_alive() is seal
+    finally:
+        holder.kill()
+        holder.join()
+    assert found == ({"figure": "theirs"} if seal else {"figure": 1})
+    assert run.runs == (0 if seal else 1)
 
 
 @pytest.mark.parametrize(
