@@ -159,7 +159,6 @@ PIPELINE = {
     ),
     "python -m pipelines.report FOLDER ...": Example({"FOLDER ...": "{w.language_model}"}, says="report.html"),
     "python -m pipelines.publish": NotRun("writes pages: tests/pipelines/report/test_recipes.py compares them"),
-    "python -m pipelines.publish RUN_FOLDER": NotRun("writes pages, as the next"),
     "python -m pipelines.publish outputs/NAME/HASH": NotRun("writes pages, as the next"),
     "python -m pipelines.publish --compare NAME": NotRun("writes pages: see tests/pipelines/test_publish.py"),
     "python -m pipelines.publish [RUN_FOLDER ...]": NotRun("writes pages: see tests/pipelines/test_publish.py"),
