@@ -107,6 +107,11 @@ def multiply(ops: Any, a: Array, b: Array, zero_point_a: int, zero_point_b: int)
     return a_i32 * b_i32
 
 
+def affine(ops: Any, x: Array, zero_point: int, gain: Array, bias: Array) -> Array:
+    """``gain (x - zero_point) + bias`` as int32, element by element; the bound is proved for each use."""
+    return ops.to(gain, "int32") * (ops.to(x, "int32") - ops.to(zero_point, "int32")) + ops.to(bias, "int32")
+
+
 def complement(ops: Any, x: Array) -> Array:
     """``-1 - x`` as int8: one minus a sigmoid gate of scale 1/255 and zero point -128, whose primed value is 255 - x'.
 

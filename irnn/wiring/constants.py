@@ -18,6 +18,10 @@ from irnn.wiring.record import shorten
 
 # No row's scale is so small that a bias leaves this.
 BIAS_LIMIT = 2.0**30
+# The largest gain of an element: |gain (x - zero point)| < 2**28, and a bias up to BIAS_LIMIT fits int32 beside it.
+AFFINE_GAIN = 4096
+# How far the scales of its elements lie apart.
+AFFINE_REACH = 2.0**16
 
 
 @dataclass(frozen=True)

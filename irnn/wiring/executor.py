@@ -22,7 +22,7 @@ from torch import nn
 from irnn.errors import IrnnError
 from irnn.program.windows import Window
 from irnn.quant.site import QuantSite
-from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import ActivationPart, AffinePart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
 
 T = TypeVar("T")
 
@@ -101,6 +101,9 @@ class Executor(Protocol[T]):
 
     def add(self, site: QuantSite, a: T, b: T) -> T:
         """Saturating sum of two values that both live at ``site``, which is symmetric: its range holds the sum too."""
+
+    def affine(self, module: AffinePart, x: T) -> T:
+        """``gain x + shift``, element by element, as accumulators; x is quantized at any scale and zero point."""
 
     def scale(self, x: T, factor: float) -> T:
         """``factor x``, factor above 0: the same integers at another scale.  x is accumulators or a quantized value."""

@@ -75,6 +75,20 @@ class ActivationPart(Protocol):
         """In real numbers, by the table where there is one."""
 
 
+class AffinePart(Protocol):
+    """A factor and a summand for each element (``irnn.nn.affine``)."""
+
+    where: str
+
+    @property
+    def gain(self) -> Tensor:
+        """``[size]``."""
+
+    @property
+    def shift(self) -> Tensor:
+        """``[size]``."""
+
+
 class ExponentialPart(Protocol):
     """Softmax over a memory (``irnn.nn.attention.Exponential``)."""
 

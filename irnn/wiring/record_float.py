@@ -14,7 +14,7 @@ from irnn.program.windows import Window
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import check_ends, check_factor, need_undilated
-from irnn.wiring.parts import ActivationPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import ActivationPart, AffinePart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.record import Symbol
 from irnn.wiring.record_sequences import SequenceRecorder, strided
 
@@ -54,6 +54,13 @@ class FloatRecorder(SequenceRecorder):
     def multiply(self, a: Symbol, b: Symbol) -> Symbol:
         self._need_one_time(f"{self._scope}product", (a, b))
         return self._float("multiply", (a, b), f"{self._scope}product", a.shape)
+
+    def affine(self, module: AffinePart, x: Symbol) -> Symbol:
+        tensors = {
+            "gain": _float_tensor(f"the gain of {module.where}", module.gain),
+            "bias": _float_tensor(f"the shift of {module.where}", module.shift),
+        }
+        return self._float("affine", (x,), self._name(module), x.shape, tensors)
 
     def scale(self, x: Symbol, factor: float) -> Symbol:
         check_factor(factor)

@@ -20,7 +20,7 @@ from irnn.quant.codes.multibit import FakeMultibit
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, check_ends, check_factor, need_undilated, not_scanned, state_taken
-from irnn.wiring.parts import ActivationPart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import ActivationPart, AffinePart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
 from irnn.wiring.recurrent_product import RecurrentProduct
 
 
@@ -121,6 +121,9 @@ class Simulation:
     def add(self, site: QuantSite, a: Tensor, b: Tensor) -> Tensor:
         """Saturating sum of two tensors that both live at ``site``: the range has to hold the sum as well."""
         return self._quantize(site, a + b)
+
+    def affine(self, module: AffinePart, x: Tensor) -> Tensor:
+        return x * module.gain + module.shift
 
     def scale(self, x: Tensor, factor: float) -> Tensor:
         check_factor(factor)

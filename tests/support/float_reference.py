@@ -77,6 +77,8 @@ def _node(program: Program, node: Node, x: list[np.ndarray]) -> np.ndarray:
             return np.maximum(x[0], 0)
         case "subtract":
             return x[0] - x[1]
+        case "affine":
+            return w["gain"] * x[0] + w["bias"]
         case "scale":
             return x[0] * a["factor"]
         case "clamp":

@@ -153,6 +153,9 @@ class ProgramOracle:
                 return [clamp(p + q, limits) for p, q in zip(*x, strict=True)]
             case "multiply":
                 return [(p - a["zero_point_a"]) * (q - a["zero_point_b"]) for p, q in zip(*x, strict=True)]
+            case "affine":
+                rows = zip(self.constant(node, "gain"), x[0], self.constant(node, "bias"), strict=True)
+                return [g * (v - a["zero_point"]) + b for g, v, b in rows]
             case "complement":
                 return [-1 - v for v in x[0]]
             case "pwl":

@@ -205,6 +205,7 @@ class _Builder(Builder):
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
             self.concat, self.complement, self.multibit, self.subtract,
+            self.affine,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -247,6 +248,15 @@ class _Builder(Builder):
         terms = [x, *(name for name in self.like(x)[:1])]
         zeros = {"zero_points": [self.integer("int8") for _ in terms]}
         return self.rescaled("residual", terms, self.pick(["int8", "int16"]), zeros)
+
+    def affine(self) -> str:
+        x = self.of("int8", "int16")
+        size = self.values[x].shape[-1]
+        gain = self.rng.integers(-4096, 4096, size, endpoint=True).astype(np.int16)
+        bias = self.rng.integers(-(1 << 30), 1 << 30, size).astype(np.int32)
+        tensors = {"gain": Tensor(gain, 16), "bias": Tensor(bias, 32)}
+        attributes = {"zero_point": self.integer("int8")}
+        return self.node("affine", (x,), "int32", self.values[x].shape, attributes, tensors=tensors)
 
     def subtract(self) -> str:
         x = self.of("int8", "int16")

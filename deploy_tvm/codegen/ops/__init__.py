@@ -42,6 +42,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "complement": Operation(float_ops.complement, elementwise=True),
         "subtract": Operation(float_ops.subtract),
         "relu": Operation(float_ops.relu_row, elementwise=True),
+        "affine": Operation(float_ops.affine_row, elementwise=True),
         "clamp": Operation(float_ops.clamp_row, elementwise=True),
         "scale": Operation(float_ops.scale_row, elementwise=True),
         "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),

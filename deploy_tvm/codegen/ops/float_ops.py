@@ -55,6 +55,12 @@ def clamp_row(body: Body, node: Node) -> Row:
     return combine(F32, function, body.rows[node.inputs[0]])
 
 
+def affine_row(body: Body, node: Node) -> Row:
+    """``gain x + bias``."""
+    gain, bias = (body.constant(node.tensors[role]) for role in ("gain", "bias"))
+    return gain * body.rows[node.inputs[0]] + bias
+
+
 def scale_row(body: Body, node: Node) -> Row:
     """``factor x``."""
     return body.rows[node.inputs[0]] * number(node.attributes["factor"], F32)

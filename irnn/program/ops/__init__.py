@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from irnn.errors import IrnnError
 from irnn.program.ops.activations import Clamp, Relu, Scale, Sigmoid, Tanh
 from irnn.program.ops.add import Add
+from irnn.program.ops.affine import Affine
 from irnn.program.ops.attention_context import AttentionContext
 from irnn.program.ops.attention_weights import AttentionWeights
 from irnn.program.ops.base import Operand, Operation, Range
@@ -61,7 +62,7 @@ OPS = Registry(
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
         Complement(), Last(), ScaledEmbedding(), Multibit(), Step(), Subtract(), MaxPool(), MeanPool(), TimeMean(),
-        TimeMax(), Repeat(),
+        TimeMax(), Repeat(), Affine(),
         Relu(), Clamp(), Scale(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip

@@ -110,6 +110,26 @@ def test_an_operation_alone(target: targets.Target, case: str, dtype: str) -> No
     np.testing.assert_array_equal(compiled(target, program, given)[0], expected, strict=True)
 
 
+FLOAT_ALONE = [
+    (Node("affine", ("x",), "y", {}, {"gain": "g", "bias": "b"}), False),
+    (Node("scale", ("x",), "y", {"factor": 0.3}), False),
+    (Node("clamp", ("x",), "y", {"low": -0.25, "high": 0.5}), False),
+    (Node("clamp", ("x",), "y", {"high": 0.5}), False),
+    (Node("subtract", ("x", "x2"), "y"), True),
+]
+
+
+@pytest.mark.parametrize(("node", "two"), FLOAT_ALONE)
+def test_a_float_operation_alone(target: targets.Target, node: Node, two: bool) -> None:
+    rng = np.random.default_rng(6)
+    tensors = {name: Tensor(rng.standard_normal(SIZE).astype(np.float32), 32) for name in ("g", "b")}
+    inputs = {name: value("float32") for name in ("x", "x2")[: 1 + two]}
+    given = {name: rng.standard_normal((BATCH, STEPS, SIZE)).astype(np.float32) for name in inputs}
+    program = Program("float", inputs, ("y",), {}, inputs | {"y": value("float32")}, (node,), tensors)
+    expected, _ = run_float(program, given, {})
+    np.testing.assert_allclose(compiled(target, program, given)[0], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("reducing", ["time_mean", "time_max"])
 def test_a_sequence_that_is_joined_is_reduced_part_by_part(target: targets.Target, reducing: str) -> None:
     """Rows with a joint in a register: what reaches over it must not be added twice."""

@@ -20,6 +20,8 @@ NO_INTEGERS = {"ops.activations"}  # float programs only
 MUTATIONS = [
     operation("add", "add: a twice", "inputs[0], inputs[1],", "inputs[0], inputs[0],"),
     operation("add", "add: saturates at its dtype", 'node.attributes["high"]', "np.iinfo(dtype).max"),
+    operation("affine", "affine: zero point left out", 'inputs[0], node.attributes["zero_point"]', "inputs[0], 0"),
+    arithmetic("affine: bias left out", ' + ops.to(bias, "int32")', ""),
     operation("attention_context", "context: memory reversed", "weights[..., None, :]", "weights[..., None, ::-1]"),
     operation("attention_context", "context: zero point of the result", 'a["zero_point"],', "0,"),
     operation("attention_weights", "weights: the query left out", "query[..., None, :]", "0 * query[..., None, :]"),

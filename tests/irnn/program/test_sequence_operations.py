@@ -105,6 +105,32 @@ def test_a_difference_is_one_of_narrow_values() -> None:
         subtract(multipliers=(1 << 30, -(1 << 30))).check()
 
 
+def affine(gain: int = 4096, bias: int = 1 << 30, dtype: str = "int16", size: int = 2) -> Program:
+    tensors = {
+        "gain": Tensor(np.array([gain, -gain], np.int16 if gain < 1 << 15 else np.int32), 16),
+        "bias": Tensor(np.array([bias, -bias], np.int32), 32),
+    }
+    node = Node("affine", ("x",), "y", {"zero_point": -5})
+    return program(node, {"x": sequence(size, dtype)}, sequence(size, "int32"), tensors)
+
+
+@both
+def test_factors_and_summands_are_those_of_each_element(ops: Any) -> None:
+    x = np.array([[[-32768, -32768], [32767, 32767], [-5, -5]]], np.int16)
+    y = run(affine(), ops, x=x)
+    assert y.tolist() == [[[4096 * (v + 5) + (1 << 30), -4096 * (v + 5) - (1 << 30)] for v in (-32768, 32767, -5)]]
+    high = 4096 * 32772 + (1 << 30)
+    assert ranges(affine())["y"] == (-high, high)
+    with pytest.raises(IrnnError, match="affine y could overflow int32"):
+        affine(gain=32767, bias=1 << 30).check()
+    with pytest.raises(IrnnError, match="affine y reads x, which is not int8 or int16"):
+        affine(gain=1, dtype="int32").check()
+    with pytest.raises(IrnnError, match="affine y: x has 3 elements, its constants 2, 2"):
+        affine(size=3).check()
+    with pytest.raises(IrnnError, match="gain: a gain is int32; allowed are int8 and int16"):
+        affine(gain=1 << 15, bias=0).check()
+
+
 def reduced(op: str, dtype: str, *, lengths: bool, zero_point: int = 0) -> Program:
     inputs = {"x": sequence(dtype=dtype)} | ({"lengths": LENGTHS} if lengths else {})
     attributes = {"zero_point": zero_point} if op == "time_mean" else {}

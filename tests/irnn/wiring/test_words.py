@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import irnn
 from irnn.errors import IrnnError
+from irnn.nn.affine import Affine, FoldedNorm
 from irnn.nn.convolution import FoldedConvolution
 from irnn.program.windows import Window
 from irnn.wiring.executor import StateSpec
@@ -61,6 +62,26 @@ WORDS: dict[str, tuple[Callable[[], Wired], Callable[[Tensor], Tensor]]] = {
         lambda: Wired(lambda a, m, x: a.clamp(m.out, x, 0.25, None), out=site("activation")), lambda x: x.clamp(0.25)
     ),
     "a scaled output": (lambda: Wired(lambda a, m, x: a.scale(x, 0.125)), lambda x: 0.125 * x),
+    "a batch norm that stands alone": (
+        lambda: Wired(
+            lambda a, m, x: a.requantize(m.out, a.affine(m.norm, x)), norm=FoldedNorm(alone()), out=site("cell")
+        ),
+        lambda x: alone()(x.float().transpose(1, 2)).transpose(1, 2).detach().to(x),
+    ),
+    "one minus a value": (
+        lambda: Wired(
+            lambda a, m, x: a.requantize(m.out, a.affine(m.turned, x)),
+            turned=Affine(-torch.ones(SIZE), torch.ones(SIZE)), out=site("activation"),
+        ),
+        lambda x: 1 - x,
+    ),
+    "gains of very different size": (
+        lambda: Wired(
+            lambda a, m, x: a.requantize(m.out, a.scale(a.affine(m.gains, x), 2.0)),
+            gains=Affine(GAINS, GAINS.flip(0)), out=site("preactivation"),
+        ),
+        lambda x: 2 * (x * GAINS + GAINS.flip(0)),
+    ),
     "slice": (lambda: Wired(lambda a, m, x: a.slice(x, 1, 4)), lambda x: x[..., 1:4]),
     "mean over time": (
         lambda: Wired(lambda a, m, x: a.requantize(m.out, a.time_mean(x)), out=site("preactivation")),
@@ -86,6 +107,17 @@ WORDS: dict[str, tuple[Callable[[], Wired], Callable[[Tensor], Tensor]]] = {
         lambda x: pooled(nn.AvgPool2d((2, 3), 1), x, (1, 1, 1, 0), 0.0),
     ),
 }  # fmt: skip
+
+
+GAINS = torch.tensor([1.0, -1e-3, 0.0, 1e-6, 0.0, 0.3])
+
+
+def alone() -> nn.BatchNorm1d:
+    """A trained norm over the elements of a sequence."""
+    norm, made = nn.BatchNorm1d(SIZE).eval(), torch.Generator().manual_seed(8)
+    for part, low, high in ((norm.running_mean, -0.3, 0.3), (norm.running_var, 0.5, 2), (norm.weight.data, -1, 1)):
+        part.uniform_(low, high, generator=made)
+    return norm
 
 
 def pooled(pool: nn.Module, x: Tensor, border: tuple[int, ...], fill: float, channels: int = 2) -> Tensor:
@@ -188,6 +220,10 @@ def test_a_folded_convolution_trains_its_users_parameters() -> None:
     ("make", "message"),
     [
         (lambda: FoldedConvolution(nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect")), "padding_mode='reflect'"),
+        (
+            lambda: FoldedNorm(nn.BatchNorm1d(2, track_running_stats=False)),
+            "a batch norm without running statistics cannot be folded",
+        ),
         (
             lambda: FoldedConvolution(nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2, track_running_stats=False)),
             "a batch norm without running statistics cannot be folded",
