@@ -25,7 +25,7 @@ WORST_DECIBELS = 3.0
 WORST_CLIPPED = 0.05
 
 
-def calibrate(network: nn.Module, batches: Iterable[Sized]) -> None:
+def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights: bool = False) -> None:
     """Give every site its range: run the float network (exact activations, no dropout) over input batches.
 
     Each batch is what ``model.simulate`` takes: token ids ``[batch, time]`` or features ``[batch, time, size]``, of a
@@ -35,6 +35,8 @@ def calibrate(network: nn.Module, batches: Iterable[Sized]) -> None:
     Ranges of before are forgotten.  A value that is NaN or infinite is an :class:`IrnnError` that names the site and
     the batch, and the ranges of before stay.  Sites that clip or lose most of their signal, as the model is configured,
     are named in one warning.
+
+    quantized_weights: weights that were trained quantized are so here, too; else they are those in float.
     """
     model: RecurrentModel = network_of(network)
     state: dict[str, Tensor] | None = None
@@ -43,7 +45,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sized]) -> None:
     with (
         torch.no_grad(),
         _evaluating(model),
-        _switched(model, observing=True, quantizing=set(), exact=True),
+        _switched(model, observing=True, quantizing=set(), exact=True, weights=quantized_weights),
         _forgotten_ranges(model),
         _widening(model),
     ):
@@ -160,14 +162,21 @@ def _evaluating(model: RecurrentModel) -> Iterator[None]:
 
 
 @contextmanager
-def _switched(model: RecurrentModel, *, observing: bool, quantizing: set[QuantSite], exact: bool) -> Iterator[None]:
-    """Other switches for a while: what observes, which sites quantize (weights never), exact functions or tables."""
+def _switched(
+    model: RecurrentModel, *, observing: bool, quantizing: set[QuantSite], exact: bool, weights: bool = False
+) -> Iterator[None]:
+    """Other switches for a while: what observes, which sites quantize, exact functions or tables.
+
+    weights: they stay as the model is configured; else they are in float.
+    """
     values: list[tuple[Any, str, Any]] = []
     for module in model.modules():
         if isinstance(module, QuantSite):
             values += [(module, "observing", observing), (module, "quantizing", module in quantizing)]
-        elif isinstance(module, (Weight, Activation)):
-            values.append((module, "quantizing", isinstance(module, Activation) and not exact))
+        elif isinstance(module, Activation):
+            values.append((module, "quantizing", not exact))
+        elif isinstance(module, Weight) and not weights:
+            values.append((module, "quantizing", False))
         if isinstance(module, Weight):
             values.append((module, "operand_codes", None))
         if isinstance(module, (Activation, Exponential)) and exact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ class Layer:
         assert self.weight_bits is not None  # since the layer was made
         coded = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
         weight = self.weight_bits if self.code == UNIFORM else coded
-        return QuantConfig(weight=weight, hidden=8 if self.codes is None else f"alternating:{self.codes}")
+        hidden = 8 if self.codes is None else f"alternating:{self.codes}"
+        return replace(QuantConfig(weight=weight, hidden=hidden), **cell_class(self.cell).QUANT)
 
 
 def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:

@@ -10,9 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from irnn.qat import PwlConfig, QuantConfig
 from pipelines import problems
-from pipelines.recipe import Recipe
+from pipelines.recipe import QAT_STAGES, Recipe
 from pipelines.sections import need_one_of, need_positive, need_section, read_section
 from pipelines.watch.settings import LoggerConfig
+
+ACTIVATIONS = "activations"  # `post_training`: of all but the weights
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class TrainerConfig:
 class RunConfig:
     """The whole run.
 
-    post_training: the stages between `float` and `all` are left out, and `all` calibrates in place of training.
+    post_training: true: the stages between `float` and `all` are left out, and `all` calibrates in place of training;
+        "activations": `weights` is trained between the two.
     problem, data, evaluation: of the problem's own classes (`pipelines.problems.Kind`).  model: the network's keys
     without those that the data decide.  target and device: where the finished program is measured besides this machine
     (`on_device`).  composed: all keys as Hydra composed them, for the record.  command: the one that repeats the run,
@@ -45,7 +48,7 @@ class RunConfig:
     seed: int
     output_dir: Path
     until: str | None
-    post_training: bool
+    post_training: bool | str
     problem: Any
     trainer: TrainerConfig
     evaluation: Any
@@ -59,6 +62,17 @@ class RunConfig:
     device: dict[str, Any]
     composed: dict[str, Any]
     command: str | None
+
+    def __post_init__(self) -> None:
+        need_one_of("post_training", self.post_training, (False, True, ACTIVATIONS))
+
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        """The stages of quantization-aware training, whose epochs `float_matched` has, too.
+
+        Without any it keeps those of all: that is how it has always been.
+        """
+        return ("weights",) if self.post_training == ACTIVATIONS else QAT_STAGES
 
     @property
     def kind(self) -> problems.Kind:

@@ -90,16 +90,16 @@ class Recipe:
             if average := getattr(self, stage).average:
                 raise IrnnError(f"recipe.{stage}.average={average}: only recipe.float averages; leave it at 0")
 
-    def rates(self, stage: str) -> _ByEpoch:
-        """Learning rates by epoch of any trained stage, `float_matched` included."""
+    def rates(self, stage: str, matched: tuple[str, ...] = QAT_STAGES) -> _ByEpoch:
+        """Learning rates by epoch of any trained stage; `float_matched` repeats those of the stages `matched`."""
         if stage == "float_matched":
-            return [rate for name in QAT_STAGES for rate in self.rates(name)]
+            return [rate for name in matched for rate in self.rates(name)]
         return getattr(self, stage).rates()
 
-    def warmups(self, stage: str) -> _ByEpoch:
+    def warmups(self, stage: str, matched: tuple[str, ...] = QAT_STAGES) -> _ByEpoch:
         """See `Schedule`; by epoch, as `rates`."""
         if stage == "float_matched":
-            return [share for name in QAT_STAGES for share in self.warmups(name)]
+            return [share for name in matched for share in self.warmups(name)]
         return getattr(self, stage).warmups()
 
     def average(self, stage: str) -> int:

@@ -65,8 +65,14 @@ def need_positive(key: str, value: float) -> None:
 
 def architecture_inputs(architecture: Any) -> dict[str, Any]:
     """Fields that differ from their defaults: a new option of the network keeps the float models trained before it."""
-    fields = dataclasses.fields(architecture)
-    return {field.name: value for field in fields if (value := getattr(architecture, field.name)) != field.default}
+    inputs = {}
+    for field in dataclasses.fields(architecture):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if (value := getattr(architecture, field.name)) != default:
+            inputs[field.name] = value
+    return inputs
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

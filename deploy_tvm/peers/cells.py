@@ -1,4 +1,4 @@
-"""Plain LSTM and GRU cells in the loops of float programs, found by what is computed, whatever the values' names.
+"""Plain LSTM, GRU and ReLU cells in the loops of float programs, found by what is computed, whatever the values' names.
 
 A loop is one of them where it computes the cell's formulas and nothing else; where the gates stand among the rows of
 the matrices is read off the part that each one plays.
@@ -20,7 +20,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Cell:
     """One direction of one layer as torch has it: float32 W_x ``[gates * hidden, input]``, W_h ``[gates * hidden,
-    hidden]``, b_x and b_h ``[gates * hidden]``; gates of an "lstm" in the order i, f, g, o, of a "gru" r, z, n."""
+    hidden]``, b_x and b_h ``[gates * hidden]``; gates of an "lstm" in the order i, f, g, o, of a "gru" r, z, n;
+    an "rnn" with ReLU has none."""
 
     kind: str
     w_x: np.ndarray
@@ -35,19 +36,21 @@ class _OtherCellError(Exception):
 
 def plain_cell(program: Program, scan: Scan) -> Cell | None:
     """The plain cell that a loop and the product before it are; None where they are anything else."""
-    kind, order_of = ("gru", _gru_order) if len(scan.states) == 1 else ("lstm", _lstm_order)
-    try:
-        loop = _Loop(program, scan)
-        order = order_of(loop)
-        loop.check(sorted(order) == list(range(len(order))))
-    except _OtherCellError:
-        return None
-    parts = [
-        np.concatenate([np.split(program.tensors[node.tensors[role]].data, len(order))[k] for k in order])
-        for role in ("weight", "bias")
-        for node in (loop.input_product, loop.recurrent_product)
-    ]
-    return Cell(kind, *parts)
+    kinds = {"gru": _gru_order, "rnn": _relu_order} if len(scan.states) == 1 else {"lstm": _lstm_order}
+    for kind, order_of in kinds.items():
+        try:
+            loop = _Loop(program, scan)
+            order = order_of(loop)
+            loop.check(sorted(order) == list(range(len(order))))
+        except _OtherCellError:
+            continue
+        parts = [
+            np.concatenate([np.split(program.tensors[node.tensors[role]].data, len(order))[k] for k in order])
+            for role in ("weight", "bias")
+            for node in (loop.input_product, loop.recurrent_product)
+        ]
+        return Cell(kind, *parts)
+    return None
 
 
 class _Loop:
@@ -139,3 +142,11 @@ def _gru_order(loop: _Loop) -> list[int]:
     loop.check(place == loop.place(h_n, loop.h))
     gates = (reset, loop.node(update, "sigmoid"))
     return [*(loop.place(gate.inputs[0], loop.sum()) for gate in gates), place]
+
+
+def _relu_order(loop: _Loop) -> list[int]:
+    """h' = relu(W_x x + W_h h): one part, the whole."""
+    h, h_after = loop.only(list(loop.scan.states.values()))
+    loop.check(loop.recurrent_product.inputs == (h,) and list(loop.scan.outputs.values()) == [h_after])
+    loop.check(loop.node(h_after, "relu").inputs == (loop.sum(),))
+    return [0]

@@ -120,6 +120,15 @@ def complement(ops: Any, x: Array) -> Array:
     return ops.to(ops.to(-1, "int32") - ops.to(x, "int32"), "int8")
 
 
+def mod_relu(ops: Any, x: Array, bias: Array, low: int, high: int, dtype: str) -> Array:
+    """``clamp(sgn(x) max(|x| + bias, 0))`` with ``sgn(0) = 0``; x int16 (or int8) of zero point 0, |bias| < 2**30."""
+    size_i32 = ops.abs(ops.to(x, "int32"))
+    zero_i32 = ops.to(0, "int32")
+    grown_i32 = ops.clip(size_i32 + bias, 0, INT32_MAX)
+    signed_i32 = ops.where(zero_i32 <= ops.to(x, "int32"), grown_i32, zero_i32 - grown_i32)
+    return saturate(ops, ops.where(size_i32 <= zero_i32, zero_i32, signed_i32), low, high, dtype)
+
+
 def pwl(
     ops: Any,
     x: Array,

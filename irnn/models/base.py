@@ -21,7 +21,7 @@ from irnn.models.loading import (
     tied_names,
 )
 from irnn.names import readable_name
-from irnn.nn.activation import Activation
+from irnn.nn.activation import Activation, ModReLU
 from irnn.nn.attention import Exponential
 from irnn.nn.convolution import Convolution
 from irnn.nn.linear import Weight
@@ -86,7 +86,7 @@ class RecurrentModel(nn.Module):
         observing = settings.reaches("pwl") and not settings.reaches("all")
         pieces = settings.pwl.pieces if settings.reaches("pwl") else None
         for name, module in self.named_modules():
-            if isinstance(module, (QuantSite, Weight, Norm)):
+            if isinstance(module, (QuantSite, Weight, Norm, ModReLU)):
                 module.where = f"{readable_name(name)} (stage {settings.stage!r})"
             if isinstance(module, QuantSite):
                 module.configure(settings.quant, observing=observing, quantizing=settings.on(module.role))

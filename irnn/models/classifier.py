@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -40,7 +41,8 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Sizes and regularization.  cell: which recurrent cell, one of ``irnn.nn.cells.CELLS``."""
+    """Sizes and regularization.  cell: which recurrent cell, one of ``irnn.nn.cells.CELLS``; cell_options: its own
+    (``Cell.OPTIONS``)."""
 
     feature_size: int
     classes: int
@@ -48,6 +50,7 @@ class ClassifierConfig:
     hidden_size: int = 64
     num_layers: int = 1
     dropout: float = 0.2
+    cell_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         cell_class(self.cell)
@@ -77,6 +80,7 @@ class Classifier(RecurrentModel):
                 config.hidden_size,
                 config.num_layers,
                 dropout=config.dropout if config.num_layers > 1 else 0.0,
+                **config.cell_options,
             ),
         )
         bound = config.hidden_size**-0.5

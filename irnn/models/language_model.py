@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -25,21 +26,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Sizes and regularization.  ``tie_weights`` shares the embedding with the output layer (sizes must agree)."""
+    """Sizes and regularization.  ``tie_weights`` shares the embedding with the output layer (sizes must agree).
+
+    embedding_size: None reads ids one-hot: no table is trained.  cell_options: those of the cell (``Cell.OPTIONS``).
+    """
 
     vocabulary_size: int
-    embedding_size: int
+    embedding_size: int | None
     hidden_size: int
     num_layers: int = 1
     dropout: float = 0.5
     tie_weights: bool = True
     norm: str | None = None
     cell: str = "lstm"
+    cell_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         cell_class(self.cell)
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise IrnnError(f"{name}={getattr(self, name)}: must be at least 1")
         if not 0 <= self.dropout < 1:
             raise IrnnError(f"dropout={self.dropout}: must lie in [0, 1)")
@@ -62,18 +67,22 @@ class LanguageModel(StreamModel):
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
         self.config = config
-        table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).uniform_(-0.1, 0.1))
+        if config.embedding_size is None:
+            table = nn.Parameter(torch.eye(config.vocabulary_size), requires_grad=False)
+        else:
+            table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).uniform_(-0.1, 0.1))
         self.embedding = Embedding(table)
         # Under its cell's name, so that programs and state_dicts say lstm.0.w_x.
         self.add_module(
             config.cell,
             Recurrent(
                 config.cell,
-                config.embedding_size,
+                config.embedding_size or config.vocabulary_size,
                 config.hidden_size,
                 config.num_layers,
                 dropout=config.dropout if config.num_layers > 1 else 0.0,
                 norm=config.norm,
+                **config.cell_options,
             ),
         )
         weight = table

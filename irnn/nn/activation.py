@@ -1,4 +1,4 @@
-"""sigmoid and tanh, exact or piecewise linear."""
+"""sigmoid and tanh, exact or piecewise linear; modReLU."""
 
 from __future__ import annotations
 
@@ -120,3 +120,12 @@ class Activation(nn.Module):
         return PwlFunction.apply(
             x.float(), knots, slopes, intercepts, (low - zero_point) * scale, (high - zero_point) * scale, step
         )
+
+
+class ModReLU(nn.Module):
+    """``sgn(x) relu(|x| + b)``, b ``[size]`` drawn from +-0.01 (Arjovsky, Shah and Bengio 2016; as projUNN has it)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.where = "modReLU"  # what messages call it
+        self.bias = nn.Parameter(torch.empty(size).uniform_(-0.01, 0.01))

@@ -49,7 +49,7 @@ class RecurrentLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.cell_class = cell
-        self.hidden = QuantSite("hidden", cell.output_size(hidden_size, **options))
+        self.hidden = cell.output_site(hidden_size, **options)
         names = ("forward_cell", "backward_cell") if bidirectional else ("forward_cell",)
         self.cells = ModuleDict(
             {n: cell(input_size, hidden_size, bias=bias, norm=norm, hidden=self.hidden, **options) for n in names}
@@ -64,7 +64,10 @@ class RecurrentLayer(nn.Module):
             if y is not None:
                 return y
         outputs = [
-            a.scan(cell.step, cell.hoist(a, x), states, reverse=direction == "backward_cell")
+            cell.finish(
+                a,
+                a.scan(cell.step, cell.hoist(a, x), states, reverse=direction == "backward_cell", whole=cell.whole()),
+            )
             for (direction, cell), states in zip(self.cells.items(), self._states(name), strict=True)
         ]
         return outputs[0] if len(outputs) == 1 else a.concat(outputs)

@@ -14,7 +14,8 @@ from irnn.quant.observers import percentiles
 class QuantSite(nn.Module):
     """One quantized tensor of the network: its role, bits, observed range and whether it is on.
 
-    ``groups`` equal parts of the last axis (the four gates) have a scale each.  The range is a buffer, so it travels
+    ``groups`` equal parts of the last axis (the four gates) have a scale each, with ``power_of_two`` the least power of
+    two that holds the observed range, so that a scale is a shift (QORNN's state).  The range is a buffer, so it travels
     with checkpoints; NaN stands for none yet.  ``observing`` and ``quantizing`` are set by ``irnn.qat.prepare``
     according to the stage, and ``where``, what messages call the site.  ``headroom``: how many times the observed range
     the integers hold; ``widening``: observation takes the extremes of all, in place of a moving average.
@@ -23,15 +24,20 @@ class QuantSite(nn.Module):
     observed_min: Tensor
     observed_max: Tensor
 
-    def __init__(self, role: str, size: int, groups: int = 1, headroom: float = 1.0) -> None:
+    def __init__(
+        self, role: str, size: int, groups: int = 1, headroom: float = 1.0, *, power_of_two: bool = False
+    ) -> None:
         super().__init__()
         if role not in ROLE_BITS:
             raise IrnnError(f"unknown role {role!r}; allowed are {', '.join(ROLE_BITS)}")
+        if power_of_two and role not in SYMMETRIC_ROLES:
+            raise IrnnError(f"the role {role!r} has a zero point, which a power of two alone does not give")
         self.role = role
         self.size = size
         self.groups = groups
         self.headroom = headroom
         self.widening = False
+        self.power_of_two = power_of_two
         self.bits = QuantConfig().bits(role)
         self.config = QuantConfig()
         self.observing = False
@@ -101,7 +107,8 @@ class QuantSite(nn.Module):
             safe = np.where(scale > 0, scale, 1.0)
             zero_point = np.clip(np.floor(low_q - low / safe + 0.5), low_q, high_q).astype(np.int64)
         # A site that saw only zeros: any scale is right, one that keeps multipliers in range is useful.
-        return np.where(scale > 0, scale, 1.0 / high_q), zero_point
+        scale = np.where(scale > 0, scale, 1.0 / high_q)
+        return (_next_power_of_two(scale) if self.power_of_two else scale), zero_point
 
     def simulation_parameters(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(scale, zero point) as float tensors that broadcast over ``[..., size]``."""
@@ -109,3 +116,9 @@ class QuantSite(nn.Module):
         if self.groups > 1:
             scale, zero_point = (v.repeat_interleave(self.size // self.groups) for v in (scale, zero_point))
         return scale, zero_point
+
+
+def _next_power_of_two(x: np.ndarray) -> np.ndarray:
+    """The least power of two that is not below ``x > 0``, exactly."""
+    fraction, exponent = np.frexp(x)  # x = fraction * 2**exponent, fraction in [1/2, 1)
+    return np.ldexp(1.0, np.where(fraction == 0.5, exponent - 1, exponent))

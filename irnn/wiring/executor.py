@@ -22,7 +22,15 @@ from torch import nn
 from irnn.errors import IrnnError
 from irnn.program.windows import Window
 from irnn.quant.site import QuantSite
-from irnn.wiring.parts import ActivationPart, AffinePart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import (
+    ActivationPart,
+    AffinePart,
+    ConvolutionPart,
+    ExponentialPart,
+    NormPart,
+    ThresholdPart,
+    WeightPart,
+)
 
 T = TypeVar("T")
 
@@ -110,8 +118,11 @@ class Executor(Protocol[T]):
 
     # --- functions ---
 
-    def relu(self, site: QuantSite, x: T) -> T:
-        """``max(x, 0)``, quantized at ``site``; x is accumulators or any quantized value."""
+    def relu(self, site: QuantSite, *terms: T) -> T:
+        """``max(sum of the terms, 0)``, quantized at ``site``; the terms are those of ``requantize``."""
+
+    def mod_relu(self, module: ThresholdPart, site: QuantSite, x: T) -> T:
+        """``sgn(x) max(|x| + b, 0)`` with b of each element, at ``site``, at which x lives and which is symmetric."""
 
     def clamp(self, site: QuantSite, x: T, low: float | None, high: float | None) -> T:
         """x within real ``low`` and ``high`` (None: no such end), quantized at ``site``; x as that of :meth:`relu`."""
@@ -187,12 +198,21 @@ class Executor(Protocol[T]):
     # --- recurrence ---
 
     def scan(
-        self, step: Callable[..., tuple[Any, ...]], sequence: T, states: list[StateSpec], *, reverse: bool = False
+        self,
+        step: Callable[..., tuple[Any, ...]],
+        sequence: T,
+        states: list[StateSpec],
+        *,
+        reverse: bool = False,
+        whole: Callable[..., Any] | None = None,
     ) -> Any:
         """Run ``step(executor, x_t, *states) -> (output, *states)`` along time; the outputs as a sequence.
 
         An output that is a tuple gives a tuple of sequences.  A state belongs to one scan: a second one under its name
         would start where the first has ended, and is refused.  A sequence keeps its state behind its end.
+
+        ``whole(executor, sequence, *states) -> (output, *states)``, all of them sequences, are the same steps at once
+        in real numbers, which an executor of real numbers may take in their place.
         """
 
     def start(self, state: StateSpec, x: T) -> None:

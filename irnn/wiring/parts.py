@@ -59,6 +59,16 @@ class NormPart(Protocol):
         """In real numbers."""
 
 
+class ThresholdPart(Protocol):
+    """What modReLU adds to magnitudes (``irnn.nn.activation.ModReLU``)."""
+
+    where: str
+
+    @property
+    def bias(self) -> Tensor:
+        """b ``[size]``."""
+
+
 class ActivationPart(Protocol):
     """sigmoid or tanh of a group of a site (``irnn.nn.activation.Activation``)."""
 

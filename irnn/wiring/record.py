@@ -133,6 +133,7 @@ class Recorder:
         states: list[StateSpec],
         *,
         reverse: bool = False,
+        whole: Callable[..., Any] | None = None,
     ) -> Any:
         """Record ``step`` once, as the body of a loop over time."""
         outer, self._nodes = self._nodes, []

@@ -14,7 +14,7 @@ from irnn.program.windows import Window
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import check_ends, check_factor, need_undilated
-from irnn.wiring.parts import ActivationPart, AffinePart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import ActivationPart, AffinePart, ExponentialPart, NormPart, ThresholdPart, WeightPart
 from irnn.wiring.record import Symbol
 from irnn.wiring.record_sequences import SequenceRecorder, strided
 
@@ -96,8 +96,13 @@ class FloatRecorder(SequenceRecorder):
     def time_mean(self, x: Symbol) -> Symbol:
         return self._float("time_mean", self._valid(x), f"{x.name}.mean", x.shape, axes=())
 
-    def relu(self, site: QuantSite, x: Symbol) -> Symbol:
+    def relu(self, site: QuantSite, *terms: Symbol) -> Symbol:
+        x = self.requantize(site, *terms)
         return self._float("relu", (x,), self._name(site), x.shape)
+
+    def mod_relu(self, module: ThresholdPart, site: QuantSite, x: Symbol) -> Symbol:
+        tensors = {"bias": _float_tensor(f"the bias of {module.where}", module.bias)}
+        return self._float("mod_relu", (x,), self._name(module), x.shape, tensors)
 
     def attention_weights(
         self,

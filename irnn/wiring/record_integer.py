@@ -16,7 +16,7 @@ from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 from irnn.wiring.constants import AFFINE_GAIN, AFFINE_REACH, BIAS_LIMIT, factors, floor_half, numbers, pwl_tensors
 from irnn.wiring.executor import check_ends, check_factor, need_undilated
-from irnn.wiring.parts import ActivationPart, AffinePart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import ActivationPart, AffinePart, ExponentialPart, NormPart, ThresholdPart, WeightPart
 from irnn.wiring.record import Planes, Symbol, added, shorten
 from irnn.wiring.record_sequences import strided
 from irnn.wiring.record_weights import WeightRecorder
@@ -32,10 +32,20 @@ class IntegerRecorder(WeightRecorder):
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
         return self._requantize(site, terms, *site.range())
 
-    def relu(self, site: QuantSite, x: Symbol) -> Symbol:
+    def relu(self, site: QuantSite, *terms: Symbol) -> Symbol:
         """Nothing below the integer of 0."""
         low, high = site.range()
-        return self._requantize(site, (x,), max(low, self._format(site)[2]), high)
+        return self._requantize(site, terms, max(low, self._format(site)[2]), high)
+
+    def mod_relu(self, module: ThresholdPart, site: QuantSite, x: Symbol) -> Symbol:
+        dtype, scale, _ = self._symmetric_format(site, "modReLU")
+        if not np.array_equal(shorten(x.scale), shorten(scale)) or x.zero_point:
+            raise IrnnError(f"{self._name(module)} reads {x.name}, which does not live at {self._name(site)}")
+        low, high = site.range()
+        bias = np.clip(floor_half(numbers(f"the bias of {module.where}", module.bias) / scale), low, high)
+        tensors = {"bias": Tensor(bias.astype(np.int32), 32)}
+        attributes = {"low": low, "high": high}
+        return self._emit("mod_relu", (x,), self._name(module), dtype, x.shape, scale, 0, attributes, tensors)
 
     def clamp(self, site: QuantSite, x: Symbol, low: float | None, high: float | None) -> Symbol:
         """The ends' integers: rounding is monotone, so that they clamp what their real numbers would."""

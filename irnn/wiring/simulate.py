@@ -20,7 +20,15 @@ from irnn.quant.codes.multibit import FakeMultibit
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, check_ends, check_factor, need_undilated, not_scanned, state_taken
-from irnn.wiring.parts import ActivationPart, AffinePart, ConvolutionPart, ExponentialPart, NormPart, WeightPart
+from irnn.wiring.parts import (
+    ActivationPart,
+    AffinePart,
+    ConvolutionPart,
+    ExponentialPart,
+    NormPart,
+    ThresholdPart,
+    WeightPart,
+)
 from irnn.wiring.recurrent_product import RecurrentProduct
 
 
@@ -160,8 +168,11 @@ class Simulation:
         states: list[StateSpec],
         *,
         reverse: bool = False,
+        whole: Callable[..., Any] | None = None,
     ) -> Any:
         values = self._start(states)
+        if whole is not None and not (reverse and self.lengths is not None):
+            return self._at_once(whole, sequence, states, values, reverse=reverse)
         outputs = []
         steps = sequence.unbind(0)
         valid = None if self.lengths is None else self._before_end(sequence)
@@ -180,6 +191,20 @@ class Simulation:
         if isinstance(outputs[0], tuple):
             return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
         return torch.stack(outputs)
+
+    def _at_once(
+        self,
+        whole: Callable[..., Any],
+        sequence: Tensor,
+        states: list[StateSpec],
+        values: list[Tensor],
+        *,
+        reverse: bool,
+    ) -> Tensor:
+        """A scan by the way through all steps; the last states are those of the last valid steps."""
+        output, *after = whole(self, sequence.flip(0) if reverse else sequence, *values)
+        self.state.update({spec.name: self.last(steps) for spec, steps in zip(states, after, strict=True)})
+        return output.flip(0) if reverse else output
 
     def fused(self, layer: Callable[..., Any], x: Tensor, states: list[StateSpec]) -> Tensor | None:
         """Unless observers watch: they see what only the wiring shows."""
@@ -221,8 +246,13 @@ class Simulation:
     def join(self, site: QuantSite, parts: list[Tensor]) -> Tensor:
         return self._quantize(site, torch.cat(parts, dim=-1))
 
-    def relu(self, site: QuantSite, x: Tensor) -> Tensor:
-        return self._quantize(site, torch.relu(x))
+    def relu(self, site: QuantSite, *terms: Tensor) -> Tensor:
+        return self._quantize(site, torch.relu(self.accumulate(*terms)))
+
+    def mod_relu(self, module: ThresholdPart, site: QuantSite, x: Tensor) -> Tensor:
+        """b in steps of the site, where that is on, as the integers have it."""
+        size = torch.relu(x.abs() + self._fake_quantize(site, module.bias))
+        return self._quantize(site, torch.sign(x) * size)
 
     def clamp(self, site: QuantSite, x: Tensor, low: float | None, high: float | None) -> Tensor:
         check_ends(low, high)

@@ -17,7 +17,6 @@ from pipelines.core.manifest import digest_of
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage
 from pipelines.core.training import Training
-from pipelines.recipe import QAT_STAGES
 
 
 def plan(config: RunConfig, problem: Problem[Any, Any]) -> list[Stage]:
@@ -34,12 +33,12 @@ def plan(config: RunConfig, problem: Problem[Any, Any]) -> list[Stage]:
     float_stage = trained("float", None, **problem.origin, seed=config.seed)
     stages = [float_stage, trained("float_matched", float_stage)]
     latest = float_stage
+    for name in () if config.post_training is True else config.trained_stages:
+        latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
+        stages.append(latest)
     if config.post_training:
         inputs = {"pwl": dataclasses.asdict(config.pwl), "quant": _quant_inputs(config, "all"), "post_training": True}
-        latest = Stage("all", inputs, float_stage, train.post_training, root)
-        stages.append(latest)
-    for name in () if config.post_training else QAT_STAGES:
-        latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
+        latest = Stage("all", inputs, latest, train.post_training, root)
         stages.append(latest)
     return stages + _deployment(config, train, qat=latest, matched=stages[1])
 
@@ -70,8 +69,8 @@ def _training_inputs(config: RunConfig, problem: Problem[Any, Any], stage: str) 
     """What every training stage's outcome depends on, besides where it starts from."""
     recipe = config.recipe
     return {
-        "rates": recipe.rates(stage),
-        "warmups": recipe.warmups(stage),
+        "rates": recipe.rates(stage, config.trained_stages),
+        "warmups": recipe.warmups(stage, config.trained_stages),
         "average": recipe.average(stage),
         "optimizer": recipe.optimizer,
         "clip": recipe.clip,

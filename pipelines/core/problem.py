@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.nn.orthogonal.optimizer import ProjectedAdam, ProjectedSGD, projected_weights
 
 # Nats per word or unit; a uniform guess over a million words has 14.
 _DIVERGED = 50.0
@@ -112,6 +113,14 @@ class StageTask(pl.LightningModule):
         self.figure: str | None = None  # the name of what is validated, once it has been
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if projected_weights(self.model):
+            if self.settings.average:
+                raise IrnnError(
+                    f"recipe.{self.settings.stage}.average={self.settings.average}: the mean of orthogonal matrices is "
+                    "none; set it to 0 with model.cell_options.orthogonal=projunn_d or projunn_t"
+                )
+            projected = ProjectedAdam if self.settings.optimizer == "adam" else ProjectedSGD
+            return projected(self.model, lr=self.settings.rates[0])
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if self.settings.optimizer == "adam":
             return torch.optim.Adam(parameters, lr=self.settings.rates[0])

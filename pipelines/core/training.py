@@ -46,13 +46,13 @@ class Training:
 
     def __call__(self, stage: Stage) -> Result:
         recipe = self.config.recipe
-        rates = recipe.rates(stage.name)
+        rates = recipe.rates(stage.name, self.config.trained_stages)
         settings = TaskSettings(
             stage=stage.name,
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
             rates=rates,
-            warmups=recipe.warmups(stage.name),
+            warmups=recipe.warmups(stage.name, self.config.trained_stages),
             average=recipe.average(stage.name),
             optimizer=recipe.optimizer,
             bf16=self.config.trainer.precision == "bf16",
@@ -67,8 +67,11 @@ class Training:
         return Result(score.metrics, files, details, scratch=[RESUME_FILE])
 
     def post_training(self, stage: Stage) -> Result:
-        """The stage `all` without quantization-aware training: calibrated, with the weights of the float stage."""
-        model = self._starting_model(stage).eval()
+        """The stage `all` without training: calibrated, with the weights of the stage before."""
+        assert stage.previous is not None  # the float stage, or one that has trained quantized weights
+        model = self._prepare(self.trained_model(stage.previous), stage.name)
+        qat.calibrate(model, self.problem.calibration(), quantized_weights=stage.previous.name != "float")
+        model.eval()
         score = self.problem.score(model, stage.folder)
         details = {"epochs": 0, "seed": self.config.seed, "training_seconds": 0.0}
         return Result(score.metrics, [save_weights(model, stage.folder), *score.files], details)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from tests.docs.page_places import DIGITS, LIBRISPEECH, TEXT, UNIT_MODEL, WORDS, Workspace
+from tests.docs.page_places import COPY, DIGITS, LIBRISPEECH, PICTURES, TEXT, UNIT_MODEL, WORDS, Workspace
 
 # A run stops there unless it is run to its end, which takes long.
 FLOAT = "until=float"
@@ -106,6 +106,11 @@ PIPELINE = {
     "python run.py data=text data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py problem=classifier data=digit_words data.dir=FOLDER": training("digits", WORDS),
+    "python run.py experiment=copy_qornn": training(None, COPY),
+    "python run.py problem=copy_memory data.delay=300": training(None, f"{COPY} data.delay=12"),
+    "python run.py experiment=smnist_qornn data.dir=FOLDER": training("mnist", PICTURES),
+    "python run.py experiment=pmnist_qornn data.dir=FOLDER": training("mnist", PICTURES),
+    "python run.py experiment=ptb_char_qornn data.dir=FOLDER": training("text", TEXT),
     "python run.py problem=speech data=digits data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=ptb_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
@@ -216,6 +221,8 @@ LIBRARIES = {
     "onnxruntime,torch": Example(more=LAYER, says="batch 8: a sequence's share", slow=True),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --code alternating --weight-bits 2 --codes 2 "
     "--steps 1": Example(more=LAYER, says="alternating 2, 2 codes read", slow=True),
+    "python -m deploy_tvm bench --layer ornn --input 128 --hidden 128 --code full_range --weight-bits 4 --against "
+    "onnxruntime,torch": Example(more=LAYER, says="0 mismatches", slow=True),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --kernels avx2": Example(
         {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
     ),

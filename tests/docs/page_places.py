@@ -23,6 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from deploy_tvm.remote.device import DEFAULT_CPU
 from deploy_tvm.remote.server import serve
+from tests.support.pictures import write_mnist
 from tests.support.places import ROOT
 from tests.support.speech_files import tone, write_fsdd, write_librispeech
 from tests.support.tiny_run import write_corpus
@@ -40,6 +41,11 @@ DIGITS = f"{SPEECH} data.train_strings=40 data.evaluation_strings=3 data.max_dig
 LIBRISPEECH = f"{SPEECH} data.units.kind=characters data.units.size=null"
 UNIT_MODEL = f"{TEXT} data.speech.train_strings=40 data.speech.evaluation_strings=3 data.speech.max_digits=2"
 WORDS = f"{TRAINING} data.cache_dir=features model.hidden_size=8"
+COPY = (
+    f"{TRAINING} model.hidden_size=8 data.length=3 data.delay=4 data.train_sequences=16 data.batch_size=8 "
+    "data.evaluation_sequences=8 evaluation.interpreter_sequences=2 evaluation.batch_size=8"
+)
+PICTURES = f"{TRAINING} model.hidden_size=8 data.pixels=196 data.batch_size=10"
 TRANSCRIPTS = ["SEVEN SEAS", "ONE SHIP", "A GREAT SHIP ON THE SEA", "NO SEA IS NEAR"]
 
 
@@ -98,6 +104,10 @@ class Workspace:
     @cached_property
     def digits(self) -> Path:
         return write_fsdd(self.folder / "fsdd")
+
+    @cached_property
+    def mnist(self) -> Path:
+        return write_mnist(self.folder / "mnist")
 
     @cached_property
     def librispeech(self) -> Path:

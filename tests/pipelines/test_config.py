@@ -12,6 +12,7 @@ import yaml
 from irnn.data import TextConfig
 from irnn.data.audio.augment import AugmentConfig
 from irnn.data.audio.features import FeatureConfig
+from irnn.data.copy_memory import CopyConfig
 from irnn.data.labelled.corpus import SOURCES as LABELLED_SOURCES
 from irnn.data.speech.corpus import SOURCES as SPEECH_SOURCES
 from irnn.data.speech.corpus import speech_config_class
@@ -43,6 +44,7 @@ ARCHITECTURES: dict[str, tuple[type, set[str]]] = {
     "language_model": (LanguageModelConfig, {"vocabulary_size"}),
     "speech": (SpeechModelConfig, {"vocabulary_size", "feature_size"}),
     "classifier": (ClassifierConfig, {"classes", "feature_size"}),
+    "copy_memory": (LanguageModelConfig, {"vocabulary_size"}),
 }
 
 
@@ -59,10 +61,13 @@ def problem_with(group: str, option: str) -> str:
     if group == "problem":
         return option
     if group == "data":
-        sources = {"language_model": TEXT_SOURCES, "speech": SPEECH_SOURCES, "classifier": LABELLED_SOURCES}
+        sources = {
+            "language_model": TEXT_SOURCES, "speech": SPEECH_SOURCES, "classifier": LABELLED_SOURCES,
+            "copy_memory": ("copy",),
+        }  # fmt: skip
         (problem,) = (name for name, known in sources.items() if content(group, option)["source"] in known)
         return problem
-    if group == "model" and option != "classifier":
+    if group == "model" and not option.endswith("classifier"):
         return "speech" if option.startswith("speech") else "language_model"
     return "classifier" if group == "model" else "language_model"
 
@@ -104,14 +109,15 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
     assert set(content("quant", "int8")) == fields(QuantConfig)
     assert all(found == fields(PwlConfig) for found in keys("pwl"))
     for problem, (architecture, sizes) in ARCHITECTURES.items():
-        assert keys("model", problem)
+        assert keys("model", problem) or problem == "copy_memory"  # whose models are language models
         assert all(found == fields(architecture) - sizes for found in keys("model", problem)), problem
     assert set().union(*keys("data")) == fields(TextConfig) - {"speech"}  # a group of its own
     for option in options("data"):
         if (problem := problem_with("data", option)) != "language_model":
             found = content("data", option)
             source = found["source"]
-            cls = speech_config_class(source) if problem == "speech" else LABELLED_SOURCES[source][0]
+            labelled = CopyConfig if problem == "copy_memory" else LABELLED_SOURCES.get(source, (None,))[0]
+            cls = speech_config_class(source) if problem == "speech" else labelled
             assert set(found) == fields(cls)
             for key, section in SECTIONS.items():
                 assert key not in found or set(found[key]) == fields(section), f"{option}: {key}"
@@ -154,7 +160,9 @@ def test_every_key_is_read_by_some_code() -> None:
         cls for name in problems.names() for cls in (problems.find(name).options, problems.find(name).evaluation)
     }
     classes |= {*(cls for cls, _ in ARCHITECTURES.values()), *SECTIONS.values()}
-    classes |= {cls for cls, _ in SPEECH_SOURCES.values()} | {cls for cls, _, _ in LABELLED_SOURCES.values()}
+    classes |= (
+        {cls for cls, _ in SPEECH_SOURCES.values()} | {cls for cls, _ in LABELLED_SOURCES.values()} | {CopyConfig}
+    )
     names = {field.name for cls in classes for field in dataclasses.fields(cls)}
     # Bits are read by role, schedules by stage, folders by split: all through one getattr.
     assert names - read - set(ROLE_BITS) - {"float", *QAT_STAGES} - {"train", "dev", "test"} == set()

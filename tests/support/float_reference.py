@@ -83,6 +83,8 @@ def _node(program: Program, node: Node, x: list[np.ndarray]) -> np.ndarray:
             return x[0] * a["factor"]
         case "clamp":
             return np.clip(x[0], a.get("low", -np.inf), a.get("high", np.inf))
+        case "mod_relu":
+            return np.sign(x[0]) * np.maximum(np.abs(x[0]) + w["bias"], 0)
         case "sigmoid":
             return 1 / (1 + np.exp(-x[0]))
         case "tanh":

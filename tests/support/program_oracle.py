@@ -164,6 +164,10 @@ class ProgramOracle:
             case "mad_norm" | "layer_norm":
                 gamma, beta = self.constant(node, "gamma"), self.constant(node, "beta")
                 return NormLayer(node.op, a["groups"], gamma, beta, self.factors(node, ""), limits)(x[0])
+            case "mod_relu":
+                bias = self.constant(node, "bias")
+                return [clamp((v > 0) * max(v + b, 0) - (v < 0) * max(b - v, 0), limits)
+                        for v, b in zip(x[0], bias, strict=True)]  # fmt: skip
             case "multibit":
                 return run_time_codes(x[0], a["zero_point"], a["codes"])
             case "slice":

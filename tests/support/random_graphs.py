@@ -205,7 +205,7 @@ class _Builder(Builder):
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
             self.concat, self.complement, self.multibit, self.subtract,
-            self.affine,
+            self.affine, self.mod_relu,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -284,6 +284,14 @@ class _Builder(Builder):
         x = self.of("int8")
         attributes = {"zero_point": self.integer("int8"), "codes": self.pick([1, 2, 3, 4])}
         return self.node("multibit", (x,), "int16", self.values[x].shape, attributes)
+
+    def mod_relu(self) -> str:
+        """Of biases that kill small magnitudes, or drive large ones out of the range."""
+        x = self.of("int8", "int16")
+        dtype, size = self.values[x].dtype, self.values[x].shape[-1]
+        high = LIMITS[dtype][1]
+        bias = Tensor(self.rng.integers(-high, high, size, endpoint=True).astype(np.int32), 32)
+        return self.node("mod_relu", (x,), dtype, self.values[x].shape, self.limits(dtype), tensors={"bias": bias})
 
     def pwl(self) -> str:
         x = self.of("int8", "int16")

@@ -21,12 +21,13 @@ REACH = (-32768, 127 * 256 + 127)
 class Parts(LinearKernel):
     """``inner``, which reads bytes, on both bytes of an int16."""
 
-    form, operand_dtype, roles = "parts|", "int16", ("weight", "bias", "whole_bias")
+    form, operand_dtype = "parts|", "int16"
     passes = 2
 
     def __init__(self, inner: LinearKernel) -> None:
         self.inner, self.lanes, self.units, self.group = inner, inner.lanes, inner.units, inner.group
         self.weights, self.looked_up = inner.weights, inner.looked_up
+        self.roles = (*inner.roles, "whole_bias")
         self.tile_vectors = max(1, inner.tile_vectors // 2)
 
     def as_read(self, weight: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "affine": Operation(float_ops.affine_row, elementwise=True),
         "clamp": Operation(float_ops.clamp_row, elementwise=True),
         "scale": Operation(float_ops.scale_row, elementwise=True),
+        "mod_relu": Operation(float_ops.mod_relu, elementwise=True),
         "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),
         "tanh": Operation(float_ops.tanh_row, elementwise=True),
         "mad_norm": Operation(norms.float_norm, in_memory=1),

@@ -66,6 +66,18 @@ def scale_row(body: Body, node: Node) -> Row:
     return body.rows[node.inputs[0]] * number(node.attributes["factor"], F32)
 
 
+def mod_relu(body: Body, node: Node) -> Row:
+    """``sgn(x) max(|x| + b, 0)``."""
+    x, bias = body.rows[node.inputs[0]], body.constant(node.tensors["bias"])
+
+    def value(v: Expr, b: Expr) -> Expr:
+        zero = constant(0.0, F32, lanes_of(v))
+        grown = tirx.Max(tirx.Max(v, zero - v) + b, zero)
+        return tirx.Select(v > zero, grown, tirx.Select(v < zero, zero - grown, zero))
+
+    return combine(F32, value, x, bias)
+
+
 def sigmoid_row(body: Body, node: Node) -> Row:
     """:func:`sigmoid`."""
     return combine(F32, sigmoid, body.rows[node.inputs[0]])

@@ -108,7 +108,9 @@ def load_litert(network: Network, *, kind: str) -> Runtime:
     for package in ("tensorflow", "tf_keras"):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r} (it converts the model)")
-    forms = [form for form in FORMS[network.plain_layers().kind] if (form, kind) != ("loop", WITHOUT_LOOPS)]
+    if (cell := network.plain_layers().kind) not in FORMS:
+        raise NotImplementedError(f"this runtime is set up for {' and '.join(FORMS)}, not for {cell}")
+    forms = [form for form in FORMS[cell] if (form, kind) != ("loop", WITHOUT_LOOPS)]
     models = {form: _Model(Interpreter, _converted(network, kind, form), network) for form in forms}
     chosen, _ = quicker({form: model.call for form, model in models.items()})
     model = models[chosen]

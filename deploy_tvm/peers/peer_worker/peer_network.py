@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-GATES = {"lstm": "ifgo", "gru": "rzn"}
-STATES = {"lstm": "hc", "gru": "h"}
+GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"}  # an "rnn" is one with ReLU
+STATES = {"lstm": "hc", "gru": "h", "rnn": "h"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Networks in ONNX, of fixed length and batch, with states in and out.
 
-Plain layers become ONNX's LSTM or GRU.  Any other float program is translated operation by operation: its loops become
-ONNX's Scan, and for a single step just the loop's body.
+Plain layers become ONNX's LSTM, GRU or RNN.  Any other float program is translated operation by operation: its loops
+become ONNX's Scan, and for a single step just the loop's body.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from peer_network import STATES, Cell, Network, Stack
 
 OPSET, IR_VERSION = 17, 9
-ELEMENTWISE = {"add": "Add", "multiply": "Mul", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+ELEMENTWISE = {"add": "Add", "multiply": "Mul", "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 # Operator, its order of the gates, and what makes it torch's cell: the reset gate multiplies W_hn h + b_hn.
-OPERATORS = {"lstm": ("LSTM", "iofg", {}), "gru": ("GRU", "zrn", {"linear_before_reset": 1})}
+OPERATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "lstm": ("LSTM", "iofg", {}),
+    "gru": ("GRU", "zrn", {"linear_before_reset": 1}),
+    "rnn": ("RNN", "h", {"activations": ["Relu"]}),  # of each direction
+}
 
 
 def onnx_model(network: Network, *, operators: bool = True) -> onnx.ModelProto:
@@ -64,6 +68,8 @@ class Graph:
         """One layer of plain cells, one a direction: x ``[steps, batch, size]`` -> ``[steps, directions, batch,
         hidden]``; the states' names before and after it, each ``[directions, batch, hidden]``."""
         operator, order, attributes = OPERATORS[cells[0].kind]
+        if "activations" in attributes:
+            attributes = {"activations": attributes["activations"] * len(cells)}
         w_x, w_h, b_x, b_h = (np.stack(part) for part in zip(*(cell.in_order(order) for cell in cells), strict=True))
         names = [self.constant(f"{output}.W", w_x), self.constant(f"{output}.R", w_h)]
         names.append(self.constant(f"{output}.B", np.concatenate([b_x, b_h], 1)))

@@ -11,13 +11,13 @@ from peer_network import Network
 from peer_serving import Runtime, quicker
 
 # What the quantizer must leave nothing of where a constant is multiplied.
-PRODUCTS = ("MatMul", "Gemm", "Conv", "LSTM", "GRU")
+PRODUCTS = ("MatMul", "Gemm", "Conv", "LSTM", "GRU", "RNN")
 
 
 def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     """ONNX Runtime, float or with dynamically quantized int8 weights; ``run`` or I/O binding, whichever is faster.
 
-    The quantizer knows products and the LSTM, but no GRU: in int8 that is written operation by operation.
+    The quantizer knows products and the LSTM, but no GRU or RNN: in int8 they are written operation by operation.
     """
     import onnx
     import onnxruntime as ort
@@ -25,7 +25,7 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     from peer_onnx_parts import parts_feed, parts_model
 
     parts = isinstance(network.inputs, dict)
-    by_operations = int8 and network.stack is not None and network.stack.kind == "gru"
+    by_operations = int8 and network.stack is not None and network.stack.kind != "lstm"
     path = network.folder / f"onnxruntime_{'int8' if int8 else 'fp32'}.onnx"
     model = parts_model(network) if parts else onnx_model(network, operators=not by_operations)
     onnx.save(model, path)
@@ -49,7 +49,7 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
 
     setting, call = quicker({"run": lambda: session.run(None, inputs), "I/O binding": bound})
     if by_operations:
-        setting += ", GRU by its operations"
+        setting += f", {network.stack.kind.upper()} by its operations"
     compared = (lambda output: output) if parts else network.batch_first
     return Runtime(
         call, {"onnxruntime": ort.__version__, "onnx": onnx.__version__}, setting, keep=inputs, compared=compared

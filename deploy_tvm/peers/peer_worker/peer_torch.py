@@ -8,14 +8,17 @@ from peer_serving import Runtime
 
 
 def load_torch(network: Network, *, int8: bool) -> Runtime:
-    """``torch.nn.LSTM`` or ``torch.nn.GRU`` in inference mode, float or dynamically quantized."""
+    """``torch.nn.LSTM``, ``GRU`` or ``RNN`` in inference mode, float or dynamically quantized."""
     import torch
 
     stack = network.plain_layers()
     torch.set_num_threads(1)
     size, hidden, layers = network.inputs.shape[-1], stack.hidden, len(stack.layers)
-    layer_class = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[stack.kind]
-    model = layer_class(size, hidden, layers, bidirectional=stack.directions == 2).eval()
+    layer_class = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[stack.kind]
+    if int8 and stack.kind == "rnn":
+        raise NotImplementedError("PyTorch quantizes no RNN as it runs")
+    more = {"nonlinearity": "relu"} if stack.kind == "rnn" else {}
+    model = layer_class(size, hidden, layers, bidirectional=stack.directions == 2, **more).eval()
     state_dict: dict[str, torch.Tensor] = {}
     for k, layer in enumerate(stack.layers):
         for suffix, cell in zip(("", "_reverse"), layer, strict=False):

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irnn.data.audio.augment import random_level, random_voice, spec_augment
-from irnn.data.labelled.corpus import LabelledCorpus
+from irnn.data.labelled.base import LabelledCorpus
 
 
 class LabelledBatch(NamedTuple):
@@ -51,9 +50,7 @@ class LabelledBatches:
         return LabelledBatch(padded, frames, torch.from_numpy(self._split.labels[members]))
 
     def _features(self, member: int) -> np.ndarray:
-        features, augment = self._split.features(member), self._corpus.config.augment
+        features = self._split.features(member)
         if self._seed is None:
             return self._corpus.normalization.apply(features)
-        generator = np.random.default_rng([self._seed, self._epoch, member])
-        other = random_voice(random_level(features, augment, generator), augment, generator)
-        return spec_augment(self._corpus.normalization.apply(other), augment, generator)
+        return self._corpus.augmented(features, np.random.default_rng([self._seed, self._epoch, member]))

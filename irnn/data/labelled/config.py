@@ -1,4 +1,4 @@
-"""What a corpus of labelled sequences can be told."""
+"""What a corpus of labelled recordings can be told."""
 
 from __future__ import annotations
 
@@ -6,30 +6,24 @@ from dataclasses import dataclass, field
 
 from irnn.data.audio.augment import AugmentConfig
 from irnn.data.audio.features import FeatureConfig
+from irnn.data.labelled.base import LabelledConfig
 from irnn.data.speech.speech_config import at_least
 from irnn.errors import IrnnError
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledConfig:
-    """source: name of the corpus, see `irnn.data.labelled.corpus.SOURCES`.
-    batch_size: sequences of a training batch.
-    leave_out: go on without recordings that cannot be used and count them; else the first one is an error.
+class RecordingsConfig(LabelledConfig):
+    """leave_out: go on without recordings that cannot be used and count them; else the first one is an error.
     cache_dir: where features are kept.  augment: what training does to them."""
 
-    source: str
-    batch_size: int = 32
     leave_out: bool = False
     cache_dir: str = "~/.cache/irnn/features"
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
-    def __post_init__(self) -> None:
-        at_least(self, 1, "batch_size")
-
 
 @dataclass(frozen=True, kw_only=True)
-class DigitWordsConfig(LabelledConfig):
+class DigitWordsConfig(RecordingsConfig):
     """Isolated digits of the Free Spoken Digit Dataset.  dir: folder with `recordings/DIGIT_SPEAKER_INDEX.wav`."""
 
     dir: str | None = None
@@ -41,7 +35,7 @@ class DigitWordsConfig(LabelledConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticWordsConfig(LabelledConfig):
+class SyntheticWordsConfig(RecordingsConfig):
     """Single words of the embedded speech-like corpus.  train_words, evaluation_words: in train, and in dev and test
     each."""
 

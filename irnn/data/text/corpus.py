@@ -34,6 +34,7 @@ class TextConfig:
         "transcripts" (what is said in the corpus `speech`; its dev is valid; no `dir`).
     units: a folder of a recognizer (its program, artefact or float stage): lines are cut into its units, not into
         words. Without it, transcripts are cut into the units that a recognizer of `speech` has.
+    characters: lines are cut into the characters of their words, with one blank between two words.
     max_vocabulary: keep so many words, `<eos>` and `<unk>` included; None keeps all.
     batch_size: rows trained in parallel.  steps: tokens per chunk of truncated backpropagation.
     """
@@ -42,6 +43,7 @@ class TextConfig:
     dir: str | None = None
     column: str = "sentence"
     units: str | None = None
+    characters: bool = False
     max_vocabulary: int | None = None
     speech: SpeechConfig | None = None
     batch_size: int = 20
@@ -62,6 +64,8 @@ class TextConfig:
             )
         if self.max_vocabulary is not None and (transcripts or self.units):
             raise IrnnError(f"max_vocabulary={self.max_vocabulary}: a recognizer's units are all kept; set it to null")
+        if self.characters and (transcripts or self.units):
+            raise IrnnError("characters=true: a recognizer's units say how its lines are cut; set it to false")
         if self.source in ("folder", "parquet") and not self.dir:
             raise IrnnError(f"`dir` is not set, and source={self.source} reads from it; add dir=FOLDER")
         for key in ("batch_size", "steps"):
@@ -126,7 +130,14 @@ def _name(split: str) -> str:
 
 
 def _read_lines(config: TextConfig) -> dict[str, list[list[str]]]:
-    """The words of every line of the three splits."""
+    """The words, or characters, of every line of the three splits."""
+    lines = _read_words(config)
+    if not config.characters:
+        return lines
+    return {split: [list(" ".join(words)) for words in lines[split]] for split in SPLITS}
+
+
+def _read_words(config: TextConfig) -> dict[str, list[list[str]]]:
     if config.source == "quickstart":
         return quickstart_lines()
     assert config.dir is not None  # asked for by the configuration

@@ -6,8 +6,9 @@ from irnn.errors import IrnnError
 from irnn.nn.cells.base import Cell
 from irnn.nn.cells.gru import GRUCell
 from irnn.nn.cells.lstm import LSTMCell
+from irnn.nn.cells.ornn import ORNNCell
 
-CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell}
+CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell, "ornn": ORNNCell}
 
 
 def cell_class(name: str) -> type[Cell]:

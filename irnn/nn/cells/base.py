@@ -26,6 +26,7 @@ class Cell(nn.Module, ABC):
     TORCH_PARAMETERS: ClassVar[dict[str, str]] = {}
     STATES: ClassVar[tuple[str, ...]] = ("h",)
     OPTIONS: ClassVar[tuple[str, ...]] = ()  # arguments beyond those that every cell has
+    QUANT: ClassVar[dict[str, Any]] = {}  # bits of roles that are not the default, in benchmarks
 
     @abstractmethod
     def hoist(self, a: Executor[T], x: T) -> Any:
@@ -34,6 +35,10 @@ class Cell(nn.Module, ABC):
     @abstractmethod
     def step(self, a: Executor[T], pre: Any, *states: Any, **context: Any) -> tuple[T, ...]:
         """One time step of what ``hoist`` gave: (output, *states)."""
+
+    def finish(self, a: Executor[T], y: T) -> T:
+        """What of the output needs no state, for all steps of the sequence at once."""
+        return y
 
     @abstractmethod
     def states(self, name: str) -> list[StateSpec]:
@@ -48,6 +53,16 @@ class Cell(nn.Module, ABC):
     def output_size(hidden_size: int, **options: Any) -> int:
         """Size of the output."""
         return hidden_size
+
+    @classmethod
+    def output_site(cls, hidden_size: int, **options: Any) -> QuantSite:
+        """Where the output is quantized, the constructor's ``hidden``."""
+        return QuantSite("hidden", cls.output_size(hidden_size, **options))
+
+    def whole(self) -> Callable[..., Any] | None:
+        """All steps of one direction at once in real numbers, see ``Executor.scan``; None where there is no such way
+        or something within a step is quantized."""
+        return None
 
     @classmethod
     def fused(cls, cells: Sequence[Self]) -> Callable[..., Any] | None:

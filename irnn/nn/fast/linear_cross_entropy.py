@@ -10,6 +10,8 @@ from torch import Tensor
 # Rows of logits at a time: 32 x 10,000 floats are 1.3 MB and stay in a core's second-level cache, where the softmax's
 # several passes are several times faster than in memory.
 CHUNK = 32
+# Rows are taken in pieces whose logits stay below this many bytes, however long the batch and the vocabulary are.
+PIECE_BYTES = 1 << 27
 # Matrix products like inner sizes that fill whole tiles of the processor: 300 columns take as long as 512 would.
 TILE = 32
 
@@ -19,8 +21,9 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     x ``[N, size]``, W ``[classes, size]``, b ``[classes]``, targets ``[N]`` int64 -> scalar float32.  The gradients are
     made in the forward pass; the softmax runs chunk by chunk in cache.  Under bfloat16 autocast the matrix products
-    (the bias is a column of theirs) and the one ``[N, classes]`` buffer are bfloat16, the softmax is float32.  A
-    probability below float32's smallest normal number counts as that (87 nats).
+    (the bias is a column of theirs) and the one buffer of logits are bfloat16, the softmax is float32; the buffer has
+    at most ``PIECE_BYTES`` (or ``CHUNK`` rows).  A probability below float32's smallest normal number counts as that
+    (87 nats).
     """
 
     @staticmethod
@@ -31,16 +34,24 @@ class LinearCrossEntropy(torch.autograd.Function):
         count = len(x)
         with torch.autocast(device, enabled=False):
             rows, w = _with_column(x, x.new_ones(()), dtype), _with_column(weight, bias, dtype)
-            # One buffer: logits, then probabilities, then the gradient of the logits.
-            buffer = rows @ w.T
-            for start in range(0, count, CHUNK):
-                part = slice(start, start + CHUNK)
-                probabilities = torch.softmax(buffer[part], dim=1, dtype=torch.float32)
-                index = targets[part, None]
-                picked = probabilities.gather(1, index).clamp_min_(torch.finfo(torch.float32).tiny)
-                negative_log_likelihood -= picked.log().sum(dtype=torch.float64)
-                buffer[part] = probabilities.scatter_(1, index, picked - 1)
-            ctx.save_for_backward(buffer @ w, buffer.T @ rows)
+            piece = max(CHUNK, PIECE_BYTES // (len(w) * w.element_size()))
+            grad_x: list[Tensor] = []
+            grad_w: Tensor | None = None
+            for first in range(0, count, piece):
+                own, wanted = rows[first : first + piece], targets[first : first + piece]
+                # One buffer: logits, then probabilities, then the gradient of the logits.
+                buffer = own @ w.T
+                for start in range(0, len(own), CHUNK):
+                    part = slice(start, start + CHUNK)
+                    probabilities = torch.softmax(buffer[part], dim=1, dtype=torch.float32)
+                    index = wanted[part, None]
+                    picked = probabilities.gather(1, index).clamp_min_(torch.finfo(torch.float32).tiny)
+                    negative_log_likelihood -= picked.log().sum(dtype=torch.float64)
+                    buffer[part] = probabilities.scatter_(1, index, picked - 1)
+                grad_x.append(buffer @ w)
+                made = buffer.T @ own
+                grad_w = made if grad_w is None else grad_w.add_(made)
+            ctx.save_for_backward(grad_x[0] if len(grad_x) == 1 else torch.cat(grad_x), grad_w)
         ctx.size, ctx.count = x.shape[1], count
         return (negative_log_likelihood / count).float()
 

@@ -9,6 +9,7 @@ from irnn.errors import IrnnError
 from irnn.quant.codes.base import Plane, WeightCode
 from irnn.quant.codes.binary import Binary
 from irnn.quant.codes.denseshift import DenseShift
+from irnn.quant.codes.full_range import FullRange
 from irnn.quant.codes.midrise import Midrise
 from irnn.quant.codes.multibit import Alternating, Greedy, Refined
 from irnn.quant.codes.ternary import LeastSquaresTernary, MeanTernary
@@ -28,6 +29,7 @@ CODES: dict[str, Any] = {
     "alternating": Alternating,
     "refined": Refined,
     "greedy": Greedy,
+    "full_range": FullRange,
 }
 
 

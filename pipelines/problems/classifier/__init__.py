@@ -1,5 +1,6 @@
 """Classifiers: which of some labels a sequence has."""
 
+from pipelines.core.orthogonality import FIGURES
 from pipelines.problems import Figure, Kind
 from pipelines.problems.classifier.classifier_problem import ClassifierProblem
 from pipelines.problems.classifier.settings import ClassifierEvaluation, ClassifierOptions, read_data
@@ -15,5 +16,5 @@ KIND = Kind(
     },
     timing="us_per_sequence",
     time=Figure("us/seq.", ".1f"),
-    further=("left_out",),
+    further=("left_out", *FIGURES),
 )

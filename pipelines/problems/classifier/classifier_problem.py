@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from irnn.program import Program, equality
 from pipelines.config import RunConfig
 from pipelines.core.manifest import write_json
 from pipelines.core.matrix import Matrix
+from pipelines.core.orthogonality import measured
 from pipelines.core.problem import Score, TaskSettings, derived_seed
 from pipelines.problems.classifier.classifier_task import ClassifierTask
 from pipelines.sections import architecture_inputs, read_section
@@ -49,14 +49,14 @@ class ClassifierProblem:
         for key in ("classes", "feature_size"):
             if key in config.model:
                 raise IrnnError(f"model.{key} follows from the data; leave it out")
-        sizes = {"classes": len(self.corpus.labels), "feature_size": config.data.features.num_mel_bins}
+        sizes = {"classes": len(self.corpus.labels), "feature_size": self.corpus.feature_size}
         self.architecture = read_section(ClassifierConfig, {**config.model, **sizes}, "model.")
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
         self.evaluation: dict[str, Any] = {}
 
     def batching(self, stage: str) -> dict[str, Any]:
         """See `Problem`."""
-        return {"batch_size": self.corpus.config.batch_size, "augment": self.corpus.config.augment.described}
+        return {"batch_size": self.corpus.config.batch_size, **self.corpus.augmentation}
 
     def build(self) -> Classifier:
         """See `Problem`."""
@@ -78,11 +78,7 @@ class ClassifierProblem:
 
     def metadata(self) -> dict[str, Any]:
         """How features are made and normalized."""
-        mean, deviation = self.corpus.normalization.mean, self.corpus.normalization.std
-        return {
-            "features": dataclasses.asdict(self.corpus.config.features),
-            "normalization": {"mean": mean.tolist(), "std": deviation.tolist()},
-        }
+        return self.corpus.metadata()
 
     def save_vocabulary(self, folder: Path) -> None:
         """The names of the logits, in their order."""
@@ -119,7 +115,8 @@ class ClassifierProblem:
         left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
         if left_out:
             metrics["left_out"] = left_out
-        return Score(metrics, files)
+        orthogonal = measured(model, folder)
+        return Score(metrics | orthogonal.metrics, (*files, *orthogonal.files))
 
     def _mismatch(self, program: Program, executor: Any) -> dict[str, int]:
         """Integers of logits and states that differ from the interpreter's."""

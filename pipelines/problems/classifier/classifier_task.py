@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from irnn.data.labelled.base import LabelledCorpus
 from irnn.data.labelled.batches import LabelledBatch, LabelledBatches
-from irnn.data.labelled.corpus import LabelledCorpus
 from irnn.models.classifier import Classifier
 from pipelines.core.problem import StageTask, TaskSettings
 

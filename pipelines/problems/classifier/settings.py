@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from irnn.data.labelled.config import LabelledConfig
+from irnn.data.labelled.base import LabelledConfig
 from irnn.data.labelled.corpus import SOURCES
 from pipelines.sections import need_positive, need_source, read_section
 

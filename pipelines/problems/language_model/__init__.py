@@ -1,5 +1,6 @@
 """Language models: perplexity of the next word."""
 
+from pipelines.core.orthogonality import FIGURES
 from pipelines.problems import Figure, Kind
 from pipelines.problems.language_model.settings import LanguageModelOptions, TextEvaluation, read_data
 from pipelines.problems.language_model.text_problem import TextProblem
@@ -15,5 +16,5 @@ KIND = Kind(
     },
     timing="us_per_token",
     time=Figure("us/token", ".1f"),
-    further=("left_out",),
+    further=("left_out", *FIGURES),
 )

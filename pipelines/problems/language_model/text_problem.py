@@ -19,6 +19,7 @@ from irnn.metrics import stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program, equality
 from pipelines.config import RunConfig
+from pipelines.core.orthogonality import measured
 from pipelines.core.problem import Score, TaskSettings
 from pipelines.problems.language_model.language_model_task import LanguageModelTask
 from pipelines.sections import architecture_inputs, read_section
@@ -105,11 +106,16 @@ class TextProblem:
         if runner is not None:
             run = runner.run
             mismatches["tvm_vs_interpreter"] = mismatch(run, program.run, parts, eos)
-        metrics = {"mismatches": mismatches, **self._perplexities(run, program.logits_scale)}
+        perplexities = self._perplexities(run, program.logits_scale)
+        metrics: dict[str, Any] = {"mismatches": mismatches, **perplexities}
         left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
         if left_out:
             metrics["left_out"] = left_out
-        return Score(metrics)
+        if self.data.characters:
+            for key, perplexity in perplexities.items():
+                metrics[key.replace("perplexity", "bits_per_character")] = math.log2(perplexity)
+        orthogonal = measured(model, folder)
+        return Score(metrics | orthogonal.metrics, orthogonal.files)
 
     def _perplexities(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]], scale: float) -> dict[str, float]:
         metrics = {}

@@ -158,6 +158,24 @@ def test_bad_arguments_are_named(arguments):
         LSTM(**({"input_size": 3, "hidden_size": 3} | arguments))
 
 
+def test_pieces_of_the_logits_are_the_whole(monkeypatch):
+    """Many pieces, the last of them short: the same loss and gradients, and no buffer beyond the bound."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(203, 12, requires_grad=True), torch.randn(40, 12, requires_grad=True)
+    bias, targets = torch.randn(40, requires_grad=True), torch.randint(0, 40, (203,))
+    found, rows = [], []
+    product = torch.Tensor.__matmul__
+    for pieces in (False, True):
+        if pieces:
+            monkeypatch.setattr("irnn.nn.fast.linear_cross_entropy.PIECE_BYTES", 50 * 40 * 4)
+            monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: rows.append(len(a)) or product(a, b))
+        loss = linear_cross_entropy(x, weight, bias, targets)
+        found.append((loss, *torch.autograd.grad(loss, (x, weight, bias))))
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+    assert rows[::3] == [50, 50, 50, 50, 3]
+
+
 # bfloat16 has 8 significant bits; sizes with and without room for the bias in the last tile.
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, {}), (True, dict(rtol=0.02, atol=0.004))])
 @pytest.mark.parametrize("size", [12, 31, 32])

@@ -69,7 +69,7 @@ def test_training_sees_what_the_program_holds(choice, per_row, dtype, seed, rows
         assert np.array_equal(fake.detach().numpy(), stored)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if weight_code(choice, per_row=True).per_row])
 def test_a_floor_holds_for_every_row(choice) -> None:
     """A row whose bias needs a coarser scale gets it, and its integers follow."""
     code, weight = weight_code(choice, per_row=True), matrix(3, 6, 20).numpy()
@@ -83,6 +83,20 @@ def test_a_floor_holds_for_every_row(choice) -> None:
     # A code without 0 is at worst a whole step away from it.
     steps = 1 if (first.integers != 0).all() else 0.5
     assert (error <= steps * first.scale[:, None])[raised].all()
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_full_range_is_all_of_twos_complement(bits: int) -> None:
+    """QORNN's grid, one alpha for the matrix: -alpha is -2**(k-1), alpha itself is clipped by one step."""
+    half = 2 ** (bits - 1)
+    weight = torch.linspace(-3, 3, 1001, dtype=torch.float64).reshape(7, 143)
+    (plane,) = weight_code(f"full_range:{bits}", per_row=True).encode(weight.numpy())
+    assert plane.scale.tolist() == [3 / half]
+    assert np.unique(plane.integers).tolist() == list(range(-half, half))
+    expected = np.minimum(np.floor(weight.numpy() * half / 3 + 0.5), half - 1)
+    assert np.array_equal(plane.integers, expected)
+    with pytest.raises(IrnnError, match="'9' is no number of bits of the weight code full_range, which has 2, 3"):
+        weight_code("full_range:9", per_row=True)
 
 
 def test_ternary_thresholds() -> None:

@@ -1,0 +1,43 @@
+"""Training of the copy task: sequences drawn anew for every epoch, the state starting at zero in each."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from irnn.data.copy_memory import CopyBatch, CopyBatches, CopyConfig, evaluation_batches
+from irnn.models.language_model import LanguageModel
+from pipelines.core.problem import StageTask, TaskSettings
+
+
+class CopyTask(StageTask):
+    """An epoch's sequences depend on seed, stage and epoch alone."""
+
+    model: LanguageModel
+
+    def __init__(self, model: LanguageModel, settings: TaskSettings, data: CopyConfig, seed: int) -> None:
+        super().__init__(model, settings)
+        self._data, self._seed = data, seed
+        self._validated: list[tuple[float, int]] = []
+
+    def train_dataloader(self) -> CopyBatches:
+        data = self._data
+        return CopyBatches(data, data.train_sequences, data.batch_size, self._seed, self.current_epoch)
+
+    def val_dataloader(self) -> CopyBatches:
+        return evaluation_batches(self._data, "dev", self._data.batch_size)
+
+    def training_step(self, batch: CopyBatch, index: int) -> Tensor:
+        loss, _ = self.model.loss(batch.ids, batch.targets)
+        self.log_training(loss, len(batch.ids))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._validated = []
+
+    def validation_step(self, batch: CopyBatch, index: int) -> None:
+        loss, _ = self.model.loss(batch.ids, batch.targets)
+        self._validated.append((float(loss), len(batch.ids)))
+
+    def on_validation_epoch_end(self) -> None:
+        nats = sum(loss * count for loss, count in self._validated) / sum(count for _, count in self._validated)
+        self.log_validation(nats, "dev_cross_entropy", nats)
