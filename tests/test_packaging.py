@@ -35,6 +35,7 @@ NOT_IMPORTED = {
 # Part of the sources -> (extras of the imports at the top of a module, more of those inside of functions).
 ALLOWED = {
     "irnn": ((), ("train", "speech")),
+    "irnn/export/onnx": (("onnx",), ()),
     "pipelines": (("train",), ("speech",)),
     "run.py": (("train",), ()),
     "deploy_tvm": (("tvm",), ()),

@@ -173,6 +173,17 @@ PROGRAMS = {
     "python -m irnn.program describe outputs/.../program": Example(PROGRAM, says="scan over time"),
     "python -m irnn.program describe FOLDER": Example({"FOLDER": "{w.language_model}/program"}, says="scan over time"),
     "python -m irnn.program check outputs/.../program": Example(PROGRAM, says="integer-only: "),
+    "python -m irnn.export c99 outputs/.../program out=c name=lm": Example(
+        PROGRAM, says="c: lm.h, lm.c, irnn_runtime.h"
+    ),
+    'python -m irnn.export c99 outputs/.../program out=c compiler="arm-none-eabi-gcc -mcpu=cortex-m4"': Example(
+        {**PROGRAM, "arm-none-eabi-gcc -mcpu=cortex-m4": "gcc"}, says="code (gcc -std=c99 -Os)"
+    ),
+    "python -m irnn.export c99 RECOGNIZER out=c max_steps=1000 max_memory=250": Example(
+        {"RECOGNIZER": "{w.recognizer}/program"}, says="program_decoder"
+    ),
+    "python -m irnn.export c99|onnx PROGRAM out=PLACE [KEY=VALUE ...] [--json]": FORM,
+    "python -m irnn.export onnx outputs/.../program out=lm.onnx": Example(PROGRAM, says="lm.onnx: "),
     "python -m irnn.pwl_report": Example(says="wrote docs/pwl.md", slow=True),
     "python -m irnn.pwl_report [--output docs]": Example(
         {"[--output docs]": "--output pages"}, says="wrote pages/pwl.md", slow=True
