@@ -17,8 +17,8 @@ from irnn.program.axes import Axis
 # Operations of one step: the same function of every step's inputs, whatever the others hold.
 STEPWISE = frozenset({
     "embedding", "scaled_embedding", "linear", "requantize", "add", "multiply", "pwl", "mad_norm", "layer_norm",
-    "slice", "concat", "residual", "subtract", "affine", "complement", "multibit", "flatten", "attention_weights",
-    "attention_context",
+    "slice", "concat", "residual", "subtract", "affine", "mod_relu", "complement", "multibit", "flatten",
+    "attention_weights", "attention_context",
 })  # fmt: skip
 COUNTING = frozenset({"mask", "repeat"})  # ... that know which step it is, or how many there are
 WINDOWS = frozenset({"patches", "subsample", "max_pool", "mean_pool"})  # steps of another axis, each of several steps

@@ -24,7 +24,7 @@ class Weight:
     def __init__(self, data: np.ndarray, magnitude: int) -> None:
         self.rows = len(data)
         turned = data.T.astype(np.int32)
-        self.bytes = magnitude <= BYTE and bool(np.abs(turned).max(initial=0) < BYTE)
+        self.bytes = magnitude <= BYTE and bool(turned.min() >= -BYTE and turned.max() < BYTE)
         self.data = (turned + BYTE).astype(np.uint8) if self.bytes else turned
 
 
