@@ -3,7 +3,8 @@
 Runs that differ only in their seed are joined. The file has the form of a run's `results.json`, with perplexities and
 times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. With
 `--compare NAME RUN_FOLDER ...` the runs become rows of `docs/results/<NAME>.json`, one a quantizer
-(`pipelines.report.comparison`). The tables of the README and docs/recipes.md are written anew from these files.
+(`pipelines.report.comparison`); `--front NAME SWEEP_FOLDER` takes over what a search has found. The tables of the
+README and docs/recipes.md are written anew from these files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from irnn.errors import IrnnError
 from pipelines import problems
 from pipelines.core.manifest import write_json
 from pipelines.report.comparison import joined
+from pipelines.report.front import FRONT
 from pipelines.report.readme import README, write_tables
 from pipelines.report.recipes import PAGE, recipes_page
 from pipelines.report.report import read_results
@@ -54,6 +56,15 @@ def publish_rows(folders: list[Path], path: Path) -> Path:
     """Add the runs in `folders` to the rows of the comparison `path`, which is returned."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
     write_json(path, {"rows": joined(rows, map(read_results, folders))})
+    return path
+
+
+def publish_front(folder: Path, path: Path) -> Path:
+    """Put the front of the search in `folder` (`sweep=mixed_bits`) to `path`, which is returned."""
+    source = folder / FRONT
+    if not source.is_file():
+        raise IrnnError(f"{source} is not there: give the folder of a search that has ended (sweep=mixed_bits)")
+    write_json(path, json.loads(source.read_text(encoding="utf-8")))
     return path
 
 
@@ -102,13 +113,19 @@ def main(arguments: list[str]) -> int:
         prog="python -m pipelines.publish", description="Results of runs into docs/results."
     )
     parser.add_argument("folders", nargs="*", type=Path, metavar="RUN_FOLDER", help="a complete run's own folder")
-    parser.add_argument("--compare", metavar="NAME", help="the runs become rows of docs/results/NAME.json")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--compare", metavar="NAME", help="the runs become rows of docs/results/NAME.json")
+    ways.add_argument(
+        "--front", metavar="NAME", help="the one folder is a search's: its front is docs/results/NAME.json"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.compare and options.folders:
             print(publish_rows(options.folders, DOCS / f"{options.compare}.json"))
-        elif options.compare:
-            parser.error("--compare takes the folders of complete runs")
+        elif options.front and len(options.folders) == 1:
+            print(publish_front(options.folders[0], DOCS / f"{options.front}.json"))
+        elif options.compare or options.front:
+            parser.error("--compare takes the folders of complete runs, --front the folder of one search")
         else:
             for path in publish(options.folders, DOCS):
                 print(path)

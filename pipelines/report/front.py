@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.table import Table
 
+from irnn.commit import commit
 from pipelines.core.manifest import write_json
 from pipelines.watch.console import console
 
@@ -28,7 +29,8 @@ class ParetoFront(Callback):
         rows = front(OmegaConf.to_container(OmegaConf.load(folder / SOLUTIONS)))
         if not rows:  # every trial failed: their reasons stand in the sweep's table
             return
-        write_json(folder / FRONT, {"experiment": config.name, "rows": rows})
+        trials = int(config.hydra.sweeper.n_trials)
+        write_json(folder / FRONT, {"experiment": config.name, "trials": trials, "commit": commit(), "rows": rows})
         console.print(table(rows))
         console.print(f"the front: {folder / FRONT}")
 
@@ -57,3 +59,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         made.add_row(*map(str, row["choices"].values()), f"{row['figure']:.3f}", f"{row['size_bytes'] / 1e6:.3f} MB")
     return made
+
+
+def table_of_front(found: dict[str, Any]) -> str:
+    """The front in Markdown: `found` is what the callback has written."""
+    rows = found["rows"]
+    heads = [name.removeprefix("quant.").removeprefix("of.") for name in rows[0]["choices"]]
+    lines = ["| " + " | ".join([*heads, "figure", "size"]) + " |", "|---:" * (len(heads) + 2) + "|"]
+    for row in rows:
+        cells = [*map(str, row["choices"].values()), f"{row['figure']:.2f}", f"{row['size_bytes'] / 1e6:.3f} MB"]
+        lines.append("| " + " | ".join(cells) + " |")
+    facts = f"What no other of {found['trials']} trials beats in both; not trained. Commit {found['commit'][:12]}."
+    return "\n".join([*lines, "", facts, ""])

@@ -3,7 +3,8 @@
 A marker `<!-- table:NAME -->` names an experiment: `docs/results/NAME.json`, as `pipelines.publish` writes it. A marker
 `<!-- bench:NAME -->` names benchmarks of one layer: `docs/results/NAME_*.json`, each written by
 `python -m deploy_tvm bench --layer ... --json FILE`. A marker `<!-- rows:NAME -->` names a comparison:
-`docs/results/NAME.json`, as `python -m pipelines.publish --compare NAME` writes it.
+`docs/results/NAME.json`, as `python -m pipelines.publish --compare NAME` writes it; `<!-- front:NAME -->` a search's
+front, as `--front NAME` writes it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 
 from irnn.errors import IrnnError
 from pipelines.report.comparison import table_of_rows
+from pipelines.report.front import table_of_front
 from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
-_TABLE = re.compile(r"(<!-- (table|bench|rows):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|bench|rows|front):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def write_tables(readme: Path, docs: Path) -> None:
@@ -39,6 +41,8 @@ def _content(kind: str, name: str, docs: Path) -> str:
     try:
         if kind == "rows":
             return table_of_rows(results[0]["rows"])
+        if kind == "front":
+            return table_of_front(results[0])
         return _experiment(results[0]) if kind == "table" else _benchmarks(results)
     except KeyError as error:
         raise IrnnError(f"{paths[0]} lacks {error}; publish the results again") from None

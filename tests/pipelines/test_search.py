@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from irnn.errors import IrnnError
+from pipelines import publish
 from pipelines.report.front import front, table
+from pipelines.report.readme import with_tables
 from pipelines.report.report import goals
 from tests.support.tiny_run import call_run, recorded_runs, tiny_overrides
 
@@ -23,6 +26,11 @@ def test_a_search_ends_with_its_front(tmp_path: Path, monkeypatch: pytest.Monkey
         assert smaller["figure"] > larger["figure"]
     printed = capsys.readouterr().out
     assert "what nothing else beats in both" in printed
+    publish.publish_front(next(tmp_path.glob("out/sweeps/*/")), tmp_path / "bits.json")
+    shown = with_tables("<!-- front:bits -->\n<!-- /table -->", tmp_path)
+    assert "| embedding | lstm.0.w_x | lstm.0.w_h | figure | size |" in shown
+    assert f"{found['rows'][0]['figure']:.2f}" in shown
+    assert "of 6 trials" in shown
     stages = {path.name.partition("-")[0] for path in (tmp_path / "out" / "stages").iterdir() if path.is_dir()}
     assert stages == {"float", "float_matched", "all", "program"}  # one float network, nothing compiled
 
@@ -50,3 +58,8 @@ def test_what_a_search_goes_by() -> None:
     results = {"problem": "language_model", "stages": stages, "size_bytes": {"integer": 7}}
     assert goals(results) == (5.0, 7.0)
     assert goals(results | {"size_bytes": {"integer": None}}) is None
+
+
+def test_a_front_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(IrnnError, match="give the folder of a search that has ended"):
+        publish.publish_front(tmp_path, tmp_path / "bits.json")
