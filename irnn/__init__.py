@@ -3,8 +3,9 @@
 ``prepare`` -> train -> ``convert`` -> ``Program``::
 
     model = irnn.LanguageModel(irnn.LanguageModelConfig(vocabulary_size=10000, embedding_size=300, hidden_size=300))
-    irnn.qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "all")
-    irnn.qat.calibrate(model, batches)
+    irnn.prepare(model, irnn.QuantConfig(), irnn.PwlConfig())
+    irnn.calibrate(model, batches)
+    irnn.set_stage(model, "all")
     program = irnn.convert(model)
     program.save("program")
     logits_i32, state = irnn.load("program").step(ids)
@@ -31,6 +32,7 @@ _EXPORTS = {
     "prepare": "irnn.qat",
     "sensitivity": "irnn.matrix_sensitivity",
     "set_stage": "irnn.qat",
+    "wiring_of": "irnn.wiring.network",
 }
 _MODULES = {
     "fixed_point": "irnn.arithmetic.fixed_point",

@@ -17,7 +17,7 @@ from irnn.nn.activation import Activation
 from irnn.nn.attention import Exponential
 from irnn.nn.linear import Weight
 from irnn.quant.site import QuantSite
-from irnn.wiring.network import network_of
+from irnn.wiring.network import wiring_of
 
 # A site is named where the quantized network keeps less of its signal, or clips more of its values.  A site of 8 bits
 # that serves keeps 20 to 40 dB; a normalized network with random weights is chaotic and may keep 5.
@@ -38,7 +38,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights
 
     quantized_weights: weights that were trained quantized are so here, too; else they are those in float.
     """
-    model: RecurrentModel = network_of(network)
+    model: RecurrentModel = wiring_of(network)
     state: dict[str, Tensor] | None = None
     start: dict[str, Tensor] | None = None
     size, count = 0, 0

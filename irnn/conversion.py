@@ -14,7 +14,7 @@ import torch
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
 from irnn.wiring.executor import Network, ProgramExecutor
-from irnn.wiring.network import network_of
+from irnn.wiring.network import wiring_of
 from irnn.wiring.record_float import FloatRecorder
 from irnn.wiring.record_integer import IntegerRecorder
 
@@ -27,7 +27,7 @@ def convert(model: Network) -> Program | ProgramSet:
     Weights, scales and tables are those of this moment.  In stage "all" a model in ``eval()`` computes with these very
     programs, so its accuracy is theirs.
     """
-    model = network_of(model)
+    model = wiring_of(model)
     programs = {name: convert_part(model, name) for name in model.program_wires()}
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 
@@ -42,7 +42,7 @@ def convert_part(model: Network, part: str) -> Program:
 
 def float_program(model: Network) -> Program | ProgramSet:
     """The same network in float32, with exact sigmoid and tanh and its norms as they stand."""
-    model = network_of(model)
+    model = wiring_of(model)
     programs = {name: _record(FloatRecorder(model), wire) for name, wire in model.program_wires().items()}
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 

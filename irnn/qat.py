@@ -29,7 +29,7 @@ from irnn.nn.linear import Weight
 from irnn.quant.config import QuantConfig
 from irnn.quant.site import QuantSite
 from irnn.stages import STAGES, PwlConfig, Settings
-from irnn.wiring.network import ENGINE, network_of
+from irnn.wiring.network import ENGINE, wiring_of
 
 __all__ = [
     "STAGES", "Explanation", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "explain", "prepare",
@@ -40,7 +40,13 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def prepare(
-    model: AnyModule, quant: QuantConfig, pwl: PwlConfig, stage: str = "float", *, example_inputs: Any = None
+    model: AnyModule,
+    quant: QuantConfig,
+    pwl: PwlConfig,
+    stage: str = "float",
+    *,
+    example_inputs: Any = None,
+    norm: str = "mad",
 ) -> AnyModule:
     """Put ``model`` into ``stage``, in place: "float", "pwl", "weights", "activations" or "all".
 
@@ -48,6 +54,8 @@ def prepare(
     tuple of them, a mapping by their names, or the only one.  It stays the object that it was, with its modules,
     parameters and the names in its ``state_dict``; batch and length of the example decide nothing.  A network that has
     no integer form is an :class:`IrnnError` that lists all that stands in the way, as :func:`explain` does in a table.
+    norm: what its LayerNorms become in stage "pwl": "mad", which is cheaper and wants fine-tuning, or "layer", which
+    is what they are.
 
     Going from "float" on turns LayerNorms that are to be MadNorms into such (a forward pass changes, hence "pwl"
     fine-tunes).  Ranges move in the middle stages and are frozen in "all".  Weights that were loaded remember what they
@@ -59,8 +67,8 @@ def prepare(
             raise IrnnError(
                 f"{type(model).__name__} is a network of your own: give example_inputs=, a tuple of forward's arguments"
             )
-        capture(model, example_inputs)
-    network = network_of(model)
+        capture(model, example_inputs, norm)
+    network = wiring_of(model)
     asked = getattr(getattr(network, "config", None), "tie_weights", False)
     if asked or network is not model:
         reason = "tie_weights=true makes" if asked else f"{type(model).__name__} makes"
@@ -71,7 +79,7 @@ def prepare(
 
 def set_stage(model: AnyModule, stage: str) -> AnyModule:
     """Put a prepared ``model`` into another stage of ``STAGES``, in place, with the settings that it has."""
-    network = network_of(model)
+    network = wiring_of(model)
     network.adopt(replace(network.settings, stage=stage))
     return model
 
@@ -134,7 +142,7 @@ def sites(network: nn.Module, batches: Iterable[Sized] | None = None) -> Sites:
 
     With ``batches`` the share of elements that the present range clips is measured on them; without, it is None.
     """
-    model: RecurrentModel = network_of(network)
+    model: RecurrentModel = wiring_of(network)
     clipped = _clipped_shares(model, batches) if batches is not None else {}
     rows, seen = Sites(), set()
     for name, module in model.named_modules():

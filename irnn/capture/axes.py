@@ -8,12 +8,14 @@ runs: what grows with the time-varied run is a time, and nothing that depends on
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from irnn.capture.loops import CELLS, roll
 from irnn.capture.trace import RECURRENT, Example, NumbersAskedError, Packed, Trace, trace
 from irnn.nn.torch_interface.parameters import TorchParameters
 
@@ -63,7 +65,7 @@ class Runs:
 
 def explore(network: nn.Module, example: Example) -> Runs:
     """Run the network on the example and on other sizes of every input's dimensions."""
-    base = trace(network, example)
+    base = roll(trace(network, example), network)
     runs = Runs(base, [])
     known: set[Place] = set()
     for leaf in example.tensors:
@@ -82,9 +84,9 @@ def _free(network: nn.Module, example: Example, place: Place, known: set[Place],
     """The run in which this dimension (and those that go with it) has another size; None where it cannot."""
     size = example.leaves[place[0]].shape[place[1]]
     for places in _together(example, place, known):
-        for other in (size + 1, 2 * size):
+        for other in (2 * size, size + 1):  # twice as long, so that what a stride leaves is longer, too
             try:
-                return Run(places, trace(network, example.with_sizes(dict.fromkeys(places, other))))
+                return Run(places, roll(trace(network, example.with_sizes(dict.fromkeys(places, other))), network))
             except NumbersAskedError:
                 raise
             except Exception as error:
@@ -106,43 +108,53 @@ def _together(example: Example, place: Place, known: set[Place]) -> Iterator[tup
 
 
 def _name_axes(network: nn.Module, runs: Runs) -> None:
-    """Say of each run which axis it has changed, by what the modules that read it take for batch and time."""
+    """Say of each run which axis it has changed, by what the modules that read it take for batch and time.
+
+    What recurrent modules say counts before what convolutions do: an image's height is no time where its width is.
+    """
+    surest: dict[str, int] = {}
+    found: list[tuple[Run, str, int]] = []
     for run in runs.varied:
         votes = [
-            role
+            (sure, role)
             for index, call in enumerate(runs.base.calls)
-            for role, dimension, of in _read_axes(network, call)
+            for role, dimension, of, sure in _read_axes(network, call)
             if of(call).shape[dimension] != of(run.trace.calls[index]).shape[dimension]
         ]
-        run.axis = votes[0] if votes else ""
+        if votes:
+            sure, role = max(votes, key=operator.itemgetter(0))
+            found.append((run, role, sure))
+            surest[role] = max(surest.get(role, 0), sure)
+    for run, role, sure in found:
+        run.axis = role if sure == surest[role] else ""
     named = {run.axis for run in runs.varied}
+    voted = [run for run, _, _ in found]
     for axis in ("batch", "time"):
         if axis not in named:
-            first = next(
-                (run for run in runs.varied if not run.axis and (axis != "batch" or run.places[0][1] == 0)), None
-            )
+            free = [run for run in runs.varied if not run.axis and run not in voted]
+            first = next((run for run in free if axis != "batch" or run.places[0][1] == 0), None)
             if first is not None:
                 first.axis = axis
     runs.varied.sort(key=lambda run: ("batch", "time", "").index(run.axis))
 
 
-def _read_axes(network: nn.Module, call: Any) -> Iterator[tuple[str, int, Any]]:
-    """(axis, dimension, tensor of a call) that an operation by its kind knows."""
+def _read_axes(network: nn.Module, call: Any) -> Iterator[tuple[str, int, Any, int]]:
+    """(axis, dimension, tensor of a call, how sure) that an operation by its kind knows."""
     if call.kind != "call_module":
         return
     module = network.get_submodule(call.target)
     first = _first_output
-    if isinstance(module, (*RECURRENT, TorchParameters)) and first(call).dim() == 3:
+    if isinstance(module, (*RECURRENT, *CELLS, TorchParameters)) and first(call).dim() == 3:
         packed = call.value[0]
-        batch_first = packed.batch_first if isinstance(packed, Packed) else module.batch_first
-        yield "batch", 0 if batch_first else 1, first
-        yield "time", 1 if batch_first else 0, first
+        batch_first = packed.batch_first if isinstance(packed, Packed) else getattr(module, "batch_first", True)
+        yield "batch", 0 if batch_first else 1, first, 2
+        yield "time", 1 if batch_first else 0, first, 2
     elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        yield "batch", 0, first
+        yield "batch", 0, first, 2
         for dimension in range(2, first(call).dim()):
-            yield "time", dimension, first
+            yield "time", dimension, first, 1
     elif isinstance(module, nn.RNNCellBase):
-        yield "batch", 0, first
+        yield "batch", 0, first, 2
 
 
 def _first_output(call: Any) -> Tensor:

@@ -7,6 +7,7 @@ ones are seen.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,9 +73,9 @@ class BorrowedLinear(Weight):
     @property
     def identity(self) -> int:
         weight = self._source.find(self._weight)
-        if not isinstance(weight, nn.Parameter):  # computed anew at each look (a parametrization)
-            return hash((id(self._source.network), self._weight))
-        return id(weight) if self._columns is None else hash((id(weight), *self._columns))
+        # A parametrized one is computed anew at each look.
+        own = id(weight) if isinstance(weight, nn.Parameter) else hash((id(self._source.network), self._weight))
+        return own if self._columns is None else hash((own, *self._columns))
 
 
 class BorrowedEmbedding(BorrowedLinear):
@@ -116,14 +117,55 @@ class BorrowedNorm(Norm):
         self.kind = "mad"
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a recurrent module of torch or irnn is; ``single``: a cell, one layer whose parameters have no numbers."""
+
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    single: bool
+    nonlinearity: str
+
+    @property
+    def cell(self) -> str:
+        """Its name in ``irnn.nn.cells.CELLS``."""
+        return "elman" if self.mode.startswith("RNN") else self.mode.lower()
+
+    @classmethod
+    def of(cls, module: Any) -> Facts:
+        """Of a module."""
+        if isinstance(module, nn.RNNCellBase):
+            mode = type(module).__name__.removesuffix("Cell")
+            sizes = module.input_size, module.hidden_size
+            kind = getattr(module, "nonlinearity", "")
+            return cls(mode, *sizes, 1, module.bias, True, 0.0, False, 0, True, kind)
+        return cls(
+            module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
+            module.dropout, module.bidirectional, getattr(module, "proj_size", 0), False,
+            getattr(module, "nonlinearity", ""),
+        )  # fmt: skip
+
+
 class BorrowedStack(nn.Module):
     """The layers of a recurrent module of torch or irnn, on its parameters, by the cell that trains quantized."""
 
-    def __init__(self, source: Borrowed, path: str, columns: list[int] | None = None) -> None:
+    def __init__(
+        self, source: Borrowed, path: str, columns: list[int] | None = None, apart: list[int] | None = None
+    ) -> None:
+        """``apart``: sizes of the values that lie side by side in the input, each of which has its own columns."""
         super().__init__()
-        module: Any = source.network.get_submodule(path)
-        cell = cell_class(module.mode.lower())
-        options = {"proj_size": module.proj_size} if getattr(module, "proj_size", 0) else {}
+        module = Facts.of(source.network.get_submodule(path))
+        cell = cell_class(module.cell)
+        options: dict[str, Any] = {"proj_size": module.proj_size} if module.proj_size else {}
+        if module.cell == "elman":
+            options["nonlinearity"] = module.nonlinearity
         size = cell.output_size(module.hidden_size, **options) * (2 if module.bidirectional else 1)
         self.dropout, self.depth = module.dropout, module.num_layers
         for k in range(module.num_layers):
@@ -133,13 +175,37 @@ class BorrowedStack(nn.Module):
                     bidirectional=module.bidirectional, **options,
                 )  # fmt: skip
             for name, part in layer.cells.items():
-                suffix = f"_l{k}" + ("_reverse" if name == "backward_cell" else "")
+                end = "_reverse" if name == "backward_cell" else ""
+                suffix = "" if module.single else f"_l{k}{end}"
                 _borrow(part, source, path, suffix, None if k else columns, bias=module.bias)
             for site in layer.modules():
                 if isinstance(site, QuantSite):
                     site.observed_min = torch.full((site.groups,), math.nan)
                     site.observed_max = torch.full((site.groups,), math.nan)
             self.add_module(str(k), layer)
+        self._apart: dict[nn.Module, list[nn.Module]] = {}  # a cell's w_x -> the products that it is made of
+        for part in self.layers[0].cells.values() if apart else ():
+            self._part(part, source, apart or [])
+
+    def _part(self, cell: Any, source: Borrowed, sizes: list[int]) -> None:
+        """Columns of the input's product for each value, in ``w_x`` (with the biases) and ``w_x_1`` and so on."""
+        whole: BorrowedLinear = cell.w_x
+        start, names = 0, []
+        for k, size in enumerate(sizes):
+            columns = list(range(start, start + size))
+            name = f"w_x_{k}" if k else "w_x"
+            biases = () if k else whole._biases
+            part = BorrowedLinear(source, whole._weight, biases, reads_hidden=whole.reads_hidden, columns=columns)
+            if not k:
+                delattr(cell, "w_x")
+            setattr(cell, name, part)
+            names.append(name)
+            start += size
+        self._apart[cell.w_x] = [getattr(cell, name) for name in names]
+
+    def parts_of(self, module: nn.Module) -> list[nn.Module]:
+        """The products that make up ``w_x``."""
+        return self._apart[module]
 
     @property
     def layers(self) -> list[RecurrentLayer]:

@@ -16,8 +16,8 @@ from irnn.errors import IrnnError
 from irnn.quant.site import QuantSite
 
 # How an edge's numbers are kept: token ids; accumulators, and those of one scale that are outputs; at up to 8 bits, or
-# at 16; zeros that no memory holds; lengths of sequences.
-FORMS = ("ids", "sum", "scores", "int8", "int16", "zero", "lengths")
+# at 16; zeros that no memory holds; lengths of sequences; a state of the program.
+FORMS = ("ids", "sum", "scores", "int8", "int16", "zero", "lengths", "state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,11 @@ class Edge:
     """One tensor.  ``t`` is the executor's; ``inner`` the order in which its features hold their axes.
 
     ``producer`` names what has made it, and thereby its sites; glue keeps that name.  ``site``: where it is quantized,
-    if at a site of its own.  ``pieces``: it is not joined yet, ``inner[0]`` numbers them.
+    if at a site of its own.  ``pieces``: it is not joined yet, ``inner[0]`` numbers them.  ``side``: values side by
+    side that are not joined: a product reads each at its own scale.  ``banded``: accumulators of a convolution, in
+    which bands and filters are still two axes.  ``border``: zeros that are to stand around each dimension but
+    the first two, which a convolution takes in.  ``lengths``: where its sequences end (packed).  ``state``: the
+    recurrent step after which it stands, and which of its states it is.
     """
 
     t: Any
@@ -50,7 +54,12 @@ class Edge:
     time: Axis | None = None
     site: QuantSite | None = None
     pieces: tuple[Edge, ...] = ()
-    tail: tuple[Any, ...] = ()
+    tail: tuple[str, ...] = ()
+    banded: bool = False
+    lengths: Edge | None = None
+    side: tuple[Edge, ...] = ()
+    border: tuple[tuple[int, int], ...] = ()
+    state: tuple[str, int] | None = None
     late: dict[str, Any] = field(default_factory=dict)  # forms of this very tensor that there are already
 
     @property
@@ -62,6 +71,11 @@ class Edge:
     def accumulated(self) -> bool:
         """Whether it is at no site yet."""
         return self.form in ("sum", "scores")
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is several values that have not been brought together."""
+        return bool(self.pieces or self.side)
 
     def become(self, t: Any, **changes: Any) -> Edge:
         """Another tensor."""
@@ -143,6 +157,13 @@ def _split(edge: Edge, axis: Axis, sizes: Sizes, have: Sizes, target: Sequence[S
 
 def _no_reshape(edge: Edge, target: Sequence[Sizes]) -> IrnnError:
     wanted = [sizes[0] for sizes in target]
+    lengths = [axis for d in edge.dims for axis in d if axis.kind == "time"]
+    baked = [axis.sizes[0] for axis in lengths if any(set(sizes) == {axis.sizes[0]} for sizes in target)]
+    if baked:
+        return IrnnError(
+            f"reshapes {shown(edge.dims)} to {wanted}, in which {baked[0]} is the example's length: the length is "
+            "baked in; take it from the tensor, as x.size(1)"
+        )
     return IrnnError(
         f"reshapes {shown(edge.dims)} to {wanted}, which mixes batch, time and features or splits a time; transpose "
         "first, and keep batch and time whole"

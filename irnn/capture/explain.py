@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from irnn.capture.trace import Example, NumbersAskedError
 from irnn.capture.wiring import Row
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.nn.norm import NORMS
 from irnn.wiring.network import ENGINE
 
 
@@ -56,7 +58,8 @@ class Explanation:
             form = row.form if not row.problem else f"NO: {row.problem}"
             if row.nearest:
                 form += f" (nearest: {row.nearest})"
-            table.add_row(row.name, row.op, row.shape, form, _bits(row), _short(row.where))
+            cells = (row.name, row.op, row.shape, form, _bits(row), _short(row.where))
+            table.add_row(*map(escape, cells))
         return table
 
     def __str__(self) -> str:
@@ -85,12 +88,12 @@ def explain(network: nn.Module, example_inputs: Any) -> Explanation:
     engine = network._modules.get(ENGINE)
     if engine is not None:
         raise IrnnError(f"{type(network).__name__} has been prepared already; explain a network that has not")
-    return _judge(network, example_inputs)[1]
+    return _judge(network, example_inputs, NORMS[-1])[1]
 
 
-def capture(network: nn.Module, example_inputs: Any) -> None:
+def capture(network: nn.Module, example_inputs: Any, norm: str) -> None:
     """Give ``network`` what it needs to compute with integers, in place; or an :class:`IrnnError` of all problems."""
-    engine, explanation = _judge(network, example_inputs)
+    engine, explanation = _judge(network, example_inputs, norm)
     if explanation.problems or engine is None:
         lines = [
             f"{row.name} ({row.op}{', ' + row.where if row.where else ''}) {row.problem}"
@@ -106,11 +109,13 @@ def capture(network: nn.Module, example_inputs: Any) -> None:
     engine.train(network.training)
 
 
-def _judge(network: Any, example_inputs: Any) -> tuple[CapturedNetwork | None, Explanation]:
+def _judge(network: Any, example_inputs: Any, norm: str) -> tuple[CapturedNetwork | None, Explanation]:
     if isinstance(network, RecurrentModel):
         raise IrnnError(f"{type(network).__name__} is a model of irnn's: it needs no example_inputs")
     if not isinstance(network, nn.Module):
         raise IrnnError(f"the network is a {type(network).__name__}; give a torch.nn.Module")
+    if norm not in NORMS:
+        raise IrnnError(f"norm={norm!r}: allowed are {', '.join(NORMS)}")
     name = type(network).__name__
     example, signature = read_example(network, example_inputs)
     rows = _foreign_formats(network, example)
@@ -126,7 +131,7 @@ def _judge(network: Any, example_inputs: Any) -> tuple[CapturedNetwork | None, E
         return None, Explanation(name, (*rows, _problem("forward", reason)))
     rows += [Row(path or "forward", "", path, where, "", "", reason) for path, where, reason in plan.problems]
     engine = CapturedNetwork(network, plan, signature)
-    rows += engine.plan_parts()
+    rows += engine.plan_parts(norm)
     return engine, Explanation(name, tuple(rows))
 
 

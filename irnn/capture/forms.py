@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from irnn.capture.loops import CELLS
 from irnn.capture.trace import RECURRENT, Call
 from irnn.nn.torch_interface.parameters import TorchParameters
 
@@ -37,7 +38,8 @@ class Owner:
 FUNCTIONS: dict[Any, str] = {
     torch.relu: "relu", F.relu: "relu", torch.relu_: "relu", F.relu_: "relu",
     torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", torch.tanh: "tanh", F.tanh: "tanh",
-    F.relu6: "relu6", F.hardtanh: "hardtanh", torch.clamp: "clamp", torch.clip: "clamp",
+    F.silu: "silu", F.glu: "glu", F.hardsigmoid: "hardsigmoid", F.hardswish: "hardswish", F.leaky_relu: "leaky_relu",
+    F.pad: "pad", F.relu6: "relu6", F.hardtanh: "hardtanh", torch.clamp: "clamp", torch.clip: "clamp",
     torch.add: "add", operator.add: "add", operator.iadd: "add",
     torch.sub: "sub", operator.sub: "sub", operator.isub: "sub",
     torch.mul: "mul", operator.mul: "mul", operator.imul: "mul", torch.multiply: "mul",
@@ -49,18 +51,19 @@ FUNCTIONS: dict[Any, str] = {
     torch.squeeze: "squeeze", torch.unsqueeze: "unsqueeze", torch.narrow: "narrow", torch.select: "select",
     F.dropout: "dropout", torch.dropout: "dropout", F.log_softmax: "log_softmax", F.softmax: "softmax",
     torch.log_softmax: "log_softmax", torch.softmax: "softmax",
-    torch.mean: "mean", torch.max: "max", torch.amax: "amax",
+    torch.neg: "neg", operator.neg: "neg", torch.mean: "mean", torch.max: "max", torch.amax: "amax",
     torch.zeros_like: "zeros", F.linear: "linear", F.embedding: "embedding", F.layer_norm: "layer_norm",
     F.conv1d: "conv", F.conv2d: "conv", torch.conv1d: "conv", torch.conv2d: "conv",
     F.max_pool1d: "max_pool", F.max_pool2d: "max_pool", F.avg_pool1d: "mean_pool", F.avg_pool2d: "mean_pool",
     torch.max_pool1d: "max_pool", torch.max_pool2d: "max_pool", torch.avg_pool1d: "mean_pool",
+    F.adaptive_avg_pool1d: "adaptive_mean", F.adaptive_max_pool1d: "adaptive_max",
     pack_padded_sequence: "pack", pad_packed_sequence: "unpack",
 }  # fmt: skip
 
 SAME_NAME = (
     "relu", "sigmoid", "tanh", "clamp", "add", "sub", "mul", "div", "chunk", "split", "unbind", "transpose", "permute",
     "reshape", "flatten", "squeeze", "unsqueeze", "narrow", "select", "log_softmax", "softmax", "mean", "max", "amax",
-    "expand", "repeat", "unflatten",
+    "expand", "repeat", "unflatten", "neg",
 )  # fmt: skip
 UNCHANGED = ("contiguous", "clone", "detach", "cpu", "cuda", "to", "float", "type_as", "int", "long")
 METHODS: dict[str, str] = {
@@ -100,7 +103,13 @@ MODULES: dict[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     nn.MaxPool2d: ("max_pool", lambda m: _pool(m, "dilation")),
     nn.AvgPool1d: ("mean_pool", lambda m: _pool(m, "count_include_pad")),
     nn.AvgPool2d: ("mean_pool", lambda m: _pool(m, "count_include_pad")),
+    nn.AdaptiveAvgPool1d: ("adaptive_mean", lambda m: {"output_size": m.output_size}),
+    nn.AdaptiveMaxPool1d: ("adaptive_max", lambda m: {"output_size": m.output_size}),
     nn.ReLU: ("relu", _none), nn.Sigmoid: ("sigmoid", _none), nn.Tanh: ("tanh", _none), nn.ReLU6: ("relu6", _none),
+    nn.SiLU: ("silu", _none), nn.GLU: ("glu", lambda m: {"dim": m.dim}), nn.Hardsigmoid: ("hardsigmoid", _none),
+    nn.Hardswish: ("hardswish", _none), nn.LeakyReLU: ("leaky_relu", lambda m: {"negative_slope": m.negative_slope}),
+    nn.ConstantPad1d: ("pad", lambda m: {"pad": m.padding, "value": m.value}),
+    nn.ZeroPad1d: ("pad", lambda m: {"pad": m.padding}), nn.ZeroPad2d: ("pad", lambda m: {"pad": m.padding}),
     nn.Hardtanh: ("hardtanh", lambda m: {"min_val": m.min_val, "max_val": m.max_val}),
     nn.Identity: ("same", _none), nn.Dropout: ("dropout", _dropout), nn.Dropout1d: ("dropout", _dropout),
     nn.Dropout2d: ("dropout", _dropout), nn.AlphaDropout: ("dropout", _dropout),
@@ -120,7 +129,8 @@ def normalize(call: Call, network: nn.Module) -> tuple[str, tuple[Any, ...], dic
     """(name, args, kwargs) of a call; a name that no table has is torch's own."""
     if call.kind == "call_module":
         module = network.get_submodule(call.target)
-        if isinstance(module, (*RECURRENT, TorchParameters)):
+        rolled = isinstance(module, CELLS) and call.value[0].dim() == 3
+        if rolled or isinstance(module, (*RECURRENT, TorchParameters)):
             return "recurrent", call.args, call.kwargs | {"module": Owner(call.target)}
         for kind in type(module).__mro__:
             if kind in MODULES:

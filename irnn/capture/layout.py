@@ -18,7 +18,10 @@ def from_network(x: Tensor, edge: Edge, *, batch_first: bool) -> Tensor:
         known = math.prod(axis.sizes[0] for axis in dimension if axis.kind == "size")
         shape += [axis.sizes[0] if axis.kind == "size" else size // known for axis in dimension]
     x = x.reshape(shape).permute([axes.index(axis) for axis in _order(edge, batch_first=batch_first)])
-    return x.flatten(2 if edge.time is not None else 1) if edge.inner else x
+    leading = 2 if edge.time is not None else 1
+    if edge.form in ("ids", "lengths"):
+        return x
+    return x.flatten(leading) if edge.inner else x.unsqueeze(-1)  # one feature, without an axis of its own
 
 
 def to_network(t: Tensor, edge: Edge) -> Tensor:
@@ -38,8 +41,12 @@ def _order(edge: Edge, *, batch_first: bool) -> list[Axis]:
 
 
 def layout(edge: Edge) -> dict[str, Any]:
-    """As JSON: each dimension's axes ("batch", "time", or the number of one of the features' axes) and their sizes."""
-    return {
+    """As JSON: each dimension's axes ("batch", "time", or the number of one of the features' axes) and their sizes.
+
+    ``then``: what is taken of it behind the program, in float.
+    """
+    note = {
         "dims": [[edge.inner.index(a) if a.kind == "size" else a.kind for a in dimension] for dimension in edge.dims],
         "features": [axis.sizes[0] for axis in edge.inner],
     }
+    return note | ({"then": edge.tail[0]} if edge.tail else {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ from irnn.capture.wiring import Parts, Planner, Row, Wiring, edges_of
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.models.loading import check_state_dict, record_in
+from irnn.program.graph import Graph
+from irnn.program.real import dequantize_state, quantize_state
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
 from irnn.wiring.executor import ProgramExecutor, StateSpec
@@ -50,17 +53,17 @@ class CapturedNetwork(RecurrentModel):
         """The user's."""
         return self._network[0]
 
-    def plan_parts(self) -> list[Row]:
-        """Make every part and site; what is said of each step."""
+    def plan_parts(self, norm: str) -> list[Row]:
+        """Make every part and site, LayerNorms of the kind ``norm``; what is said of each step."""
         rows: list[Row] = []
         a = Planner()
-        wiring = Wiring(self.plan, self.network, self.parts, a, rows)
+        wiring = Wiring(self.plan, self.network, self.parts, a, rows, norm)
         inputs = {index: self._edge(wiring, spec, a) for index, spec in self.plan.inputs.items()}
         found = wiring.run(OPERATIONS, inputs)
         if not any(row.problem for row in rows):
             for edge in edges_of(found):
                 self._leaving(wiring, edge)
-        self.states = [spec for specs in wiring.states.values() for spec in specs]
+        self.states = wiring.states
         return rows
 
     def _edge(self, w: Wiring, spec: Input, t: Any) -> Edge:
@@ -76,9 +79,9 @@ class CapturedNetwork(RecurrentModel):
 
     def _leaving(self, w: Wiring, edge: Edge) -> Edge:
         """An output in the form in which it leaves."""
-        if edge.form == "sum" or edge.pieces:
+        if edge.form == "sum" or edge.apart:
             return w.wide(edge)
-        if edge.form in ("scores", "int8", "int16"):
+        if edge.form in ("scores", "int8", "int16", "state"):
             return edge
         raise IrnnError(f"the output {edge.producer} holds nothing that the network has computed")
 
@@ -87,18 +90,29 @@ class CapturedNetwork(RecurrentModel):
         wiring = Wiring(self.plan, self.network, self.parts, a)
         inputs = {index: self._declared(wiring, spec) for index, spec in self.plan.inputs.items()}
         for name, edge in self._outputs(wiring, inputs).items():
-            a.output(name, edge.t)
+            if edge.form != "state":
+                a.output(name, edge.t)
 
     def _declared(self, w: Wiring, spec: Input) -> Edge:
-        if spec.kind == "ids":
-            return self._edge(w, spec, w.a.ids(spec.name, spec.count))
+        """An input of a program."""
         edge = self._edge(w, spec, None)
-        return edge.become(w.a.features(spec.name, edge.site))
+        match spec.kind:
+            case "ids":
+                return edge.become(w.a.ids(spec.name, spec.count))
+            case "lengths":
+                return edge.become(w.a.lengths(spec.name, "time"))
+            case "real" if spec.time is None:
+                return edge.become(w.a.value(spec.name, edge.site))
+            case "real":
+                return edge.become(w.a.features(spec.name, edge.site))
+        return edge
 
     def _outputs(self, w: Wiring, inputs: dict[int, Any]) -> dict[str, Edge]:
         """Every output by its name, in the form in which it leaves."""
         found = list(edges_of(w.run(OPERATIONS, inputs)))
         names = ["y"] if len(found) == 1 else [f"y{k}" for k in range(len(found))]
+        if isinstance(self.plan.output, dict) and len(self.plan.output) == len(found):
+            names = [str(key) for key in self.plan.output]
         return {name: self._leaving(w, edge) for name, edge in zip(names, found, strict=True)}
 
     def program_metadata(self) -> dict[str, Any]:
@@ -107,8 +121,8 @@ class CapturedNetwork(RecurrentModel):
         inputs = {index: self._edge(wiring, spec, wiring.a) for index, spec in self.plan.inputs.items()}
         outputs = self._outputs(wiring, inputs)
         return {
-            "inputs": {edge.producer: layout(edge) for edge in inputs.values()},
-            "outputs": {name: layout(edge) for name, edge in outputs.items()},
+            "inputs": {edge.producer: layout(edge) for edge in inputs.values() if edge.form != "state"},
+            "outputs": {name: layout(edge) for name, edge in outputs.items() if edge.form != "state"},
         }
 
     # --- execution ---
@@ -121,12 +135,17 @@ class CapturedNetwork(RecurrentModel):
     def _simulated(self, leaves: list[Tensor], *, observing: bool) -> tuple[Any, Simulation]:
         sizes = self._sizes(leaves)
         like = next(self.network.parameters())
-        start = {s.name: like.new_zeros(sizes["batch"], s.size, dtype=torch.float32) for s in self.states}
+        every = [spec for specs in self.states.values() for spec in specs]
+        start = {s.name: like.new_zeros(sizes["batch"], s.size, dtype=torch.float32) for s in every}
         simulation = self._simulation(start, observing)
         wiring = Wiring(self.plan, self.network, self.parts, simulation)
         inputs = {}
         for (index, spec), x in zip(self.plan.inputs.items(), leaves, strict=True):
             edge = self._edge(wiring, spec, None)
+            if spec.state is not None:
+                simulation.state |= self._parts(spec.state, from_network(x, edge, batch_first=False))
+                inputs[index] = edge
+                continue
             t = from_network(x, edge, batch_first=False)
             inputs[index] = edge.become(t if edge.site is None else simulation.input(edge.site, t))
         structure = wiring.run(OPERATIONS, inputs)
@@ -137,9 +156,21 @@ class CapturedNetwork(RecurrentModel):
     def _real(self, w: Wiring, edge: Any) -> Any:
         if not isinstance(edge, Edge):
             return edge
+        if edge.state is not None and edge.form == "state":
+            return to_network(torch.cat([w.a.state[s.name] for s in self._specs(edge.state)], -1), edge)
         leaving = self._leaving(w, edge)
         t = leaving.t if leaving.time is None else leaving.t.transpose(0, 1)
         return _behind(t, leaving)
+
+    def _specs(self, state: tuple[str, int]) -> list[StateSpec]:
+        """The states of one kind of a recurrent step, layer by layer."""
+        specs = self.states[state[0]]
+        return specs[state[1] :: len({spec.name.rpartition(".")[2] for spec in specs})]
+
+    def _parts(self, state: tuple[str, int], x: Tensor) -> dict[str, Tensor]:
+        """A state ``[batch, layers * size]`` as the program's."""
+        specs = self._specs(state)
+        return {spec.name: part for spec, part in zip(specs, x.chunk(len(specs), -1), strict=True)}
 
     def _sizes(self, leaves: list[Tensor]) -> dict[str, int]:
         """Sizes of batch and time; tensors of other shapes than the captured ones are one message."""
@@ -156,33 +187,53 @@ class CapturedNetwork(RecurrentModel):
             for axis, n in zip(wanted, x.shape, strict=True):
                 if not axis.isdecimal() and sizes.setdefault(axis, n) != n:
                     problems.append(f"{spec.name} has {n} along {axis}, an input before it has {sizes[axis]}")
-            if x.is_floating_point() != (spec.kind == "real"):
+            if x.is_floating_point() != (spec.kind in ("real", "state")):
                 problems.append(f"{spec.name} is {x.dtype}, captured with {spec.dtype}")
         if problems:
             raise IrnnError("; ".join(problems))
         return sizes
 
-    def _integers(self, leaves: list[Tensor]) -> Any:
+    def program_arguments(
+        self, program: Graph, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Inputs and state, integers, of a program of this network for arguments of the network's ``forward``."""
+        leaves = self.signature.leaves(args, kwargs)
+        sizes = self._sizes(leaves)
+        wiring = Wiring(self.plan, self.network, self.parts, Planner())
+        inputs: dict[str, np.ndarray] = {}
+        state = program.initial_state(sizes["batch"])
+        for spec, x in zip(self.plan.inputs.values(), leaves, strict=True):
+            flat = from_network(x.detach().cpu(), self._edge(wiring, spec, wiring.a), batch_first=True)
+            if spec.state is not None:
+                parts = self._parts(spec.state, flat)
+                state |= {name: quantize_state(program, name, part.numpy()) for name, part in parts.items()}
+            elif spec.kind == "real":
+                inputs[spec.name] = program.inputs[spec.name].quantize(flat.numpy())
+            else:
+                inputs[spec.name] = flat.to(torch.int32).numpy()
+        return inputs, state
+
+    def _integers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The network's outputs from the program's integers."""
-        self._sizes(leaves)
         frozen = self.frozen()
         program = frozen.program
+        inputs, state = self.program_arguments(program, *args, **kwargs)
+        integers, after = frozen.run_all(
+            *({name: torch.from_numpy(x).to(self.device) for name, x in part.items()} for part in (inputs, state))
+        )
         wiring = Wiring(self.plan, self.network, self.parts, Planner())
-        given, inputs = {}, {}
-        for (index, spec), x in zip(self.plan.inputs.items(), leaves, strict=True):
-            edge = inputs[index] = self._edge(wiring, spec, wiring.a)
-            value = program.inputs[spec.name]
-            x = from_network(x, edge, batch_first=True)
-            if spec.kind == "real":
-                x = torch.from_numpy(value.quantize(x.detach().cpu().numpy())).to(x.device)
-            given[spec.name] = x
-        integers, _ = frozen.run_all(given)
-        structure = wiring.run(OPERATIONS, inputs)
+        edges = {index: self._edge(wiring, spec, wiring.a) for index, spec in self.plan.inputs.items()}
+        structure = wiring.run(OPERATIONS, edges)
         waiting = iter(zip(program.outputs, integers, strict=True))
 
         def real(edge: Any) -> Any:
             if not isinstance(edge, Edge):
                 return edge
+            if edge.state is not None and edge.form == "state":
+                parts = [
+                    dequantize_state(program, s.name, after[s.name].cpu().numpy()) for s in self._specs(edge.state)
+                ]
+                return to_network(torch.from_numpy(np.concatenate(parts, -1)).to(self.device), edge)
             name, y = next(waiting)
             value = program.values[name]
             assert value.scale is not None  # what leaves has one scale
@@ -192,9 +243,9 @@ class CapturedNetwork(RecurrentModel):
 
     def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the network's ``forward`` gives in the stages after "float"."""
-        leaves = self.signature.leaves(args, kwargs)
         if self.integer:
-            return self._integers(leaves)
+            return self._integers(args, kwargs)
+        leaves = self.signature.leaves(args, kwargs)
         if self._observing:
             self._passes += 1
             if self._passes % REFRESH_EVERY == 0:
@@ -239,7 +290,7 @@ class CapturedNetwork(RecurrentModel):
         """Every site."""
         return [module for module in self.parts.modules() if isinstance(module, QuantSite)]
 
-    states: list[StateSpec]
+    states: dict[str, list[StateSpec]]
 
 
 def _behind(t: Tensor, edge: Edge) -> Tensor:

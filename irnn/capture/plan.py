@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irnn.capture.axes import Runs, Sizes, Varying, explore
+from irnn.capture.axes import Run, Runs, Sizes, Varying, explore
 from irnn.capture.edges import Axis, Dimension
 from irnn.capture.forms import Owner, normalize
 from irnn.capture.trace import Example, Packed, Reference, mapped
@@ -74,6 +74,75 @@ class Plan:
         time = next((axis for axis in self.times if axis.sizes == sizes), None)
         return (Axis("size", sizes) if time is None else time,)
 
+    def derived(self, sizes: Sizes) -> Dimension:
+        """As :meth:`axis`, where another length than the known ones is a time, too (that of a convolution's output)."""
+        (*found,) = self.axis(sizes)
+        if found and found[0].kind == "size" and len(set(sizes)) > 1:
+            self.times.append(Axis("time", sizes))
+            return (self.times[-1],)
+        return tuple(found)
+
+    def direct_readers(self, index: int) -> list[int]:
+        """Steps that have it as an argument."""
+        return [k for k, step in self.steps.items() if index in _references((step.args, step.kwargs))]
+
+    def returns(self, index: int) -> bool:
+        """Whether it is an output as it is."""
+        return index in _references(self.output)
+
+    def folds(self, index: int) -> bool:
+        """Whether a batch norm is part of the convolution that it reads: nothing else reads that."""
+        source = self.steps[index].args[0].index
+        return self.steps[source].op == "conv" and self.direct_readers(source) == [index] and not self.returns(source)
+
+    def reads_state(self, index: int) -> bool:
+        """Whether anything reads the last states of a recurrent step."""
+        return self.returns(index) or any(
+            self.steps[k].op != "getitem" or self.steps[k].args[1] == 1 for k in self.direct_readers(index)
+        )
+
+    def kinds(self, index: int) -> int:
+        """How many states a recurrent step has: h, or h and c."""
+        states = self.steps[index].sizes[1]
+        return len(states) if isinstance(states, list) else 1
+
+    def state_places(self, index: int, kind: int) -> list[int]:
+        """The steps that are one kind of the last states of a recurrent step."""
+        whole = [k for k in self.direct_readers(index) if self.steps[k].op == "getitem" and self.steps[k].args[1] == 1]
+        if self.kinds(index) == 1:
+            return whole
+        parts = [k for w in whole for k in self.direct_readers(w) if self.steps[k].op == "getitem"]
+        return [*whole, *(k for k in parts if self.steps[k].args[1] == kind)]
+
+    def only_returned(self, index: int, kind: int) -> bool:
+        """Whether the last states of a kind leave the network and nothing else reads them."""
+        places = self.state_places(index, kind)
+        reading = {k for place in places for k in self.direct_readers(place)} - set(places)
+        others = {k for k in reading if self.steps[k].op != "getitem" or self.steps[k].args[1] == kind}
+        return any(map(self.returns, places)) and not others
+
+    def start_of(self, index: int, kind: int) -> int | None:
+        """The input that a recurrent step starts from, where nothing else reads it."""
+        step = self.steps[index]
+        given = step.kwargs.get("hx", step.args[1] if len(step.args) > 1 else None)
+        part = given[kind] if isinstance(given, (tuple, list)) and kind < len(given) else given
+        if not isinstance(part, Reference) or part.index not in self.inputs:
+            return None
+        return part.index if self.direct_readers(part.index) == [index] and not self.returns(part.index) else None
+
+    def carry(self) -> None:
+        """Find the states of the program: inputs that recurrent steps start from and give back as outputs."""
+        for index, step in self.steps.items():
+            if step.op == "recurrent":
+                for kind in range(self.kinds(index)):
+                    start = self.start_of(index, kind)
+                    if start is not None and self.only_returned(index, kind):
+                        self.inputs[start].kind, self.inputs[start].state = "state", (step.name, kind)
+
+    def carried(self) -> set[tuple[str, int]]:
+        """(recurrent step, kind) of the states of the program."""
+        return {spec.state for spec in self.inputs.values() if spec.state is not None}
+
     def readers(self, index: int) -> Iterator[str]:
         """What reads a step in the end, through glue: names of operations, "output" among them."""
         if index in _references(self.output):
@@ -89,19 +158,14 @@ def make_plan(network: nn.Module, example: Example) -> Plan:
     calls, traces = runs.base.calls, runs.traces
     alive = _needed(runs)
     ones = len(traces)
-    axes = {run.axis: k + 1 for k, run in enumerate(runs.varied)}
-    batch = _changed_axis("batch", runs, example, axes.get("batch"))
-    time = _changed_axis("time", runs, example, axes.get("time"))
-    plan = Plan(
-        {}, {}, runs.base.output,
-        batch or Axis("batch", (0,) * ones), [] if time is None else [time], runs.base.constants, ones,
-    )  # fmt: skip
+    axes = [_changed_axis(run, runs, example) for run in runs.varied]
+    batch = next((axis for axis in axes if axis.kind == "batch"), Axis("batch", (0,) * ones))
+    times = [axis for axis in axes if axis.kind == "time"]
+    plan = Plan({}, {}, runs.base.output, batch, times, runs.base.constants, ones)
     taken: set[str] = set()
     for index in sorted(alive):
         call = calls[index]
         op, args, kwargs = normalize(call, network)
-        if op == "getattr":
-            op, args = ("transpose_2" if args[1] in ("T", "mT") else "same"), args[:1]
         args, kwargs = _merged([normalize(t.calls[index], network)[1:] for t in traces], args, kwargs, op)
         name = _name(call, taken)
         plan.steps[index] = Step(op, args, kwargs, name, call.path, call.where, _sizes(runs, index))
@@ -110,6 +174,7 @@ def make_plan(network: nn.Module, example: Example) -> Plan:
             if index not in plan.steps:
                 plan.steps[index] = Step("placeholder", (call.target,), {}, call.name, "", "", _sizes(runs, index))
             plan.inputs[index] = _input(plan, network, index, call)
+    plan.carry()
     plan.problems += _baked(runs, network, example, plan)
     return plan
 
@@ -178,17 +243,15 @@ def _sizes(runs: Runs, index: int) -> Any:
     return collect([t.calls[index].value for t in runs.traces])
 
 
-def _changed_axis(kind: str, runs: Runs, example: Example, place: int | None) -> Axis | None:
+def _changed_axis(run: Run, runs: Runs, example: Example) -> Axis:
     """The axis that a run has changed, with its sizes in all runs."""
-    if place is None:
-        return None
-    leaf, dimension = runs.varied[place - 1].places[0]
+    leaf, dimension = run.places[0]
     at = example.tensors.index(leaf)
     sizes = []
     for t in runs.traces:
         placeholders = [call for call in t.calls if call.kind == "placeholder"]
         sizes.append(placeholders[at].value.shape[dimension])
-    return Axis(kind, tuple(sizes))
+    return Axis(run.axis, tuple(sizes))
 
 
 def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
@@ -196,6 +259,9 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
     dims = tuple(plan.axis(sizes) for sizes in plan.steps[index].sizes)
     inner = tuple(axis for dimension in dims for axis in dimension if axis.kind == "size")
     time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), None)
+    if any(step.op == "conv" and _through(plan, step.args[0]) == index for step in plan.steps.values()):
+        # Channels lie innermost where a convolution reads them.
+        inner = tuple(axis for d in (*dims[2:], *dims[1:2]) for axis in d if axis.kind == "size")
     if value.is_floating_point():
         return Input(call.target, dims, inner, time, "real", value.dtype)
     for step in plan.steps.values():
@@ -232,6 +298,14 @@ def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iter
         )
     if not plan.batch.sizes[0] and not runs.unrolled:
         yield "", "", _why("the batch", runs, example)
+    lengths = [run for run in runs.varied if run.axis == "time"]
+    if len(lengths) > 1:
+        names = [" and ".join(example.names[leaf] for leaf, _ in run.places) for run in lengths]
+        yield (
+            "",
+            "",
+            f"takes sequences of {len(names)} lengths of their own ({'; '.join(names)}); a program has one length",
+        )
     recurrent = [step for step in plan.steps.values() if step.op == "recurrent"]
     if recurrent and not plan.times and not runs.unrolled:
         yield recurrent[0].path, recurrent[0].where, _why("the length", runs, example)

@@ -26,7 +26,7 @@ from irnn.nn.torch_interface.parameters import TorchParameters
 PACKING = (pack_padded_sequence, pad_packed_sequence)
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-MOVES = ("cpu", "cuda", "detach", "contiguous", "clone")  # methods that leave values and shapes as they are
+MOVES = ("cpu", "cuda", "detach")  # methods that leave values and shapes as they are
 
 
 class NumbersAskedError(Exception):
@@ -215,8 +215,7 @@ class ShapeTracer(fx.Tracer):
             leaf = self.example.leaves[self.example.names.index(target)]
             return torch.empty_like(leaf, device="meta")
         if kind == "get_attr":
-            path, _, name = target.rpartition(".")
-            return getattr(self.root.get_submodule(path), name).detach()
+            return self._held(target)
         args, kwargs = mapped(
             (tuple(args), dict(kwargs)), lambda a: self.values[a.node] if isinstance(a, fx.Proxy) else _to_meta(a)
         )
@@ -230,6 +229,16 @@ class ShapeTracer(fx.Tracer):
             raise NumbersAskedError(f"{self.where()}: {_called(target)} asks for the numbers in a tensor") from None
         finally:
             self._inside = False
+
+    def _held(self, path: str) -> Tensor:
+        """A parameter or buffer, on meta."""
+        owner, _, name = path.rpartition(".")
+        before, self._inside = self._inside, True
+        try:
+            found: Tensor = getattr(self.root.get_submodule(owner), name)
+            return found.detach()
+        finally:
+            self._inside = before
 
     def _result(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "call_module":

@@ -6,6 +6,7 @@ reader of a value wants another form than the one it has; one site for each prod
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from irnn.capture.edges import Axis, Dimension, Edge, shown
+from irnn.capture.forms import Held
 from irnn.capture.plan import GLUE, Plan, Step
 from irnn.capture.trace import Reference, mapped
 from irnn.errors import IrnnError
@@ -20,6 +22,8 @@ from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec
 
 M = TypeVar("M", bound=nn.Module)
+# What takes a parameter as its first argument.
+READS_PARAMETERS = ("same", "add", "sub", "mul", "expand", "repeat", "unsqueeze", "reshape")
 # Sums and outputs at 16 bits may pass what calibration has seen so many times; of 16 bits one is no loss.
 WIDE_HEADROOM = 2.0
 
@@ -83,7 +87,10 @@ class Parts(nn.Module):
 class Wiring:
     """One execution of a plan by the executor ``a``.  ``rows``: with a Planner, what is said of each step."""
 
-    def __init__(self, plan: Plan, network: nn.Module, parts: Parts, a: Any, rows: list[Row] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, network: nn.Module, parts: Parts, a: Any, rows: list[Row] | None = None, norm: str = ""
+    ) -> None:
+        self.norm = norm  # what a LayerNorm becomes
         self.plan, self.network, self.parts, self.a, self.rows = plan, network, parts, a, rows
         self.values: dict[int, Any] = {}
         self.step: Step = Step("", (), {}, "", "", "", ())
@@ -121,7 +128,14 @@ class Wiring:
             raise UnsupportedError("has no integer form", nearest_operation(step.op))
         if step.op not in GLUE:
             mapped((args, kwargs), _refuse_tail)
-        return operations[step.op](self, *args, **kwargs)
+        operation = operations[step.op]
+        if args and isinstance(args[0], Held) and step.op not in READS_PARAMETERS:
+            raise UnsupportedError(f"works on the parameter {args[0].path}", "values of the network")
+        try:
+            inspect.signature(operation).bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise UnsupportedError(f"is called in a way that has no integer form ({error})") from None
+        return operation(self, *args, **kwargs)
 
     def _judged(self, operations: dict[str, Callable[..., Any]]) -> Any:
         """The step's value; where it has none, a row that says why, and a value of its shape to go on with."""
@@ -136,15 +150,13 @@ class Wiring:
             return value
         except IrnnError as error:
             self._row.problem, self._row.nearest = str(error), getattr(error, "nearest", "")
-        except TypeError as error:  # an argument that the operation's lowering does not know
-            self._row.problem = f"is called in a way that has no integer form ({error})"
         return self._assumed(step.sizes)
 
     def _shape(self) -> str:
         first = self.step.sizes
         while isinstance(first, list):
             first = first[0]
-        return "" if first is None else shown([self.plan.axis(sizes) for sizes in first])
+        return "" if first is None else shown([self.plan.derived(sizes) for sizes in first])
 
     def _note_input(self, step: Step, value: Any) -> None:
         if self.rows is not None:
@@ -158,8 +170,7 @@ class Wiring:
             return tuple(self._assumed(part) for part in sizes)
         if sizes is None:
             return None
-        dims = tuple(self.plan.axis(s) for s in sizes)
-        return self.edge(self.a, "sum", dims)
+        return self.edge(self.a, "sum", tuple(self.plan.derived(s) for s in sizes))
 
     def edge(self, t: Any, form: str, dims: tuple[Dimension, ...], site: QuantSite | None = None) -> Edge:
         """A new value of the step's."""
@@ -210,7 +221,7 @@ class Wiring:
 
     def quantized(self, x: Edge) -> Edge:
         """At whichever site it has; accumulators at 8 bits."""
-        return x if x.form in ("int8", "int16") and not x.pieces else self.narrow(x)
+        return x if x.form in ("int8", "int16") and not x.apart else self.narrow(x)
 
     def at(self, x: Edge, form: str, role: str) -> Edge:
         """``x`` in this form, at a site of its producer's that all who want it share."""
@@ -220,18 +231,39 @@ class Wiring:
         if not x.accumulated and x.form not in ("int8", "int16"):
             raise UnsupportedError(f"reads {x.producer}, which holds {said(x.form)}, not real numbers")
         if form not in x.late:
-            site = self.site(f"{x.producer}.{form}", role, x.size)
+            site = self.site(f"{x.producer}.{form}", role, self.site_size(x))
             t = self.a.requantize(site, x.t) if x.accumulated else self.a.residual(site, x.t)
-            x.late[form] = t, site
+            x.late[form] = self.flat(x, t), site
         t, site = x.late[form]
-        return replace(x, t=t, form=form, site=site, late={})
+        return replace(x, t=t, form=form, site=site, late={}, banded=False)
+
+    def site_size(self, x: Edge) -> int:
+        """What a site of the value is made for: of a convolution its filters."""
+        return x.inner[-1].sizes[0] if x.banded else x.size
+
+    def flat(self, x: Edge, t: Any) -> Any:
+        """``t``, made of ``x``, with its features in one axis."""
+        return self.a.flatten(t) if x.banded else t
+
+    def repeated(self, x: Edge, time: Axis) -> Any:
+        """A value without time at every step of a sequence that there is."""
+        like = next(v for v in self.values.values() if isinstance(v, Edge) and v.time is time and v.t is not None)
+        return self.a.repeat(x.t, like.t)
 
     def joined(self, x: Edge, form: str, role: str) -> Edge:
-        """Pieces side by side."""
-        if not x.pieces:
+        """Values that are apart in one, at one site."""
+        if not x.apart:
             return x
-        site = self.site(f"{x.producer}.{form}", role, x.size)
-        return replace(x, t=self.a.join(site, [self.quantized(p).t for p in x.pieces]), form=form, site=site, pieces=())
+        if form not in x.late:
+            site = self.site(f"{x.producer}.{form}", role, x.size)
+            parts = [self.at(p, form, role) if p.accumulated else self.quantized(p) for p in (*x.pieces, *x.side)]
+            x.late[form] = self.a.join(site, [p.t for p in parts]), site
+        t, site = x.late[form]
+        return replace(x, t=t, form=form, site=site, pieces=(), side=(), late={})
+
+    def operands(self, x: Edge) -> list[Edge]:
+        """What a product reads of ``x``: it, or each of the values that lie side by side, at up to 8 bits."""
+        return [self.narrow(part) for part in x.side] if x.side else [self.narrow(x)]
 
 
 def said(form: str) -> str:
@@ -247,12 +279,10 @@ def nearest_operation(op: str) -> str:
     return NEAREST.get(op, "")
 
 
-NEAREST = {
-    "LeakyReLU": "nn.ReLU", "ELU": "nn.ReLU", "GELU": "nn.ReLU", "SiLU": "nn.ReLU", "PReLU": "nn.ReLU",
-    "Hardsigmoid": "nn.Sigmoid", "Hardswish": "nn.ReLU6", "Softplus": "nn.ReLU", "Softsign": "nn.Tanh",
+NEAREST = { "ELU": "nn.ReLU", "GELU": "nn.ReLU", "PReLU": "nn.ReLU", "Softplus": "nn.ReLU", "Softsign": "nn.Tanh",
     "GroupNorm": "nn.LayerNorm", "InstanceNorm1d": "nn.LayerNorm", "RMSNorm": "nn.LayerNorm",
     "MultiheadAttention": "irnn.models.speech's attention of a decoder", "TransformerEncoder": "nn.LSTM or nn.GRU",
-    "TransformerEncoderLayer": "nn.LSTM or nn.GRU", "gelu": "F.relu", "silu": "F.relu", "leaky_relu": "F.relu",
+    "TransformerEncoderLayer": "nn.LSTM or nn.GRU", "gelu": "F.relu",
     "elu": "F.relu", "exp": "torch.sigmoid or torch.tanh", "log": "", "matmul": "nn.Linear with a fixed weight",
     "bmm": "nn.Linear with a fixed weight", "ConvTranspose1d": "nn.Conv1d", "EmbeddingBag": "nn.Embedding and a mean",
     "softplus": "F.relu", "pow": "a product x * x", "sqrt": "", "norm": "nn.LayerNorm", "einsum": "nn.Linear",

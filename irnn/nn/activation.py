@@ -14,6 +14,8 @@ from irnn.quant.site import QuantSite
 # (scale, zero point, smallest, largest integer) of the gates: sigmoid covers [0, 1] with 255 steps, tanh [-1, 1] with
 # 2 * 127, so both ends are exact.
 GATE_FORMAT = {"sigmoid": (1 / 255, -128, -128, 127), "tanh": (1 / 127, 0, -127, 127)}
+# The same at 16 bits, for values that leave a network.
+WIDE_FORMAT = {"sigmoid": (1 / 32767, 0, 0, 32767), "tanh": (1 / 32767, 0, -32767, 32767)}
 
 
 class PwlFunction(torch.autograd.Function):
@@ -46,13 +48,17 @@ class _Fitted(NamedTuple):
 
 
 class Activation(nn.Module):
-    """sigmoid or tanh of group ``group`` of the tensor at ``site``; exact, or piecewise-linear from stage "pwl" on."""
+    """sigmoid or tanh of group ``group`` of the tensor at ``site``; exact, or piecewise-linear from stage "pwl" on.
 
-    def __init__(self, function: str, site: QuantSite, group: int = 0) -> None:
+    ``wide``: its integers have 16 bits in place of a gate's 8.
+    """
+
+    def __init__(self, function: str, site: QuantSite, group: int = 0, *, wide: bool = False) -> None:
         super().__init__()
         if function not in GATE_FORMAT:
             raise IrnnError(f"unknown activation {function!r}; allowed are {', '.join(GATE_FORMAT)}")
         self.function = function
+        self.format = (WIDE_FORMAT if wide else GATE_FORMAT)[function]
         self._input = (site, group)  # a tuple: the site is registered where it is observed, not here
         self.pieces: int | None = None
         self.method = "greedy"
@@ -89,7 +95,7 @@ class Activation(nn.Module):
                 'stage "pwl" or a later one'
             )
         scale, zero_point, bits = grid
-        output_scale, output_zero_point, low, high = GATE_FORMAT[self.function]
+        output_scale, output_zero_point, low, high = self.format
         table = fit(
             self.function,
             scale=scale,
@@ -115,7 +121,7 @@ class Activation(nn.Module):
         if knots.device != x.device:
             knots, slopes, intercepts = (v.to(x.device) for v in fitted.lines)
             self._fitted = fitted._replace(lines=(knots, slopes, intercepts))
-        scale, zero_point, low, high = GATE_FORMAT[self.function]
+        scale, zero_point, low, high = self.format
         step = scale if self.quantizing else 0.0
         return PwlFunction.apply(
             x.float(), knots, slopes, intercepts, (low - zero_point) * scale, (high - zero_point) * scale, step

@@ -22,7 +22,7 @@ Arrays = np.ndarray | dict[str, np.ndarray]
 def quantize(graph: Graph, x: Any) -> Arrays:
     """Real inputs, or a state -> what ``run`` takes of them: an array, or a dict where names are given or needed."""
     if isinstance(x, Mapping) and set(x) == set(graph.states):
-        return {name: _state_value(graph, name).quantize(np.asarray(value)) for name, value in x.items()}
+        return {name: quantize_state(graph, name, np.asarray(value)) for name, value in x.items()}
     names = list(graph.inputs)
     if isinstance(x, Mapping):
         if set(x) != set(names):
@@ -61,11 +61,22 @@ def _state_value(graph: Graph, name: str) -> Value:
     return Value(value.dtype, value.shape, value.scale, value.zero_point, int(limits.min), int(limits.max), ())
 
 
+def quantize_state(graph: Graph, name: str, x: np.ndarray) -> np.ndarray:
+    """A real state ``[batch, size]`` as the program's integers."""
+    return _state_value(graph, name).quantize(x)
+
+
+def dequantize_state(graph: Graph, name: str, q: np.ndarray) -> np.ndarray:
+    """The reverse, float32."""
+    return _real(_state_value(graph, name), q)
+
+
 def _input(graph: Graph, name: str, x: Any) -> np.ndarray:
     value, x = graph.inputs[name], np.asarray(x)
     note = graph.metadata.get("inputs", {}).get(name)
     if note is not None:
         x = _flat(name, x, note, [axis.partition("/")[0] for axis in value.axes])
+        x = x if note["features"] or not value.shape else x[..., None]  # one feature, without an axis of its own
     if value.scale is not None and np.issubdtype(x.dtype, np.floating):
         return value.quantize(x)
     return x.astype(value.dtype)

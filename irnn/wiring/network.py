@@ -11,7 +11,7 @@ from irnn.errors import IrnnError
 ENGINE = "_irnn"  # the part's name
 
 
-def network_of(model: Any) -> Any:
+def wiring_of(model: Any) -> Any:
     """Whom to ask for programs, sites and stages; a network that is none and has none is an :class:`IrnnError`."""
     if isinstance(model, nn.Module):
         held = model._modules.get(ENGINE)

@@ -256,7 +256,17 @@ class IntegerRecorder(WeightRecorder):
         }  # fmt: skip
         scale = np.array([table.output_scale])
         zero_point, tensors = table.output_zero_point, pwl_tensors(table)
-        return self._emit("pwl", (x,), self._name(module), "int8", x.shape, scale, zero_point, attributes, tensors)
+        return self._emit(
+            "pwl",
+            (x,),
+            self._name(module),
+            "int8" if table.output_max <= 127 else "int16",
+            x.shape,
+            scale,
+            zero_point,
+            attributes,
+            tensors,
+        )
 
     def complement(self, x: Symbol) -> Symbol:
         if (float(x.scale[0]), x.zero_point, len(x.scale)) != (*SIGMOID_FORMAT, 1):

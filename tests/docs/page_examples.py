@@ -170,6 +170,7 @@ PIPELINE = {
 }
 
 PROGRAMS = {
+    "python -m examples.foreign": Example(more="LoadForecaster --steps 2 --out {w.folder}/foreign.json"),
     "python -m irnn.program describe outputs/.../program": Example(PROGRAM, says="scan over time"),
     "python -m irnn.program describe FOLDER": Example({"FOLDER": "{w.language_model}/program"}, says="scan over time"),
     "python -m irnn.program check outputs/.../program": Example(PROGRAM, says="integer-only: "),

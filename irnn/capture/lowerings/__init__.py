@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from irnn.capture.lowerings import dense, elementwise, glue, recurrent
+from irnn.capture.lowerings import dense, elementwise, glue, recurrent, windows
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **glue.OPERATIONS,
     **dense.OPERATIONS,
     **elementwise.OPERATIONS,
     **recurrent.OPERATIONS,
+    **windows.OPERATIONS,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from irnn.capture.borrowed import Borrowed, BorrowedEmbedding, BorrowedLinear, BorrowedNorm
@@ -21,11 +22,18 @@ def linear(w: Wiring, input: Edge, weight: Any, bias: Any = None) -> Edge:
     matrix = source.find(weight.path)
     scores = _scores(w, weight)
     role = "logits_weight" if scores or _is_table(w, matrix) else "weight"
-    part = w.part(
-        w.module_name(weight.path.rpartition(".")[0]) if w.step.path + ".weight" == weight.path else w.step.name,
-        lambda: BorrowedLinear(source, weight.path, () if bias is None else (bias.path,), role, columns=columns),
-    )
-    t = w.a.linear(part, w.narrow(input).t)
+    name = w.module_name(weight.path.rpartition(".")[0]) if w.step.path + ".weight" == weight.path else w.step.name
+    products, start = [], 0
+    for k, operand in enumerate(w.operands(input)):
+        biases = () if bias is None or k else (bias.path,)
+        chosen = list(range(start, start + operand.size)) if input.side else columns
+        part = w.part(
+            f"{name}.part_{k}" if k else name,
+            partial(BorrowedLinear, source, weight.path, biases, role, columns=chosen),
+        )
+        products.append(w.a.linear(part, operand.t))
+        start += operand.size
+    t = products[0] if len(products) == 1 else w.a.accumulate(*products)
     return w.edge(t, "scores" if scores else "sum", (*input.dims[:-1], (w.features(matrix.shape[0]),)))
 
 
@@ -75,7 +83,7 @@ def layer_norm(
             weight.path if isinstance(weight, Held) else None,
             bias.path if isinstance(bias, Held) else None,
             eps,
-            "mad",
+            w.norm,
         ),
     )
     site = w.site(f"{w.step.name}.normed", "norm", size)

@@ -37,8 +37,10 @@ def zeros(w: Wiring, *args: Any, **kwargs: Any) -> Edge:
     return w.edge(None, "zero", tuple(w.plan.axis(sizes) for sizes in w.step.sizes))
 
 
-def reshape(w: Wiring, x: Edge, *shape: Any, **kwargs: Any) -> Edge:
+def reshape(w: Wiring, x: Any, *shape: Any, **kwargs: Any) -> Any:
     """``view``, ``reshape``, ``flatten``, ``unflatten``: by the sizes of the result."""
+    if isinstance(x, Held):
+        return x
     return reshaped(x, w.step.sizes)
 
 
@@ -67,7 +69,9 @@ def squeeze(w: Wiring, x: Edge, dim: int | Sequence[int] | None = None) -> Edge:
     return replace(x, dims=tuple(kept), inner=tuple(axis for axis in x.inner if axis not in lost))
 
 
-def unsqueeze(w: Wiring, x: Edge, dim: int) -> Edge:
+def unsqueeze(w: Wiring, x: Any, dim: int) -> Any:
+    if isinstance(x, Held):
+        return x
     dims = list(x.dims)
     dims.insert(dim if dim >= 0 else len(dims) + 1 + dim, ())
     return x.seen(dims)
@@ -75,7 +79,13 @@ def unsqueeze(w: Wiring, x: Edge, dim: int) -> Edge:
 
 def dropout(w: Wiring, x: Edge, p: float = 0.5, *args: Any, **kwargs: Any) -> Edge:
     """In training only, as the network's own."""
-    return x.become(w.a.dropout(x.t, p)) if x.form in ("sum", "scores", "int8", "int16") and not x.pieces else x
+    if not isinstance(x, Edge):
+        raise UnsupportedError("drops parameters", "dropout of values")
+    if x.apart:
+        return replace(
+            x, pieces=tuple(dropout(w, y, p) for y in x.pieces), side=tuple(dropout(w, y, p) for y in x.side), late={}
+        )
+    return x.become(w.a.dropout(x.t, p)) if x.form in ("sum", "scores", "int8", "int16") and not x.apart else x
 
 
 def select(w: Wiring, x: Edge, dim: int, index: Any) -> Edge:
@@ -84,13 +94,18 @@ def select(w: Wiring, x: Edge, dim: int, index: Any) -> Edge:
     dimension = dims.pop(dim)
     if not dimension:
         return x.seen(dims)
-    if len(dimension) > 1:
+    if len(dimension) > 1 and any(axis.kind != "size" for axis in dimension):
         raise UnsupportedError(
             f"takes one of {shown([dimension])}", "a view that gives batch and time dimensions of their own"
         )
-    (axis,) = dimension
+    axis = dimension[0]
+    if x.banded or (x.side and axis.kind != "time"):
+        x = w.quantized(x)
+    if axis.kind == "time" and x.side:
+        side = tuple(select(w, y, dim, index) for y in x.side)
+        return replace(x, dims=tuple(dims), side=side, time=None, lengths=None, late={})
     if axis.kind == "time":
-        return x.become(w.a.last(x.t), dims=tuple(dims), time=None)
+        return x.become(w.a.step(x.t, _step(axis.sizes, index)), dims=tuple(dims), time=None, lengths=None)
     if axis.kind == "batch":
         raise UnsupportedError("takes one sequence of the batch", "every sequence of a batch computed alike")
     if isinstance(index, Varying):
@@ -118,6 +133,7 @@ def _part(w: Wiring, x: Edge, axis: Any, start: int, count: int, *, keep: bool) 
         raise UnsupportedError(
             f"takes a part of {shown(x.dims)} whose features lie inside others", "a view that flattens them"
         )
+    x = w.quantized(x) if x.side else x
     kept = w.features(count)
     inner = ((kept,) if keep else ()) + tuple(a for a in x.inner if a is not axis)
     dims = tuple(tuple(kept if a is axis else a for a in d if keep or a is not axis) for d in x.dims)
@@ -128,19 +144,18 @@ def _part(w: Wiring, x: Edge, axis: Any, start: int, count: int, *, keep: bool) 
         return replace(x, pieces=pieces, dims=dims, inner=inner, late={}, producer=w.step.name)
     if count == axis.sizes[0]:
         return replace(x, dims=dims, inner=inner)
-    x = x if x.accumulated else w.quantized(x)
-    grain = math.gcd(start, count, axis.sizes[0])
-    parts = w.a.split(x.t, axis.sizes[0] // grain)
-    chosen = [parts[k] for k in range(start // grain, (start + count) // grain)]
-    t = chosen[0] if len(chosen) == 1 else w.a.concat(chosen)
+    x = x if x.accumulated and not x.banded else w.quantized(x)
+    within = math.prod(a.sizes[0] for a in x.inner[1:]) if axis is not x.inner[-1] else 1
+    t = w.a.slice(x.t, start * within, (start + count) * within)
     return x.become(t, dims=dims, inner=inner, producer=w.step.name)
 
 
 def narrow(w: Wiring, x: Edge, dim: int, start: int, length: int) -> Edge:
-    return _slice(w, x, dim, slice(start, start + length))
+    return stretch(w, x, dim, slice(start, start + length))
 
 
-def _slice(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
+def stretch(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
+    """Neighbouring entries of a dimension."""
     dimension = x.dims[dim]
     if index == slice(None):
         return x
@@ -171,7 +186,7 @@ def getitem(w: Wiring, x: Any, index: Any) -> Any:
         if i is None:
             x, at = unsqueeze(w, x, at), at + 1
         elif isinstance(i, slice):
-            x, at = _slice(w, x, at, i), at + 1
+            x, at = stretch(w, x, at, i), at + 1
         elif isinstance(i, (int, Varying)):
             x = select(w, x, at, i)
         else:
@@ -188,6 +203,7 @@ def chunk(w: Wiring, x: Edge, chunks: int, dim: int = 0) -> tuple[Edge, ...]:
 
 def split(w: Wiring, x: Edge, split_size: Any, dim: int = 0, **names: Any) -> tuple[Edge, ...]:
     """Parts along features, with one operation where they are equal."""
+    x = w.quantized(x) if x.side else x
     dimension = x.dims[dim]
     if len(dimension) != 1 or dimension[0].kind != "size" or x.inner.index(dimension[0]) != 0:
         raise UnsupportedError(f"splits {shown([dimension])} of {shown(x.dims)}", "parts of the features")
@@ -222,10 +238,65 @@ def _tail(name: str) -> Callable[..., Edge]:
     return tail
 
 
+def expand(w: Wiring, x: Any, *sizes: Any, **kwargs: Any) -> Any:
+    """``expand``, ``repeat``: a value without time at every step of a sequence that there is; a parameter as it is."""
+    if isinstance(x, Held):
+        return x
+    dims = [w.plan.axis(s) for s in w.step.sizes]
+    given = [(), *x.dims] if len(x.dims) < len(dims) else list(x.dims)
+    grown = [k for k, (old, new) in enumerate(zip(given, dims, strict=True)) if not old and new]
+    if not grown:
+        return x.seen(given)
+    if x.form == "zero":
+        return zeros(w)
+    if len(grown) > 1 or dims[grown[0]][0].kind != "time" or x.time is not None:
+        raise UnsupportedError(f"repeats {shown(x.dims)} as {shown(dims)}", "values without time repeated over time")
+    x = w.quantized(x)
+    (time,) = given[grown[0]] = dims[grown[0]]
+    return x.become(w.repeated(x, time), dims=tuple(given), time=time)
+
+
+def attribute(w: Wiring, x: Any, name: str) -> Any:
+    """``x.T``, ``torch.max(...).values`` and their like."""
+    if name in ("T", "mT"):
+        return transpose(w, x, -2, -1)
+    if name == "data":
+        return x
+    if name in ("values", "indices") and isinstance(x, tuple):
+        return x[("values", "indices").index(name)]
+    raise UnsupportedError(f"reads .{name}", "")
+
+
+def stack(w: Wiring, tensors: Any, dim: int = 0) -> Edge:
+    """Values in an axis of their own."""
+    edges = [w.quantized(x) for x in tensors]
+    return pieced(w, edges, dim % (len(edges[0].dims) + 1), insert=True)
+
+
+def pieced(w: Wiring, edges: list[Edge], dim: int, *, insert: bool) -> Edge:
+    """Values in one tensor, along a dimension that none of them has (of size 1)."""
+    first = edges[0]
+    number = w.features(len(edges))
+    dims = list(first.dims)
+    dims[dim : dim if insert else dim + 1] = [(number,)]
+    bare = [replace(x, dims=tuple(d for k, d in enumerate(x.dims) if insert or k != dim)) for x in edges]
+    return replace(
+        first,
+        t=None,
+        dims=tuple(dims),
+        inner=(number, *first.inner),
+        producer=w.step.name,
+        pieces=tuple(bare),
+        late={},
+        site=None,
+    )
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "same": same, "get_attr": held, "zeros": zeros, "reshape": reshape, "flatten": reshape, "unflatten": reshape,
-    "transpose": transpose, "transpose_2": transpose_last, "permute": permute, "squeeze": squeeze,
-    "unsqueeze": unsqueeze, "dropout": dropout, "select": select, "narrow": narrow, "getitem": getitem, "chunk": chunk,
-    "split": split, "unbind": unbind, "log_softmax": _tail("log_softmax"), "softmax": _tail("softmax"),
+    "same": same, "get_attr": held, "getattr": attribute, "zeros": zeros,
+    "reshape": reshape, "flatten": reshape, "unflatten": reshape, "squeeze": squeeze, "unsqueeze": unsqueeze,
+    "transpose": transpose, "transpose_2": transpose_last, "permute": permute, "expand": expand, "repeat": expand,
+    "select": select, "narrow": narrow, "getitem": getitem, "chunk": chunk, "split": split, "unbind": unbind,
+    "stack": stack, "dropout": dropout, "log_softmax": _tail("log_softmax"), "softmax": _tail("softmax"),
 }  # fmt: skip
 TAILS: dict[str, Callable[..., torch.Tensor]] = {"log_softmax": torch.log_softmax, "softmax": torch.softmax}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from irnn.errors import IrnnError
 from irnn.nn.cells.base import Cell
+from irnn.nn.cells.elman import ElmanCell
 from irnn.nn.cells.gru import GRUCell
 from irnn.nn.cells.lstm import LSTMCell
 from irnn.nn.cells.ornn import ORNNCell
 
-CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell, "ornn": ORNNCell}
+CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell, "ornn": ORNNCell, "elman": ElmanCell}
 
 
 def cell_class(name: str) -> type[Cell]:

@@ -1,0 +1,118 @@
+"""A prepared network within what users put around it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import irnn
+from examples.own_networks import Decoder, Dispatcher, LoadForecaster, build, tensors
+from irnn.capture.network import REFRESH_EVERY
+from irnn.errors import IrnnError
+from tests.irnn.capture.test_own_networks import calibration, prepared, run
+
+OTHER = LoadForecaster.example(5, 14, seed=7)
+
+
+def test_within_a_larger_module_its_weights_travel() -> None:
+    trained = nn.ModuleDict({"net": prepared(LoadForecaster), "more": nn.Linear(2, 2)})
+    fresh = irnn.prepare(
+        build(LoadForecaster, seed=8), irnn.QuantConfig(), irnn.PwlConfig(pieces=32), "all",
+        example_inputs=LoadForecaster.example(),
+    )  # fmt: skip
+    loaded = nn.ModuleDict({"net": fresh, "more": nn.Linear(2, 2)})
+    loaded.load_state_dict(trained.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(run(fresh.eval(), OTHER), run(trained["net"], OTHER), strict=True))
+
+
+def test_other_settings_are_refused_before_anything_is_changed() -> None:
+    trained = prepared(LoadForecaster)
+    fresh = irnn.prepare(
+        build(LoadForecaster, seed=8), irnn.QuantConfig(weight=4), irnn.PwlConfig(pieces=32), "all",
+        example_inputs=LoadForecaster.example(),
+    )  # fmt: skip
+    before = copy.deepcopy(fresh.state_dict())
+    with pytest.raises(IrnnError, match="trained for weight=8, not 4"):
+        fresh.load_state_dict(trained.state_dict())
+    assert all(
+        torch.equal(a, b) or a.isnan().all() for a, b in zip(before.values(), fresh.state_dict().values(), strict=True)
+    )
+
+
+def test_the_users_eval_and_new_parameters_reach_it() -> None:
+    model = prepared(LoadForecaster)
+    expected = run(model, OTHER)
+    model.train()
+    assert irnn.wiring_of(model).training
+    model.eval()
+    model.change.bias = nn.Parameter(model.change.bias.detach() + 1.0)
+    assert all(not torch.equal(a, b) for a, b in zip(run(model, OTHER), expected, strict=True))
+
+
+def test_lightning_trains_it() -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Task(lightning.LightningModule):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def training_step(self, batch, _):
+            (x,) = batch
+            return self.net(x).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+    model = irnn.set_stage(prepared(LoadForecaster), "activations")
+    before = model.change.weight.detach().clone()
+    data = torch.utils.data.TensorDataset(LoadForecaster.example(8, 12, 3)[0])
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Task(model), torch.utils.data.DataLoader(data, batch_size=4))
+    assert not torch.equal(model.change.weight, before)
+
+
+def test_tables_follow_the_ranges_in_a_loop_of_ones_own() -> None:
+    model = irnn.set_stage(prepared(LoadForecaster), "pwl").train()
+    (activation,) = (m for name, m in irnn.wiring_of(model).named_modules() if name.endswith("gates.i"))
+    before = activation.table().scale
+    for seed in range(REFRESH_EVERY):
+        model(3 * LoadForecaster.example(4, 12, seed)[0])
+    assert activation._fitted.table.scale > 1.2 * before
+
+
+def test_batches_by_name_and_alone() -> None:
+    models = []
+    for wrap in (tuple, lambda b: {"readings": b[0], "site": b[1]}, list):
+        model = irnn.prepare(
+            build(Dispatcher), irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=Dispatcher.example()
+        )
+        irnn.calibrate(model, [wrap(batch) for batch in calibration(Dispatcher)])
+        models.append(irnn.wiring_of(model).state_dict())
+    assert all(torch.equal(models[0][name], other[name]) for other in models[1:] for name in other)
+
+
+def test_the_example_leaves_nothing_behind() -> None:
+    model = build(Decoder)
+    attributes = set(vars(model))
+    irnn.explain(model, Decoder.example())
+    assert set(vars(model)) == attributes
+    assert all(not isinstance(p, torch.fx.Proxy) for p in tensors(list(model.state_dict().values())))
+
+
+def test_a_gradient_of_an_optimizer_made_before() -> None:
+    model = build(Decoder)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    irnn.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=Decoder.example())
+    irnn.calibrate(model, calibration(Decoder))
+    irnn.set_stage(model, "all").train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    sum(y.square().mean() for y in model(*Decoder.example(4, 6, 2))).backward()
+    optimizer.step()
+    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
