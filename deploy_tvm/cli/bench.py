@@ -204,12 +204,12 @@ def _bench_device(
     folder: Path, parsed: argparse.Namespace, chosen: options.Options, device: Device
 ) -> tuple[dict[str, Any], Any]:
     """(result, table) of programs or artefacts on the chosen device."""
-    from deploy_tvm.remote.bench import bench_device
+    from deploy_tvm.remote.fleet import bench_devices
     from deploy_tvm.remote.report import report
     from deploy_tvm.remote.workload import Lengths
     from deploy_tvm.targets import from_config
 
     lengths = Lengths(parsed.steps, parsed.tokens, parsed.frames, parsed.units)
     with Console(stderr=True).status("") as status:
-        result = bench_device(folder, parsed.float, from_config(chosen.target), device, lengths, status.update)
+        result = bench_devices(folder, parsed.float, from_config(chosen.target), device, lengths, status.update)
     return result, report(result)

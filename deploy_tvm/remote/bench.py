@@ -50,31 +50,42 @@ def bench_device(
             subject = opened(folder, float_folder, scratch, progress, target)
             progress(f"starting {device.name}" if device.emulated else f"connecting to {device.name}")
             board = RpcBoard(stack.enter_context(reachable(device)), subject, scratch, progress)
-        goldens = golden_runs(workload, subject, progress)
-        found = {
-            INTEGER: {part: board.run(INTEGER, part, golden.inputs, golden) for part, golden in goldens.items()},
-            **({} if subject.floating is None else {FLOAT: _float_runs(workload, subject, board)}),
-        }
+        found = runs_on(board, workload, subject, golden_runs(workload, subject, progress))
     entry = figures(workload, subject, found)
-    runs = [run for parts in found.values() for run in parts.values()]
+    return {
+        **described(device, workload, subject),
+        "device": {"kind": device.kind, "name": device.name, **told(found), "emulated": entry["emulated"]},
+        "targets": {target.name: entry},
+        "mismatches": entry["mismatches"],
+    }
+
+
+def described(device: Device, workload: Workload, subject: Subject) -> dict[str, Any]:
+    """What is measured, and how."""
     units = {part: workload.unit(part, program)[0] for part, program in subject.integer.items()}
     return {
         "kind": workload.kind,
-        "device": {
-            "kind": device.kind,
-            "name": device.name,
-            "emulated": entry["emulated"],
-            "described": runs[0].described,
-            "servers": list(dict.fromkeys(run.server for run in runs if run.server is not None)),
-        },
         **workload.described,
         "timed": units.get("", units),
         "settings": {name: getattr(device, name) for name in SETTINGS},
-        "targets": {target.name: entry},
-        "mismatches": entry["mismatches"],
         "versions": machine.versions(),
         "measured": now(),
     }
+
+
+def told(found: Mapping[str, Mapping[str, Found]]) -> dict[str, Any]:
+    """What a device's server told of it, and which servers there were."""
+    runs = [run for parts in found.values() for run in parts.values()]
+    servers = list(dict.fromkeys(run.server for run in runs if run.server is not None))
+    return {"described": runs[0].described, "servers": servers}
+
+
+def runs_on(
+    board: Board, workload: Workload, subject: Subject, goldens: Mapping[str, Golden]
+) -> dict[str, dict[str, Found]]:
+    """What a board makes of all parts, by runtime."""
+    found = {INTEGER: {part: board.run(INTEGER, part, golden.inputs, golden) for part, golden in goldens.items()}}
+    return found if subject.floating is None else found | {FLOAT: _float_runs(workload, subject, board)}
 
 
 def golden_runs(workload: Workload, subject: Subject, progress: Progress) -> dict[str, Golden]:

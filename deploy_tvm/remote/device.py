@@ -11,7 +11,7 @@ from irnn.errors import IrnnError
 
 KINDS = ("rpc", "tracker", "emulated")
 DEFAULT_CPU = "cortex-a76"
-MAX_SECONDS, MAX_COUNT = 86_400, 1_000_000
+MAX_SECONDS, MAX_COUNT, MAX_FLEET = 86_400, 1_000_000, 256
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Device:
 
     timeout: seconds after which a device that does not answer is given up.  number calls a measurement, ``repeat``
     measurements after ``warmup`` calls, ``cooldown`` seconds before each.  core: pinned to it (our server only).
+    count: so many devices of a tracker at once.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Device:
     repeat: int = 20
     warmup: int = 3
     cooldown: float = 0.0
+    count: int = 1
 
     def __post_init__(self) -> None:
         if self.kind in ("rpc", "tracker") and not self.host:
@@ -44,11 +46,13 @@ class Device:
             raise IrnnError(f"device.port={self.port}: must lie in 1 to 65535")
         for name, low, high in (
             ("timeout", 1, MAX_SECONDS), ("number", 1, MAX_COUNT), ("repeat", 1, MAX_COUNT), ("warmup", 0, MAX_COUNT),
-            ("cooldown", 0, MAX_SECONDS), ("core", 0, 4095),
+            ("count", 1, MAX_FLEET), ("cooldown", 0, MAX_SECONDS), ("core", 0, 4095),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise IrnnError(f"device.{name}={value}: must lie in {low} to {high}")
+        if self.count > 1 and self.kind != "tracker":
+            raise IrnnError(f"device.count={self.count}: only a tracker has several devices (device=tracker)")
         if self.cpu is not None and self.cpu not in emulated.CPUS:
             raise IrnnError(f"device.cpu={self.cpu}: allowed are {', '.join(emulated.CPUS)}")
 

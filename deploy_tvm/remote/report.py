@@ -14,7 +14,9 @@ EMULATED = "emulated: these times are the emulator's and say nothing about a dev
 
 
 def report(result: dict[str, Any]) -> RenderableType:
-    """The table of what ``bench_device`` returned."""
+    """The table of what ``bench_device`` or ``bench_devices`` returned."""
+    if "boards" in result:
+        return _fleet(result)
     ((target, entry),) = result["targets"].items()
     device, emulated = result["device"], result["device"]["emulated"]
     timed = result["timed"]
@@ -44,6 +46,38 @@ def report(result: dict[str, Any]) -> RenderableType:
             "side by side are of different ones; a device with a key of its own (serve --key) is measured alone"
         )
     return Group(table, *(Text(line) for line in lines))
+
+
+def _fleet(result: dict[str, Any]) -> RenderableType:
+    """A row a board and a row a figure of all."""
+    device, count = result["device"], result["mismatches"]
+    title = f"{result['target']} on {device['count']} devices of {device['name']}, {_timed(result)}"
+    boards = Table(title=title + (f"\n{EMULATED}" if device["emulated"] else ""), title_justify="left")
+    names = [name for name in result["spread"] if name.rpartition("/")[2].startswith("us_per")]
+    for heading in ("board", *names, "mismatches"):
+        boards.add_column(heading, justify="left" if heading == "board" else "right")
+    for address, board in result["boards"].items():
+        cpu = f" ({board['described']['cpu']})" if board["described"] else ""
+        found = board["mismatches"]
+        figures = (f"{_figure(board, name):.1f}" for name in names)
+        boards.add_row(address + cpu, *figures, f"{found['count']} of {found['compared']}")
+    spread = Table(title="between the boards", title_justify="left")
+    for heading in ("figure", "least", "median", "most", "spread"):
+        spread.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, found in result["spread"].items():
+        values = (f"{found[key]:.5g}" for key in ("min", "median", "max"))
+        spread.add_row(name, *values, f"{found['spread']:.1%}")
+    compared = f"{count['compared']} integers ({_compared(result)} each)"
+    line = f"{count['count']} mismatches with the interpreter in {compared}"
+    return Group(boards, spread, Text(line))
+
+
+def _figure(board: dict[str, Any], name: str) -> float:
+    """A figure of the spread ("part/name") in what it came from."""
+    value: Any = board
+    for key in name.split("/"):
+        value = value[key]
+    return float(value)
 
 
 def _rows(name: str, program: dict[str, Any], timed: str | dict[str, str], figure: str) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,20 @@ from deploy_tvm.remote.device import Device
 from deploy_tvm.targets import toolchain
 
 STEPS_A_CALL = 16
+# (host, port, key of one session)
+Reserved = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
 class RpcBoard:
-    """See ``deploy_tvm.remote.board.Board``.  scratch: a folder for what goes to the device and comes back."""
+    """See ``deploy_tvm.remote.board.Board``.  scratch: a folder for what goes to the device and comes back.  reserve:
+    gives what the tracker has said of the device for the next session; None: a session asks for one by itself."""
 
     device: Device
     subject: Subject
     scratch: Path
     progress: Progress
+    reserve: Callable[[], Reserved] | None = None
 
     def run(self, runtime: str, part: str, inputs: dict[str, np.ndarray], golden: Golden | None) -> Found:
         """A session with the device."""
@@ -57,6 +62,7 @@ class RpcBoard:
             # What looks ahead, or gives one result for a sequence, needs it whole.
             "steps_a_call": STEPS_A_CALL if by_steps(program) else steps,
             "timed_steps": 1 if by_steps(program) else steps,
+            "reserved": None if self.reserve is None else self.reserve(),
         }
         reply = session.run_job(self.device, job, lambda stage: self.progress(f"{self.device.name}, {name}: {stage}"))
         # A server elsewhere may run under an emulator too; ours says so.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import sys
 import time
 from pathlib import Path
@@ -16,12 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from deploy_tvm.remote.tracker import RefusedError, ask_tracker, reason
+
 DESCRIBE, SHA256, PIN = "irnn.device.describe", "irnn.device.sha256", "irnn.device.pin"
 SAVED = "timed"
-
-
-class RefusedError(Exception):
-    """A cause that is known, in words for the user."""
 
 
 def say(**line: Any) -> None:
@@ -38,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
     say(stage="connecting")
     try:
-        session = connect(job["device"])
+        session = connect(job["device"], job.get("reserved"))
         peer = describe(session)
         result = {"device": peer} if job["library"] is None else measure(session, peer, job)
         say(result=result)
@@ -50,13 +47,14 @@ def main(arguments: list[str]) -> None:
         say(error=(text.splitlines()[-1] if text else repr(error)), known=False)
 
 
-def connect(device: dict[str, Any]) -> Any:
-    """A TVM RPC session with ``device`` (host, port, key, tracker, timeout)."""
+def connect(device: dict[str, Any], reserved: list[Any] | None) -> Any:
+    """A TVM RPC session with ``device`` (host, port, key, tracker, timeout), where the tracker has been asked for it
+    with what it said (``ask_tracker``)."""
     from tvm import rpc
 
     host, port, key = device["host"], device["port"], device["key"]
     if device["kind"] == "tracker":
-        host, port, key = ask_tracker(host, port, key, device["timeout"])
+        host, port, key = reserved or ask_tracker(host, port, key, device["timeout"])
         say(stage="connecting", server=f"{host}:{port}")
     else:
         try:
@@ -77,50 +75,6 @@ def connect(device: dict[str, Any]) -> Any:
                 f"it does not serve the key {device['key']!r}: give the server's --key as device.key"
             ) from None
         raise
-
-
-def reason(error: OSError) -> str:
-    """Why a connection could not be made."""
-    if isinstance(error, TimeoutError):
-        return "no answer: is the device on, and is the address right?"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused: no server listens there (start one with  python -m deploy_tvm serve)"
-    return f"cannot connect: {error.strerror or error}"
-
-
-def ask_tracker(host: str, port: int, key: str, timeout: float) -> tuple[str, int, str]:
-    """(host, port, key for one session) of a free device of kind ``key``."""
-    from tvm.rpc import base
-
-    def ask(message: list[Any]) -> Any:
-        base.sendjson(tracker, message)
-        status, value = base.recvjson(tracker)
-        if status != base.TrackerCode.SUCCESS:
-            raise RefusedError(f"the tracker refused {message[0]}: {value}")
-        return value
-
-    try:
-        tracker = socket.create_connection((host, port), timeout)
-    except OSError as error:
-        raise RefusedError(f"the tracker: {reason(error)}") from None
-    with tracker:
-        try:
-            tracker.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
-            if struct.unpack("<i", base.recvall(tracker, 4))[0] != base.RPC_TRACKER_MAGIC:
-                raise RefusedError("it is no TVM tracker")
-            served = sorted(
-                {info["key"].removeprefix("server:") for info in ask([base.TrackerCode.SUMMARY])["server_info"]}
-            )
-            if key not in served:
-                known = f"it knows {', '.join(served)}" if served else "no device is registered"
-                raise RefusedError(f"the tracker has no device with the key {key!r}: {known}")
-            return tuple(ask([base.TrackerCode.REQUEST, key, "", 1]))
-        except TimeoutError:
-            raise RefusedError(
-                f"no device with the key {key!r} became free within {timeout:g} s: all are busy"
-            ) from None
-        except OSError as error:
-            raise RefusedError(f"the tracker hung up: {error}") from None
 
 
 def describe(session: Any) -> dict[str, Any] | None:

@@ -27,12 +27,12 @@ class Board:
 
         It is not cached: a device is another one each time, warmer or busier.
         """
-        from deploy_tvm.remote.bench import bench_device
+        from deploy_tvm.remote.fleet import bench_devices
         from deploy_tvm.remote.report import report
         from deploy_tvm.remote.workload import Lengths
 
         with console.status("") as status:
-            result = bench_device(
+            result = bench_devices(
                 folder / PROGRAM, str(folder / FLOAT_PROGRAM), self.target, self.device, Lengths(), status.update
             )
         console.print(report(result))
