@@ -17,10 +17,11 @@ def stream_chunks(tokens: np.ndarray, first: int, chunk: int) -> Iterator[tuple[
 
     ``first`` (the end-of-sentence id) stands before the first token.
     """
-    inputs = np.concatenate([[first], tokens[:-1]]).astype(np.int64)
+    before = first
     for start in range(0, len(tokens), chunk):
-        part = slice(start, start + chunk)
-        yield inputs[None, part], np.asarray(tokens[part], dtype=np.int64)[None]
+        targets = np.asarray(tokens[start : start + chunk], dtype=np.int64)
+        yield np.concatenate([[before], targets[:-1]])[None], targets[None]
+        before = targets[-1]
 
 
 def cross_entropy_sum(logits: Any, targets: np.ndarray, scale: float = 1.0) -> float:

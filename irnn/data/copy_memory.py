@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnn.batch_part import Part
 from irnn.errors import IrnnError
 
 SYMBOLS, BLANK, MARKER = 8, 0, 9
@@ -68,18 +69,31 @@ class CopyBatch(NamedTuple):
 
 
 class CopyBatches:
-    """An epoch's batches, which depend on (seed, epoch) alone; the last one may be shorter."""
+    """An epoch's batches, which depend on (seed, epoch) alone; the last one may be shorter.
+
+    part: what of every batch is wanted; it may be set later.
+    """
 
     def __init__(self, config: CopyConfig, count: int, batch_size: int, seed: int, epoch: int = 0) -> None:
         self._config, self._count, self._batch_size, self._seed = config, count, batch_size, [seed, epoch]
+        self.part = Part()
 
     def __len__(self) -> int:
         return -(-self._count // self._batch_size)
 
     def __iter__(self) -> Iterator[CopyBatch]:
         generator = np.random.default_rng(self._seed)
-        for start in range(0, self._count, self._batch_size):
-            yield copies(self._config, min(self._batch_size, self._count - start), generator)
+        for index in range(len(self)):
+            batch = copies(self._config, self._size(index), generator)
+            rows = self.part.rows_to_train(self._size(index))
+            yield CopyBatch(batch.ids[rows], batch.targets[rows])
+
+    def owns(self, index: int) -> bool:
+        """Whether batch `index` has a row that is the part's; see `Part.rows_to_train`."""
+        return self.part.owns(self._size(index))
+
+    def _size(self, index: int) -> int:
+        return min(self._batch_size, self._count - index * self._batch_size)
 
 
 def copies(config: CopyConfig, count: int, generator: np.random.Generator) -> CopyBatch:

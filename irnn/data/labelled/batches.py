@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnn.batch_part import Part
 from irnn.data.labelled.base import LabelledCorpus
 
 
@@ -25,13 +26,21 @@ class LabelledBatches:
 
     For training (`seed` given) they are drawn anew for every epoch and augmented, and depend on (seed, epoch) alone.
     Without a seed (evaluation) there is one order, that of the split, and no augmentation.
+    part: what of every batch is wanted.
     """
 
     def __init__(
-        self, corpus: LabelledCorpus, split: str, batch_size: int, seed: int | None = None, epoch: int = 0
+        self,
+        corpus: LabelledCorpus,
+        split: str,
+        batch_size: int,
+        seed: int | None = None,
+        epoch: int = 0,
+        part: Part | None = None,
     ) -> None:
         self._corpus, self._split = corpus, corpus.splits[split]
         self._batch_size, self._seed, self._epoch = batch_size, seed, epoch
+        self._part = part or Part()
 
     def __len__(self) -> int:
         return -(-len(self._split) // self._batch_size)
@@ -41,7 +50,12 @@ class LabelledBatches:
         if self._seed is not None:
             order = np.random.default_rng([self._seed, self._epoch]).permutation(order)
         for start in range(0, len(order), self._batch_size):
-            yield self._collate(order[start : start + self._batch_size].tolist())
+            members = order[start : start + self._batch_size]
+            yield self._collate(members[self._part.rows_to_train(len(members))].tolist())
+
+    def owns(self, index: int) -> bool:
+        """Whether batch `index` has a row that is the part's; see `Part.rows_to_train`."""
+        return self._part.owns(min(self._batch_size, len(self._split) - index * self._batch_size))
 
     def _collate(self, members: list[int]) -> LabelledBatch:
         features = [torch.from_numpy(self._features(member)) for member in members]

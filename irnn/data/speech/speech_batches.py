@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from irnn.batch_part import Part
 from irnn.data.audio.augment import random_level, random_voice, spec_augment
 from irnn.data.speech.corpus import SpeechCorpus, SpeechSplit
 from irnn.data.speech.units import BLANK, BOS, EOS
@@ -44,9 +45,11 @@ class SpeechBatches(Dataset):
     For training (`seed` given) batches are drawn anew for every epoch (`set_epoch`) and augmented; an epoch's batches
     depend on (seed, epoch) alone, not on what was read before or by which worker. Without a seed (evaluation) there is
     one fixed order, shortest first, and no augmentation. Use with `DataLoader(..., batch_size=None)`.
+    part: what of every batch is wanted; it may be set later.
     """
 
     def __init__(self, corpus: SpeechCorpus, split: str, seed: int | None = None, curriculum: int = 0) -> None:
+        self.part = Part()
         self.corpus = corpus
         self.split: SpeechSplit = corpus.split(split)
         self.seed = seed
@@ -72,12 +75,16 @@ class SpeechBatches(Dataset):
     def __getitem__(self, index: int) -> SpeechBatch:
         if not 0 <= index < len(self._batches):
             raise IndexError(index)
-        members = self._batches[index]
+        members = self._batches[index][self.part.rows_to_train(len(self._batches[index]))]
         return collate(
             [self._features(int(member)) for member in members],
             [self.split.units[member] for member in members],
             members,
         )
+
+    def owns(self, index: int) -> bool:
+        """Whether batch `index` has a row that is the part's; see `Part.rows_to_train`."""
+        return self.part.owns(len(self._batches[index]))
 
     def _draw(self) -> list[np.ndarray]:
         frames = self.split.frames

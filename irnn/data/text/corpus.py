@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from irnn.data.speech.units import Units
 from irnn.data.text.parquet import open_parquet, text_column
 from irnn.data.text.quickstart import quickstart_lines
 from irnn.data.text.text_files import read_lines
+from irnn.data.text.token_files import blocks_of, mapped_streams
 from irnn.data.text.vocabulary import Vocabulary
 from irnn.errors import IrnnError
 
@@ -36,6 +39,8 @@ class TextConfig:
         words. Without it, transcripts are cut into the units that a recognizer of `speech` has.
     characters: lines are cut into the characters of their words, with one blank between two words.
     max_vocabulary: keep so many words, `<eos>` and `<unk>` included; None keeps all.
+    token_files: folder in which the token streams are kept, once written, and from which they are mapped, for text
+        larger than memory (source "folder", words); None keeps them in memory.
     batch_size: rows trained in parallel.  steps: tokens per chunk of truncated backpropagation.
     """
 
@@ -45,6 +50,7 @@ class TextConfig:
     units: str | None = None
     characters: bool = False
     max_vocabulary: int | None = None
+    token_files: str | None = None
     speech: SpeechConfig | None = None
     batch_size: int = 20
     steps: int = 35
@@ -66,6 +72,8 @@ class TextConfig:
             raise IrnnError(f"max_vocabulary={self.max_vocabulary}: a recognizer's units are all kept; set it to null")
         if self.characters and (transcripts or self.units):
             raise IrnnError("characters=true: a recognizer's units say how its lines are cut; set it to false")
+        if self.token_files is not None and (self.source != "folder" or self.units or self.characters):
+            raise IrnnError(f"token_files={self.token_files}: only source=folder in words writes them; set it to null")
         if self.source in ("folder", "parquet") and not self.dir:
             raise IrnnError(f"`dir` is not set, and source={self.source} reads from it; add dir=FOLDER")
         for key in ("batch_size", "steps"):
@@ -94,6 +102,13 @@ class Corpus:
 
 def load_corpus(config: TextConfig) -> Corpus:
     """Read the three splits and encode them: in the words of the training split, or in a recognizer's units."""
+    if config.token_files is not None:
+        assert config.dir is not None  # asked for by the configuration
+        texts = {split: _find_split(Path(config.dir), split) for split in SPLITS}
+        vocabulary, streams, fingerprint = mapped_streams(
+            texts, config.max_vocabulary, Path(config.token_files), partial(_fingerprint, config)
+        )
+        return Corpus(vocabulary, streams["train"], streams["valid"], streams["test"], fingerprint)
     if config.speech is None and config.units is None:
         lines = _read_lines(config)
         vocabulary = Vocabulary.from_lines(lines["train"], config.max_vocabulary)
@@ -114,15 +129,22 @@ def _corpus(
     units: Units | None = None,
     left_out: dict[str, list[LeftOut]] | None = None,
 ) -> Corpus:
-    digest = hashlib.sha256((json.dumps(vocabulary.words) if units is None else units.fingerprint).encode())
+    fingerprint = _fingerprint(config, vocabulary if units is None else units, streams)
+    return Corpus(vocabulary, **streams, fingerprint=fingerprint, units=units, left_out=left_out or {})
+
+
+def _fingerprint(config: TextConfig, words: Vocabulary | Units, streams: Mapping[str, np.ndarray]) -> str:
+    """See `Corpus`; a split without tokens is an `IrnnError`."""
+    digest = hashlib.sha256((words.fingerprint if isinstance(words, Units) else json.dumps(words.words)).encode())
     for split in SPLITS:
         if not len(streams[split]):
             raise IrnnError(
                 f"{_name(split)} of {config.dir or config.source} is empty; every split needs at least one line"
             )
         digest.update(f"{split} {len(streams[split])}".encode())
-        digest.update(streams[split].astype("<i8").tobytes())
-    return Corpus(vocabulary, **streams, fingerprint=digest.hexdigest(), units=units, left_out=left_out or {})
+        for block in blocks_of(streams[split]):
+            digest.update(block.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _name(split: str) -> str:

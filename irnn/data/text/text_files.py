@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +24,47 @@ def read_text(path: Path) -> str:
 
     Another encoding, a NUL character, or a path that cannot be read is an `IrnnError`.
     """
+    (text,) = _texts(path, None)
+    return text
+
+
+def read_line_blocks(path: Path, size: int = 1 << 24) -> Iterator[list[str]]:
+    """Lines of a UTF-8 file as `read_lines` has them, some at a time: those of about `size` bytes, so that the file may
+    be larger than memory."""
+    for text in _texts(path, size):
+        lines = lines_of(text)
+        yield lines if lines[-1] else lines[:-1]
+
+
+def _texts(path: Path, size: int | None) -> Iterator[str]:
+    """The text of a file, see `read_text`, in pieces of whole lines of about `size` bytes, or as one."""
+    line = 1
     try:
         if path.exists() and not path.is_file():
             raise IrnnError(f"{shown(path)} is no file but a folder or a device, where text is wanted; remove it")
-        content = path.read_bytes()
+        for number, content in enumerate(_pieces(path, size)):
+            text = _decoded(content, path, line, begins=number == 0)
+            line += len(lines_of(text)) - 1
+            yield text
     except OSError as error:
         raise IrnnError(f"{shown(path)} cannot be read ({error.strerror}); mend the file or its permissions") from None
+
+
+def _pieces(path: Path, size: int | None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        rest = b""
+        while size is not None and (read := file.read(size)):
+            whole, end, rest_of = (rest + read).rpartition(b"\n")
+            if end:
+                yield whole + end
+            rest = rest_of
+        yield rest + file.read()
+
+
+def _decoded(content: bytes, path: Path, first: int, *, begins: bool) -> str:
+    """Text whose first line has the number `first`; begins: it is the file's beginning, where a mark may stand."""
     for mark, encoding in _FOREIGN_MARKS.items():
-        if content.startswith(mark):
+        if begins and content.startswith(mark):
             raise IrnnError(
                 f"{shown(path)} is {encoding} (byte-order mark {mark.hex(' ')}), not UTF-8; convert it, for example "
                 f"with iconv -f {encoding} -t UTF-8"
@@ -38,18 +72,18 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = len(lines_of(content[: error.start].decode("utf-8")))
+        line = first - 1 + len(lines_of(content[: error.start].decode("utf-8")))
         raise IrnnError(
             f"{shown(path)}, line {line} is not UTF-8 (byte {content[error.start]:#04x} at position {error.start}); "
             "convert the file, for example with iconv -f LATIN1 -t UTF-8 where it is Latin-1"
         ) from None
     if "\0" in text:
-        line = len(lines_of(text[: text.index("\0")]))
+        line = first - 1 + len(lines_of(text[: text.index("\0")]))
         raise IrnnError(
             f"{shown(path)}, line {line} holds a NUL character; remove it, or convert the file to UTF-8 where it is "
             "UTF-16 without a byte-order mark"
         )
-    return without_mark(text)
+    return without_mark(text) if begins else text
 
 
 def without_mark(text: str) -> str:

@@ -62,16 +62,17 @@ class Vocabulary:
         """Id of the end-of-line token, which is also the first input of a stream."""
         return self._ids[EOS]
 
-    def encode(self, lines: Iterable[Sequence[str]], where: str = "the text") -> np.ndarray:
+    def encode(self, lines: Iterable[Sequence[str]], where: str = "the text", first: int = 1) -> np.ndarray:
         """Ids of all lines in one stream, one `<eos>` after each line: int64 [tokens].
 
-        A word outside the vocabulary becomes `<unk>` where the vocabulary has that word, else it is an `IrnnError`.
+        A word outside the vocabulary becomes `<unk>` where the vocabulary has that word, else it is an `IrnnError`,
+        which counts lines from `first` on.
         """
         ids = self._ids
         unknown = ids.get(UNK)
         eos = ids[EOS]
         stream: list[int] = []
-        for number, words in enumerate(lines, start=1):
+        for number, words in enumerate(lines, start=first):
             for word in words:
                 index = ids.get(word, unknown)
                 if index is None:

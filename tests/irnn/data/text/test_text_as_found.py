@@ -119,10 +119,14 @@ def test_a_path_that_is_no_file_is_one_clear_line(tmp_path: Path, make: Callable
 def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permissions bind no test that runs as root: the system's refusal is made here."""
 
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    def refuse(path: Path, mode: str = "r", *more: object, **named: object) -> object:
+        if mode == "rb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(IrnnError, match=r"train\.txt cannot be read \(Permission denied\); mend the file or its perm"):
         corpus_of(tmp_path, b"a\n")
 
