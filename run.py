@@ -48,13 +48,18 @@ def compose(composed: DictConfig) -> tuple[float, float] | None:
         # Imported here: Hydra's --help and a wrong override need no PyTorch.
         with extra("train"):
             from pipelines.config import read_config
+            from pipelines.core.follow import follow_launched, follows
             from pipelines.report.report import goals
             from pipelines.run import run
-            from pipelines.sweep.cells import cell_of
+            from pipelines.sweep.cells import cell_of, sweep_of
 
+        sweep = sweep_of(HydraConfig.get())
+        if follows(sweep):
+            follow_launched(read_config(composed))
+            return None
         search = "optuna" in HydraConfig.get().sweeper._target_
         with cell_of(HydraConfig.get(), command := _command()) as outcome:
-            outcome.results = run(read_config(composed, command))
+            outcome.results = run(read_config(composed, command, sweep))
         if outcome.results is None:
             return (math.nan, math.nan) if search else None
         found = goals(outcome.results)

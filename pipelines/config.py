@@ -19,10 +19,12 @@ ACTIVATIONS = "activations"  # `post_training`: of all but the weights
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How training runs; `precision` is part of a stage's identity, the rest is not."""
+    """How training runs; `precision` is part of a stage's identity, the rest is not.  threads: of each of the
+    processes that train together."""
 
     accelerator: str
     threads: int
+    processes: int
     precision: str
     progress: bool
 
@@ -30,6 +32,7 @@ class TrainerConfig:
         need_one_of("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         need_one_of("trainer.precision", self.precision, ("fp32", "bf16"))
         need_positive("trainer.threads", self.threads)
+        need_positive("trainer.processes", self.processes)
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class RunConfig:
         "activations": `weights` is trained between the two.
     problem, data, evaluation: of the problem's own classes (`pipelines.problems.Kind`).  model: the network's keys
     without those that the data decide.  target and device: where the finished program is measured besides this machine
-    (`on_device`).  composed: all keys as Hydra composed them, for the record.  command: the one that repeats the run,
-    or None where no command was given.
+    (`on_device`).  composed: all keys as Hydra composed them, for the record.  sweep: what the runs that this one
+    belongs to are called, or None.  command: the one that repeats the run, or None where no command was given.
     """
 
     name: str
@@ -61,6 +64,7 @@ class RunConfig:
     target: dict[str, Any]
     device: dict[str, Any]
     composed: dict[str, Any]
+    sweep: str | None
     command: str | None
 
     def __post_init__(self) -> None:
@@ -80,7 +84,7 @@ class RunConfig:
         return problems.find(self.problem.name)
 
 
-def read_config(config: DictConfig, command: str | None = None) -> RunConfig:
+def read_config(config: DictConfig, command: str | None = None, sweep: str | None = None) -> RunConfig:
     """Turn Hydra's composition into a checked `RunConfig`; whatever is wrong is one `IrnnError`."""
     composed: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     section = need_section(composed.get("problem"), "problem")
@@ -93,4 +97,5 @@ def read_config(config: DictConfig, command: str | None = None) -> RunConfig:
         ),
     }
     need_section(composed.get("model"), "model")
-    return read_section(RunConfig, {**composed, **read, "composed": composed, "command": command}, "")
+    further = {"composed": composed, "command": command, "sweep": sweep}
+    return read_section(RunConfig, {**composed, **read, **further}, "")

@@ -63,11 +63,15 @@ class Recipe:
     """optimizer: "sgd" or "adam".  clip: norm that gradients are scaled down to.  One schedule per trained stage;
     `float_matched` repeats those of the stages after `float`.
 
+    accumulate: so many batches, one after the other, make a step, by their mean gradient. What is left at an epoch's
+    end makes one as well, divided by the same number.
+
     Rates that are another optimizer's are an `IrnnError`: a recipe is changed as a whole, or consistently.
     """
 
     optimizer: str
     clip: float
+    accumulate: int
     float: Schedule
     pwl: Schedule
     weights: Schedule
@@ -77,6 +81,7 @@ class Recipe:
     def __post_init__(self) -> None:
         need_one_of("recipe.optimizer", self.optimizer, tuple(_RATES))
         need_positive("recipe.clip", self.clip)
+        need_positive("recipe.accumulate", self.accumulate)
         low, high = _RATES[self.optimizer]
         for stage in STAGES:
             schedule = getattr(self, stage)

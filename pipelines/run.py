@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ from pipelines.config import RunConfig
 from pipelines.core import deploy
 from pipelines.core.export import FLOAT_PROGRAM, PROGRAM
 from pipelines.core.manifest import FILE as MANIFEST
-from pipelines.core.manifest import write_json
+from pipelines.core.manifest import digest_of, write_json
 from pipelines.core.memory import keep_freed_memory
-from pipelines.core.on_device import board_of
+from pipelines.core.on_device import Board, board_of
 from pipelines.core.output import need_output
 from pipelines.core.plan import plan
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage, run_stages, stages_until
+from pipelines.core.team import Follower, team_of
 from pipelines.core.training import need_accelerator
 from pipelines.report.report import RESULTS, Manifests, results_of, table_of
 from pipelines.report.run_page import write_run_page
 from pipelines.watch.console import console
+from pipelines.watch.history import History, Identity
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -38,12 +41,27 @@ def run(config: RunConfig) -> dict[str, Any]:
     board = board_of(config.target, config.device)
     need_output(config.output_dir)
     problem = problem_of(config)
-    stages = plan(config, problem)
-    wanted = stages_until(stages, config.until)
-    deploy.check_ready(wanted)
-    manifests = run_stages(wanted)
+    with contextlib.ExitStack() as ending:
+        history = History()
+        ending.callback(history.close)
+        team = team_of(config)
+        assert not isinstance(team, Follower)  # see `pipelines.core.follow.follows`
+        ending.callback(team.close)
+        stages = plan(config, problem, history, team)
+        wanted = stages_until(stages, config.until)
+        deploy.check_ready(wanted)
+        history.open(config.logger, _identity(config, stages), config.output_dir)
+        return _run(config, stages, wanted, history, board)
+
+
+def _run(
+    config: RunConfig, stages: list[Stage], wanted: list[Stage], history: History, board: Board | None
+) -> dict[str, Any]:
+    """See `run`; what is wrong with its configuration has been told."""
+    manifests = run_stages(wanted, lambda stage, manifest: history.show(stage.name, manifest.get("curve", [])))
     results = results_of(config, stages, manifests)
     console.print(table_of(results))
+    folder = None
     if not deploy.available():
         console.print("not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')", markup=False)
     if config.until is None:
@@ -53,7 +71,15 @@ def run(config: RunConfig) -> dict[str, Any]:
         console.print(f"results, program and artefact: {folder}")
         if board is not None:
             board.measure(folder)
+    history.finish(results, folder)
     return results
+
+
+def _identity(config: RunConfig, stages: list[Stage]) -> Identity:
+    """What loggers call this run; it does not depend on how far it goes."""
+    digest = digest_of([stage.digest for stage in stages])
+    epochs = {stage.name: len(stage.inputs["rates"]) for stage in stages if "rates" in stage.inputs}
+    return Identity(config.name, digest, config.sweep, config.composed, epochs)
 
 
 def problem_of(config: RunConfig) -> Problem[Any, Any]:

@@ -12,7 +12,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-import wandb
 
 import deploy_tvm
 from deploy_tvm.__main__ import main as deploy_main
@@ -159,10 +158,13 @@ class TestRun:
         assert "pip install --force-reinstall 'irnn[tvm]'" in line
 
     def test_wandb_without_a_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def unknown(logger: object) -> None:
+        needs.packages("wandb", "wandb")
+        import wandb
+
+        def unknown(**_: object) -> None:
             raise wandb.errors.UsageError("No API key configured.\nMore of it.")
 
-        monkeypatch.setattr("pipelines.watch.loggers.WandbLogger.experiment", property(unknown))
+        monkeypatch.setattr(wandb, "init", unknown)
         line = self.line(monkeypatch, *tiny_overrides(tmp_path), "until=float", "logger=wandb", "logger.wandb=online")
         assert line == (
             "error: logger.wandb=online cannot begin (No API key configured.); log in with `wandb login`, or set "

@@ -25,7 +25,6 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "tvm": "apache-tvm", "
 }
 # Declared though nothing here imports them, and why.
 NOT_IMPORTED = {
-    "tensorboard": "Lightning's logger",
     "pytest-xdist": "pytest finds it",
     "ruff": "a program", "import-linter": "a program", "mypy": "a program",
     "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
@@ -36,7 +35,7 @@ NOT_IMPORTED = {
 ALLOWED = {
     "irnn": ((), ("train", "speech")),
     "irnn/export/onnx": (("onnx",), ()),
-    "pipelines": (("train",), ("speech",)),
+    "pipelines": (("train",), ("speech", "wandb")),
     "run.py": (("train",), ()),
     "deploy_tvm": (("tvm",), ()),
     "deploy_tvm/peers/peer_worker": (("peers",), ()),
@@ -136,6 +135,7 @@ ABSENT = [
     ("hydra", ["-m", "deploy_tvm", "doctor"], "tvm"),
     ("soundfile", ["run.py", "experiment=digits_lstm", "data.dir={fsdd}", "output_dir={folder}",
                    "data.cache_dir={folder}/cache", "data.leave_out=true"], "speech"),
+    ("wandb", ["run.py", "experiment=quickstart", "logger=wandb", "until=float", "output_dir={folder}"], "wandb"),
 ]  # fmt: skip
 
 

@@ -16,15 +16,25 @@ from pipelines.core.export import Export
 from pipelines.core.manifest import digest_of
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage
+from pipelines.core.team import Alone, Follower, Leader
 from pipelines.core.training import Training
+from pipelines.watch.history import History
 
 
-def plan(config: RunConfig, problem: Problem[Any, Any]) -> list[Stage]:
-    """All stages in the order in which they run."""
+def plan(
+    config: RunConfig,
+    problem: Problem[Any, Any],
+    history: History | None = None,
+    team: Alone | Leader | Follower | None = None,
+) -> list[Stage]:
+    """All stages in the order in which they run.
+
+    history: where training shows its curves.  team: this process among those that train together.
+    """
     if config.quant.of:  # a name that is wrong shall be told before the float network is trained
         with arguments_of(type(config.quant), "quant."):
             config.quant.check_names(problem.build().matrices())
-    train = Training(config, problem)
+    train = Training(config, problem, history or History(), team or Alone())
     root = config.output_dir / "stages"
 
     def trained(name: str, previous: Stage | None, **more: Any) -> Stage:
@@ -74,6 +84,8 @@ def _training_inputs(config: RunConfig, problem: Problem[Any, Any], stage: str) 
         "average": recipe.average(stage),
         "optimizer": recipe.optimizer,
         "clip": recipe.clip,
+        # Stages that were trained before it was a key have no entry.
+        **({"accumulate": recipe.accumulate} if recipe.accumulate > 1 else {}),
         "precision": config.trainer.precision,
         **problem.batching(stage),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,9 +14,11 @@ import pytorch_lightning as pl
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from irnn.batch_part import Part
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.orthogonal.optimizer import ProjectedAdam, ProjectedSGD, projected_weights
+from pipelines.core.shared_buffers import average_statistics, join_ranges
 
 # Nats per word or unit; a uniform guess over a million words has 14.
 _DIVERGED = 50.0
@@ -33,7 +35,8 @@ class Score:
 @dataclass(frozen=True)
 class TaskSettings:
     """One training stage: its name, what identifies it, the run's seed, learning rates by epoch and the share of
-    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train."""
+    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train, and who
+    is shown the curve so far after every epoch."""
 
     stage: str
     identity: str
@@ -43,6 +46,7 @@ class TaskSettings:
     average: int
     optimizer: str
     bf16: bool
+    show: Callable[[Sequence[Mapping[str, float]]], None]
 
 
 # A problem's network, and what it is exported as: `Program` or `ProgramSet`.
@@ -99,8 +103,12 @@ def derived_seed(seed: int, stage: str, epoch: int) -> int:
 class StageTask(pl.LightningModule):
     """One training stage: optimizer, seeds, learning rates, what stands in a checkpoint.
 
-    A subclass brings `training_step`, the data and the validation, which ends in `log_validation`.
+    A subclass brings `training_step`, which returns what `of_all` makes of a loss, the data and the validation, which
+    ends in `log_validation`.  Where several processes train together, each computes its `part` of every batch.
     """
+
+    # A process may have nothing to validate.
+    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(self, model: RecurrentModel, settings: TaskSettings) -> None:
         super().__init__()
@@ -108,8 +116,11 @@ class StageTask(pl.LightningModule):
         self.settings = settings
         # A part of the module, so that it stands in the checkpoints.
         self.average = AveragedModel(model, use_buffers=True) if settings.average else None
+        if self.average is not None:
+            self.average.requires_grad_(False)
         self._epoch_started = time.monotonic()
         self.seconds = 0.0
+        self.curve: list[dict[str, float]] = []  # see `pipelines.watch.history.Point`
         self.figure: str | None = None  # the name of what is validated, once it has been
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -126,9 +137,16 @@ class StageTask(pl.LightningModule):
             return torch.optim.Adam(parameters, lr=self.settings.rates[0])
         return torch.optim.SGD(parameters, lr=self.settings.rates[0])
 
+    @property
+    def part(self) -> Part:
+        """What of every batch is this process's; outside of training all of it."""
+        return Part() if self._trainer is None else Part(self.global_rank, self.trainer.world_size)
+
     def on_train_epoch_start(self) -> None:
         """Everything that an epoch depends on is set here, so that a resumed run is bit-equal to an unbroken one."""
-        torch.manual_seed(derived_seed(self.settings.seed, self.settings.stage, self.current_epoch))
+        # Each process draws random numbers of its own.
+        drawn = self.settings.stage + (f" process {self.part.index}" if self.part.index else "")
+        torch.manual_seed(derived_seed(self.settings.seed, drawn, self.current_epoch))
         self._set_rate(self.settings.rates[self.current_epoch])
         self._epoch_started = time.monotonic()
         self.model.refresh()
@@ -140,6 +158,9 @@ class StageTask(pl.LightningModule):
             self._set_rate(self.settings.rates[self.current_epoch] * (batch_idx + 1) / (rising + 1))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.part.of > 1:
+            join_ranges(self.model)
+            average_statistics(self.model)
         if self.average is not None and self.current_epoch >= len(self.settings.rates) - self.settings.average:
             self.average.update_parameters(self.model)
 
@@ -155,10 +176,27 @@ class StageTask(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    def log_training(self, loss: torch.Tensor, count: int) -> None:
-        """Show a batch's loss, averaged over an epoch by `count`."""
+    def of_all(self, loss: torch.Tensor, count: int) -> torch.Tensor:
+        """Show a batch's loss, a mean over `count`, and return what is to be differentiated.
+
+        Of several processes: such that the mean of their gradients is the gradient of the mean over all their counts.
+        """
         self.log("loss", loss, prog_bar=True, logger=False)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=count)
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, batch_size=count, logger=False, sync_dist=self.part.of > 1
+        )
+        if self.part.of == 1:
+            return loss
+        (total,) = self.summed(count)
+        return loss * (count * self.part.of / total)
+
+    def summed(self, *values: float) -> list[float]:
+        """Sums over the processes."""
+        if self.part.of == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(found)
+        return found.tolist()
 
     def log_validation(self, loss: float, name: str, figure: float) -> None:
         """Log the figure; a loss (nats) that is not finite or absurd ends the run."""
@@ -168,17 +206,27 @@ class StageTask(pl.LightningModule):
                 f"has diverged; lower recipe.{self.settings.stage}.lr or recipe.clip"
             )
         self.figure = name
-        self.log(name, figure, prog_bar=True)
+        self.log(name, figure, prog_bar=True, logger=False, sync_dist=self.part.of > 1)
 
     def on_train_epoch_end(self) -> None:
         self.seconds += time.monotonic() - self._epoch_started
-        self.log("lr", self.settings.rates[self.current_epoch])
+        shown = ("train_loss", *([] if self.figure is None else [self.figure]))
+        self.curve.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "step": self.global_step,
+                "lr": self.settings.rates[self.current_epoch],
+                **{name: float(self.trainer.callback_metrics[name]) for name in shown},
+            }
+        )
+        self.settings.show(self.curve)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["irnn"] = {"identity": self.settings.identity, "seconds": self.seconds}
+        checkpoint["irnn"] = {"identity": self.settings.identity, "seconds": self.seconds, "curve": self.curve}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found, expected = checkpoint.get("irnn", {}).get("identity"), self.settings.identity
         if found != expected:
             raise IrnnError(f"the checkpoint belongs to {found}, not to {expected}; delete it to start again")
         self.seconds = checkpoint["irnn"]["seconds"]
+        self.curve = checkpoint["irnn"].get("curve", [])  # checkpoints of before have none

@@ -99,9 +99,15 @@ def stages_until(stages: Sequence[Stage], until: str | None) -> list[Stage]:
     return list(stages[: names.index(until) + 1])
 
 
-def run_stages(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
-    """Run the stages in order; manifests by stage name."""
-    return {stage.name: run_stage(stage) for stage in stages}
+def run_stages(
+    stages: Sequence[Stage], done: Callable[[Stage, dict[str, Any]], None] = lambda stage, manifest: None
+) -> dict[str, dict[str, Any]]:
+    """Run the stages in order; manifests by stage name.  done: told of each, one that ran before included."""
+    manifests = {}
+    for stage in stages:
+        manifests[stage.name] = run_stage(stage)
+        done(stage, manifests[stage.name])
+    return manifests
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,8 +20,9 @@ from pipelines.config import RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.core.stages import Result, Stage
+from pipelines.core.team import Alone, Announcement, Follower, Leader
 from pipelines.recipe import QAT_STAGES
-from pipelines.watch.loggers import close_loggers, open_loggers
+from pipelines.watch.history import History
 from pipelines.watch.progress import StageProgressBar
 
 
@@ -39,32 +40,50 @@ def need_accelerator(name: str) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """Runs the training stages of one configuration on one problem; calling it runs a stage."""
+    """Runs the training stages of one configuration on one problem; calling it runs a stage.
+
+    history: where curves go while a stage runs.  team: this process among those that train together; one that leads
+    runs stages, one that follows trains what it is told of.
+    """
 
     config: RunConfig
     problem: Problem[Any, Any]
+    history: History = field(default_factory=History)
+    team: Alone | Leader | Follower = field(default_factory=Alone)
 
     def __call__(self, stage: Stage) -> Result:
+        task = self._task(stage, self._starting_model(stage))
+        self._fit(task, stage, Announcement(stage.digest, resume=(stage.folder / RESUME_FILE).is_file()))
+        model = task.trained()
+        model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
+        score = self.problem.score(model, stage.folder)
+        details = {
+            "epochs": len(task.settings.rates),
+            "seed": self.config.seed,
+            "training_seconds": round(task.seconds, 2),
+            "curve": task.curve,
+        }
+        files = [save_weights(model, stage.folder), *score.files]
+        return Result(score.metrics, files, details, scratch=[RESUME_FILE])
+
+    def follow(self, stage: Stage, announcement: Announcement) -> None:
+        """Train a stage together with its leader, whose ranges and weights are taken over."""
+        self._fit(self._task(stage, self._starting_model(stage)), stage, announcement)
+
+    def _task(self, stage: Stage, model: RecurrentModel) -> StageTask:
         recipe = self.config.recipe
-        rates = recipe.rates(stage.name, self.config.trained_stages)
         settings = TaskSettings(
             stage=stage.name,
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
-            rates=rates,
+            rates=recipe.rates(stage.name, self.config.trained_stages),
             warmups=recipe.warmups(stage.name, self.config.trained_stages),
             average=recipe.average(stage.name),
             optimizer=recipe.optimizer,
             bf16=self.config.trainer.precision == "bf16",
+            show=partial(self.history.show, stage.name),
         )
-        task = self.problem.task(self._starting_model(stage), settings)
-        self._fit(task, stage.name, stage.folder, epochs=len(rates))
-        model = task.trained()
-        model.refresh()  # the tables follow the last epoch's ranges, also where an interrupted run was evaluated
-        score = self.problem.score(model, stage.folder)
-        details = {"epochs": len(rates), "seed": self.config.seed, "training_seconds": round(task.seconds, 2)}
-        files = [save_weights(model, stage.folder), *score.files]
-        return Result(score.metrics, files, details, scratch=[RESUME_FILE])
+        return self.problem.task(model, settings)
 
     def post_training(self, stage: Stage) -> Result:
         """The stage `all` without training: calibrated, with the weights of the stage before."""
@@ -88,7 +107,7 @@ class Training:
             torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
             return self.problem.build()
         model = self._prepare(self.trained_model(stage.previous), stage.name)
-        if stage.previous.name == "float" and stage.name in QAT_STAGES:
+        if stage.previous.name == "float" and stage.name in QAT_STAGES and self.team.leads:
             qat.calibrate(model, self.problem.calibration())
         return model.train()
 
@@ -101,42 +120,47 @@ class Training:
         ):
             return qat.prepare(model, quant, pwl, stage if stage in QAT_STAGES else "float")
 
-    def _fit(self, task: StageTask, stage: str, folder: Path, epochs: int) -> None:
+    def _fit(self, task: StageTask, stage: Stage, announcement: Announcement) -> None:
+        with self.team.training(announcement) as processes:
+            self._fit_here(task, stage, announcement.resume, processes)
+
+    def _fit_here(self, task: StageTask, stage: Stage, resume: bool, processes: dict[str, Any]) -> None:
+        """processes: what Lightning needs to know of them."""
         settings = self.config.trainer
-        resume = folder / RESUME_FILE
+        checkpoint = stage.folder / RESUME_FILE
         _quiet_lightning()
         callbacks: list[Callback] = [
             ModelCheckpoint(
-                dirpath=folder,
-                filename=resume.stem,
+                dirpath=stage.folder,
+                filename=checkpoint.stem,
                 every_n_epochs=1,
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             )
         ]
-        if settings.progress:
-            callbacks.append(StageProgressBar(stage))
+        progress = settings.progress and self.team.leads
+        if progress:
+            callbacks.append(StageProgressBar(stage.name))
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
-            devices=1,
-            max_epochs=epochs,
+            **processes,
+            use_distributed_sampler=False,  # a problem's batches know of parts
+            max_epochs=len(task.settings.rates),
             gradient_clip_val=self.config.recipe.clip,
+            accumulate_grad_batches=self.config.recipe.accumulate,
             callbacks=callbacks,
-            logger=open_loggers(self.config.logger, folder, self.config.name),
+            logger=False,
             plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=settings.progress,
+            enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,  # an epoch's batches may be drawn anew
-            log_every_n_steps=1,  # whole epochs are logged: this only keeps Lightning from asking for it
-            default_root_dir=folder,
+            default_root_dir=stage.folder,
         )
         try:
-            trainer.fit(task, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+            trainer.fit(task, ckpt_path=checkpoint if resume else None, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
             raise KeyboardInterrupt from None
-        finally:
-            close_loggers(self.config.logger)
 
 
 def _quiet_lightning() -> None:

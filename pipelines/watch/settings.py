@@ -9,9 +9,8 @@ from pipelines.sections import need_one_of
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Where training curves go. wandb: null, "offline" (files only) or "online"."""
+    """Where training curves go besides the stages' manifests. wandb: null, "offline" (files only) or "online"."""
 
-    csv: bool
     tensorboard: bool
     wandb: str | None
 

@@ -69,6 +69,7 @@ INSTALLS = NotRun("installs system packages")
 INSTALLS_EXTRA = NotRun("installs packages: tests/test_packaging.py checks what an extra brings")
 WORKER = NotRun("a process that a benchmark starts by itself")
 LAUNCHED = NotRun("starts processes that know no workspace: see tests/pipelines/sweep/test_launchers.py")
+GPUS = NotRun("needs GPUs, or a cluster")
 FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
@@ -120,6 +121,14 @@ PIPELINE = {
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2 until=float_matched logger=wandb": Example(
         {"FOLDER": "{w.text}"}, TEXT, slow=True
     ),
+    "python run.py experiment=ptb_lstm data.dir=FOLDER logger=wandb": Example({"FOLDER": "{w.text}"}, TEXT, slow=True),
+    "python run.py experiment=ptb_lstm data.dir=FOLDER trainer.processes=2": replace(LANGUAGE_MODEL, slow=True),
+    "python run.py experiment=librispeech_lstm data.dir=FOLDER trainer.accelerator=gpu trainer.processes=8": GPUS,
+    "python run.py -m experiment=librispeech_lstm data.dir=FOLDER seed=1,2 trainer.accelerator=gpu trainer.processes=8 "
+    "hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=8 hydra.launcher.timeout_min=2880": GPUS,
+    'python run.py experiment=librispeech_lstm data.dir=FOLDER "data.train=[train-clean-100]" recipe.float.epochs=1 '
+    "until=float trainer.accelerator=gpu": GPUS,
+    "python run.py data=text data.dir=FOLDER data.max_vocabulary=50000 data.token_files=tokens": LANGUAGE_MODEL,
     "python run.py experiment=synthetic_speech": training(None, DIGITS),
     "python run.py experiment=digits_lstm data.dir=FOLDER": training("digits", DIGITS),
     "python run.py experiment=digits_denseshift data.dir=FOLDER": training("digits", DIGITS),
@@ -248,6 +257,7 @@ LIBRARIES = {
     "python -m deploy_tvm COMMAND": FORM,
     "python deploy_tvm/peers/peer_worker RUNTIME JOB_FOLDER CORE": WORKER,
     "python -m deploy_tvm.remote.worker JOB.json": WORKER,
+    "python -m pipelines.core.follow PORT RANK": NotRun("a process that a run starts by itself"),
     """python -m deploy_tvm.bench.tvm_worker '{"kind": "program", ...}' CORE""": WORKER,
 }
 
@@ -269,6 +279,9 @@ BOARDS = {
     ),
     "python -m deploy_tvm bench outputs/.../program device=tracker device.key=pixel": Example(
         PROGRAM, f"{FEW} {TRACKED}", needs="aarch64", slow=True
+    ),
+    "python -m deploy_tvm bench outputs/.../program device=tracker device.key=pixel device.count=4": Example(
+        PROGRAM | {"device.count=4": "device.count=1"}, f"{FEW} {TRACKED}", needs="aarch64", slow=True
     ),
     "python -m deploy_tvm doctor device=rpc device.host=board": Example(BOARD, needs="aarch64", slow=True),
     "python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel": Example(
@@ -328,6 +341,8 @@ INSTALLATION = {
     "pip install 'irnn[speech]'": INSTALLS_EXTRA,
     "pip install 'irnn[tvm]'": INSTALLS_EXTRA,
     "pip install 'irnn[sweep]'": INSTALLS_EXTRA,
+    "pip install 'irnn[wandb]'": INSTALLS_EXTRA,
+    "pip install '.[sweep]'": INSTALLS_EXTRA,
     "python -m venv peers && peers/bin/pip install onnxruntime onnx ai-edge-litert tensorflow-cpu tf_keras": NotRun(
         "installs two gigabytes of other runtimes"
     ),

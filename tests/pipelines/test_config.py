@@ -130,7 +130,7 @@ def test_yaml_files_set_every_field_and_nothing_else() -> None:
     assert len(whole) > 5
     assert all(found == fields(Recipe) for found in whole)
     top = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())
-    assert {*top, *GROUPS, "evaluation"} - {"defaults", "hydra"} == fields(RunConfig) - {"composed", "command"}
+    assert {*top, *GROUPS, "evaluation"} - {"defaults", "hydra"} == fields(RunConfig) - {"composed", "command", "sweep"}
 
 
 def test_experiments_choose_recipes_and_change_none() -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "speech": "pip install 'irnn[speech]'",
     "c99": "apt-get install gcc clang qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-arm-none-eabi "
     "libnewlib-arm-none-eabi qemu-system-arm",
+    "wandb": "pip install 'irnn[wandb]'",
     "make": "apt-get install make",
     "chromium": "apt-get install --no-install-recommends chromium",
     "dev": "pip install 'irnn[dev]'",

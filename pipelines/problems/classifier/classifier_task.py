@@ -22,23 +22,27 @@ class ClassifierTask(StageTask):
         self._validated: list[tuple[float, int]] = []
 
     def train_dataloader(self) -> LabelledBatches:
-        return LabelledBatches(self._corpus, "train", self._corpus.config.batch_size, self._seed, self.current_epoch)
+        rows = self._corpus.config.batch_size
+        self._train = LabelledBatches(self._corpus, "train", rows, self._seed, self.current_epoch, self.part)
+        return self._train
 
     def val_dataloader(self) -> LabelledBatches:
-        return LabelledBatches(self._corpus, "dev", self._corpus.config.batch_size)
+        self._dev = LabelledBatches(self._corpus, "dev", self._corpus.config.batch_size, part=self.part)
+        return self._dev
 
     def training_step(self, batch: LabelledBatch, index: int) -> Tensor:
         with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.settings.bf16):
             loss = self.model.loss(batch)
-        self.log_training(loss, len(batch.labels))
-        return loss
+        return self.of_all(loss, len(batch.labels) if self._train.owns(index) else 0)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = []
 
     def validation_step(self, batch: LabelledBatch, index: int) -> None:
-        self._validated.append((float(self.model.loss(batch)), len(batch.labels)))
+        if self._dev.owns(index):
+            self._validated.append((float(self.model.loss(batch)), len(batch.labels)))
 
     def on_validation_epoch_end(self) -> None:
-        nats = sum(loss * count for loss, count in self._validated) / sum(count for _, count in self._validated)
-        self.log_validation(nats, "dev_cross_entropy", nats)
+        sums = (sum(loss * count for loss, count in self._validated), sum(count for _, count in self._validated))
+        nats, sequences = self.summed(*sums)
+        self.log_validation(nats / sequences, "dev_cross_entropy", nats / sequences)

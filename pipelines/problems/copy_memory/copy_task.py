@@ -21,23 +21,28 @@ class CopyTask(StageTask):
 
     def train_dataloader(self) -> CopyBatches:
         data = self._data
-        return CopyBatches(data, data.train_sequences, data.batch_size, self._seed, self.current_epoch)
+        self._train = CopyBatches(data, data.train_sequences, data.batch_size, self._seed, self.current_epoch)
+        self._train.part = self.part
+        return self._train
 
     def val_dataloader(self) -> CopyBatches:
-        return evaluation_batches(self._data, "dev", self._data.batch_size)
+        self._dev = evaluation_batches(self._data, "dev", self._data.batch_size)
+        self._dev.part = self.part
+        return self._dev
 
     def training_step(self, batch: CopyBatch, index: int) -> Tensor:
         loss, _ = self.model.loss(batch.ids, batch.targets)
-        self.log_training(loss, len(batch.ids))
-        return loss
+        return self.of_all(loss, len(batch.ids) if self._train.owns(index) else 0)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = []
 
     def validation_step(self, batch: CopyBatch, index: int) -> None:
         loss, _ = self.model.loss(batch.ids, batch.targets)
-        self._validated.append((float(loss), len(batch.ids)))
+        if self._dev.owns(index):
+            self._validated.append((float(loss), len(batch.ids)))
 
     def on_validation_epoch_end(self) -> None:
-        nats = sum(loss * count for loss, count in self._validated) / sum(count for _, count in self._validated)
-        self.log_validation(nats, "dev_cross_entropy", nats)
+        sums = (sum(loss * count for loss, count in self._validated), sum(count for _, count in self._validated))
+        nats, sequences = self.summed(*sums)
+        self.log_validation(nats / sequences, "dev_cross_entropy", nats / sequences)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from irnn.data import Corpus, TextBatches, TextConfig
+from irnn.errors import IrnnError
 from irnn.models.language_model import LanguageModel
 from pipelines.core.problem import StageTask, TaskSettings
 
@@ -31,11 +32,14 @@ class LanguageModelTask(StageTask):
         self._validated: list[tuple[float, int]] = []
 
     def train_dataloader(self) -> TextBatches:
-        return TextBatches(self._corpus.train, self._corpus.vocabulary.eos, self._data.batch_size, self._data.steps)
+        rows, steps = self._data.batch_size, self._data.steps
+        if self.part.of > rows:
+            raise IrnnError(f"data.batch_size={rows}: each of the {self.part.of} processes needs a row; raise it")
+        return TextBatches(self._corpus.train, self._corpus.vocabulary.eos, rows, steps, self.part)
 
     def val_dataloader(self) -> TextBatches:
         rows = min(_VALIDATION_ROWS, len(self._corpus.valid))
-        return TextBatches(self._corpus.valid, self._corpus.vocabulary.eos, rows, self._data.steps)
+        return TextBatches(self._corpus.valid, self._corpus.vocabulary.eos, rows, self._data.steps, self.part)
 
     def on_train_epoch_start(self) -> None:
         self._carried = None
@@ -45,8 +49,7 @@ class LanguageModelTask(StageTask):
         ids, targets = batch
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.settings.bf16):
             loss, self._carried = self.model.loss(ids, targets, self._carried)
-        self.log_training(loss, targets.numel())
-        return loss
+        return self.of_all(loss, targets.numel())
 
     def on_validation_epoch_start(self) -> None:
         self._validation_state = None
@@ -58,6 +61,7 @@ class LanguageModelTask(StageTask):
         self._validated.append((float(loss), targets.numel()))
 
     def on_validation_epoch_end(self) -> None:
-        tokens = sum(count for _, count in self._validated)
-        loss = sum(loss * count for loss, count in self._validated) / tokens
+        sums = (sum(loss * count for loss, count in self._validated), sum(count for _, count in self._validated))
+        nats, tokens = self.summed(*sums)
+        loss = nats / tokens
         self.log_validation(loss, "valid_perplexity", math.exp(min(loss, 700)))

@@ -42,23 +42,25 @@ class SpeechTask(StageTask):
 
     def train_dataloader(self) -> InOrder:
         self._train.set_epoch(self.current_epoch)
+        self._train.part = self.part
         return InOrder(self._train)
 
     def val_dataloader(self) -> InOrder:
+        self._dev.part = self.part
         return InOrder(self._dev)
 
     def training_step(self, batch: SpeechBatch, index: int) -> Tensor:
         with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.settings.bf16):
             loss = self.model.loss(batch)
-        self.log_training(loss, int(batch.unit_counts.sum()) + len(batch.frames))
-        return loss
+        return self.of_all(loss, int(batch.unit_counts.sum()) + len(batch.frames) if self._train.owns(index) else 0)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = []
 
     def validation_step(self, batch: SpeechBatch, index: int) -> None:
-        self._validated.append(cross_entropy_sum(ModelRecognizer(self.model), batch))
+        if self._dev.owns(index):
+            self._validated.append(cross_entropy_sum(ModelRecognizer(self.model), batch))
 
     def on_validation_epoch_end(self) -> None:
-        nats, units = (sum(column) for column in zip(*self._validated, strict=True))
+        nats, units = self.summed(sum(nats for nats, _ in self._validated), sum(units for _, units in self._validated))
         self.log_validation(nats / units, "dev_cross_entropy", nats / units)

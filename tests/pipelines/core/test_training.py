@@ -81,25 +81,9 @@ def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: s
         assert torch.equal(tensor, resumed[name]) or (tensor.isnan() & resumed[name].isnan()).all(), name
     manifests = [json.loads((stages_of(c)[stage].folder / "manifest.json").read_text()) for c in (unbroken, config)]
     assert manifests[0]["metrics"] == manifests[1]["metrics"]
+    assert len(manifests[0]["curve"]) == manifests[0]["epochs"] > 1
+    assert manifests[0]["curve"] == manifests[1]["curve"]
     assert not (folder / "resume.ckpt").exists()
-
-
-def test_every_stage_has_its_own_curves(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "logger=csv_tensorboard", "until=float_matched", "recipe.float.epochs=2")
-    run(config)
-    for name, epochs in (("float", 2), ("float_matched", 4)):
-        folder = stages_of(config)[name].folder
-        header, *rows = (folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
-        assert set(header.split(",")) == {"epoch", "lr", "step", "train_loss", "valid_perplexity"}
-        assert len({row.split(",")[0] for row in rows}) == epochs
-        assert list((folder / "tensorboard" / "version_0").glob("events.*"))
-
-
-def test_wandb_stays_offline_with_one_run_a_stage(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "logger=wandb", "until=float_matched", "recipe.float.epochs=1")
-    run(config)
-    for name in ("float", "float_matched"):
-        assert len(list(stages_of(config)[name].folder.glob("wandb/offline-run-*/*.wandb"))) == 1
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
@@ -208,7 +192,7 @@ def test_digests_share_what_does_not_depend_on_a_setting(tmp_path: Path) -> None
     everything = set(base)
     after_float = everything - {"float"}
     quantized = after_float - {"float_matched"}
-    assert changed("trainer.threads=2", "trainer.progress=true", "logger=csv_tensorboard", "name=other") == set()
+    assert changed("trainer.threads=2", "trainer.progress=true", "logger=tensorboard", "name=other") == set()
     assert changed("seed=2") == changed("model.dropout=0.1") == changed("data.steps=9") == everything
     assert changed("recipe.float.epochs=4") == changed("trainer.precision=bf16") == everything
     assert changed("quant.weight=4") == quantized - {"pwl"}
@@ -236,7 +220,7 @@ def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     results = run(config)
     printed = capsys.readouterr().out
     assert "not compiled, not timed: TVM is not installed (pip install 'irnn[tvm]')" in printed
-    (folder,) = (config.output_dir / "quickstart").iterdir()
+    (folder,) = (config.output_dir / "quickstart").glob("*/")
     assert json.loads((folder / "results.json").read_text()) == results
     assert results["mismatches"]["interpreter_vs_qat"]["count"] == 0
     assert results["mismatches"]["interpreter_vs_qat"]["compared"] > 400
@@ -261,7 +245,7 @@ def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(text_problem, "_SECONDS", 0.05)
     config = tiny_config(tmp_path, "recipe.float.epochs=1")
     results = run(config)
-    (folder,) = (config.output_dir / "quickstart").iterdir()
+    (folder,) = (config.output_dir / "quickstart").glob("*/")
     assert {path.name for path in folder.iterdir()} == {
         "results.json",
         "stages",

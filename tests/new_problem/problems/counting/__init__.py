@@ -62,8 +62,7 @@ class CountingTask(StageTask):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss, _ = self.model.loss(*batch)
-        self.log_training(loss, batch[0].numel())
-        return loss
+        return self.of_all(loss, batch[0].numel())
 
     def validation_step(self, batch: Batch, index: int) -> None:
         loss = float(self.model.loss(*batch)[0])
