@@ -93,7 +93,7 @@ def _assemble(folder: Path, stages: list[Stage], manifests: Manifests, results: 
     Equal runs of several sweeps may end at once: they take turns.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         (folder / RESULTS).unlink(missing_ok=True)
         for stage in stages:
             write_json(folder / "stages" / stage.name / MANIFEST, manifests[stage.name] | {"folder": str(stage.folder)})

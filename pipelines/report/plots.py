@@ -16,6 +16,7 @@ from pipelines.report.pwl_errors import TableError
 Curves = Sequence[Mapping[str, float]]  # of a stage: one row an epoch, which "epoch" counts from 1, and its figures
 
 _LOSS = "train_loss"
+_NAMED = 12  # points of a figure that still have names
 _ASIDE = {"epoch", "lr", _LOSS}
 
 
@@ -47,9 +48,9 @@ def trade_off(name: str, points: Sequence[Point], x: str, y: str, *, higher: boo
     for own, marker, colour in ((False, "o", MUTED), (True, "o", SERIES[0])):
         shown = [p for p in points if p.own is own]
         axes.plot([p.x for p in shown], [p.y for p in shown], marker, ms=6, color=colour, mec=SURFACE, mew=0.8)
-    middle = (min(p.x for p in points) + max(p.x for p in points)) / 2
-    if len(named := [p for p in points if p.own]) <= 12:
-        for p in named:
+    if sum(p.own for p in points) <= _NAMED:
+        middle = (min(p.x for p in points) + max(p.x for p in points)) / 2
+        for p in _named_together([p for p in points if p.own]):
             left = p.x > middle
             axes.annotate(p.label, (p.x, p.y), xytext=(-6 if left else 6, 5), textcoords="offset points", fontsize=8,
                           ha="right" if left else "left")  # fmt: skip
@@ -57,6 +58,19 @@ def trade_off(name: str, points: Sequence[Point], x: str, y: str, *, higher: boo
     axes.margins(0.12)
     best = "; ".join(f"{p.label}: {y} {p.y:.4g} at {p.x:.4g} {x}" for p in front)
     return as_svg(figure, name, f"{y} against {x}", f"{len(points)} programs. What none beats in both: {best}.")
+
+
+def _named_together(points: Sequence[Point]) -> list[Point]:
+    """Neighbours whose names would lie on each other share one."""
+    width, height = (max(values) - min(values) or 1.0 for values in ([p.x for p in points], [p.y for p in points]))
+    groups: list[list[Point]] = []
+    for p in sorted(points, key=lambda one: one.x):
+        near = [g for g in groups if abs(g[-1].x - p.x) < 0.18 * width and abs(g[-1].y - p.y) < 0.06 * height]
+        if near:
+            near[0].append(p)
+        else:
+            groups.append([p])
+    return [Point(", ".join(p.label for p in group), group[0].x, group[0].y) for group in groups]
 
 
 @styled
@@ -67,7 +81,7 @@ def training_curves(name: str, stages: Mapping[str, Curves]) -> Markup | None:
         return None
     keys = list(dict.fromkeys(key for curves in stages.values() for row in curves for key in row if key not in _ASIDE))
     panels = [key for key in (_LOSS, *keys[:1]) if any(key in row for curves in stages.values() for row in curves)]
-    figure, axes = new_figure(6.4, 1.9 * len(panels) + 0.5, nrows=len(panels), sharex=True, squeeze=False)
+    figure, axes = new_figure(5.2, 1.9 * len(panels) + 0.5, nrows=len(panels), sharex=True, squeeze=False)
     told = []
     for panel, key in zip(axes[:, 0], panels, strict=True):
         start = 0
@@ -89,7 +103,7 @@ def cells_curves(name: str, cells: Mapping[str, Sequence[tuple[str, float]]], he
     stages = list(dict.fromkeys(stage for line in cells.values() for stage, _ in line))
     if not stages:
         return None
-    figure, axes = new_figure(6.4, 3.2)
+    figure, axes = new_figure(5.2, 3.0)
     for (label, line), colour in zip(cells.items(), cycle(SERIES), strict=False):
         places = [stages.index(stage) for stage, _ in line]
         axes.plot(places, [value for _, value in line], marker="o", ms=3, color=colour, label=label,
@@ -107,7 +121,7 @@ def pwl_errors(name: str, errors: Sequence[TableError]) -> Markup:
     """Error of each table over its inputs, in steps of its output: the band that the integers run through."""
     columns = min(2, len(errors))
     rows = -(-len(errors) // columns)
-    figure, axes = new_figure(6.4 if columns == 2 else 4.8, 1.7 * rows + 0.4, nrows=rows, ncols=columns, squeeze=False)
+    figure, axes = new_figure(5.2, 1.7 * rows + 0.4, nrows=rows, ncols=columns, squeeze=False)
     for panel, error in zip(axes.flat, errors, strict=False):
         panel.fill_between(error.x, error.low, error.high, color=SERIES[0], lw=0.8, step="mid")
         panel.axhline(0, color=MUTED, lw=0.6)

@@ -85,7 +85,7 @@ def _tiles(results: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         integer, floating = (stages.get(row, {}).get(key) for row in (PROGRAM_ROW, BASELINE_ROW))
         if integer is not None:
             beside = "" if floating is None else f"float {floating:{figure.form}}"
-            yield figure.heading, f"{integer:{figure.form}}", beside
+            yield key.replace("_", " "), f"{integer:{figure.form}}", beside
     if sizes["integer"]:
         yield "size", show_bytes(sizes["integer"]), f"{sizes['float'] / sizes['integer']:.1f}x smaller than fp32"
     if times["tvm_integer"] is not None:
@@ -114,23 +114,19 @@ def trade_offs(folder: Path, results: dict[str, Any]) -> Iterator[Markup]:
     key, figure = figures[-1]
     timing = problems.find(results["problem"]).timing
     beside = [run for run in _beside(folder) if run["problem"] == results["problem"]]
-    for name, x, costs in (
-        ("bytes", "bytes", lambda run: (run["size_bytes"]["float"], run["size_bytes"]["integer"])),
-        ("time", timing_of(results)[0].heading, lambda run: (run[timing]["tvm_float"], run[timing]["tvm_integer"])),
+    for name, x, where, libraries, unit in (
+        ("bytes", "kB", "size_bytes", ("float", "integer"), 1e3),
+        ("time", timing_of(results)[0].heading, timing, ("tvm_float", "tvm_integer"), 1.0),
     ):
-        floating, integer = costs(results)
+        found = [("float", results, BASELINE_ROW, libraries[0]), ("integers", results, PROGRAM_ROW, libraries[1])]
+        found += [("", run, PROGRAM_ROW, libraries[1]) for run in beside]
         points = [
-            plots.Point(label, cost, results["stages"][row][key])
-            for label, row, cost in (("float", BASELINE_ROW, floating), ("integers", PROGRAM_ROW, integer))
-            if cost is not None and key in results["stages"].get(row, {})
-        ]
-        points += [
-            plots.Point("", costs(run)[1], run["stages"][PROGRAM_ROW][key], own=False)
-            for run in beside
-            if costs(run)[1] is not None and key in run["stages"].get(PROGRAM_ROW, {})
+            plots.Point(label, run[where][library] / unit, run["stages"][row][key], own=run is results)
+            for label, run, row, library in found
+            if run[where][library] is not None and key in run["stages"].get(row, {})
         ]
         if points:
-            yield plots.trade_off(f"trade-{name}", points, x, figure.heading, higher=figure.higher)
+            yield plots.trade_off(f"trade-{name}", points, x, key.replace("_", " "), higher=figure.higher)
 
 
 def _beside(folder: Path) -> Iterator[dict[str, Any]]:

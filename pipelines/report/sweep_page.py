@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipelines import problems
+from pipelines.problems import Figure
 from pipelines.report import plots
 from pipelines.report.render import REPORT, write_page
 from pipelines.report.report import figures_of, show_bytes
@@ -66,44 +67,45 @@ def _table(folder: Path, rows: list[Row]) -> PageTable:
 
 def _trade_offs(rows: list[Row]) -> Iterator[Markup]:
     """One figure a cost; a sweep over problems that differ has none."""
-    if len({row.cell["results"]["problem"] for row in rows}) != 1:
+    if (shared := _figure(rows)) is None:
         return
-    results = rows[0].cell["results"]
-    if not (figures := list(figures_of(results).values())):
-        return
-    time = problems.find(results["problem"]).time.heading
-    for name, x, cost, float_cost in (
-        ("bytes", "bytes", "integer_bytes", "float_bytes"),
-        ("time", time, "time", "float_time"),
+    key, figure = shared
+    time = problems.find(rows[0].cell["results"]["problem"]).time.heading
+    for name, x, cost, float_cost, unit in (
+        ("bytes", "kB", "integer_bytes", "float_bytes", 1e3),
+        ("time", time, "time", "float_time", 1.0),
     ):
-        points = [
-            plots.Point(_label(row), getattr(row, cost), row.figure)
-            for row in rows
-            if row.figure is not None and getattr(row, cost) is not None
-        ]
-        floats = {
-            (getattr(row, float_cost), row.floating): plots.Point("float", getattr(row, float_cost), row.floating)
-            for row in rows
-            if row.floating is not None and getattr(row, float_cost) is not None
-        }
+        points, floats = [], []
+        for row in rows:
+            for found, label, y, x_name in (
+                (points, _label(row), row.figure, cost),
+                (floats, "float", row.floating, float_cost),
+            ):
+                if y is not None and getattr(row, x_name) is not None:
+                    found.append(plots.Point(label, getattr(row, x_name) / unit, y))
         if points:
-            best = figures[-1]
-            shown = [*points, *list(floats.values())[:1]]
-            yield plots.trade_off(f"trade-{name}", shown, x, best.heading, higher=best.higher)
+            shown = [*points, *floats[:1]]
+            yield plots.trade_off(f"trade-{name}", shown, x, key.replace("_", " "), higher=figure.higher)
 
 
 def _by_stage(rows: list[Row]) -> Markup | None:
     """The last figure of merit along the stages."""
-    if len({row.cell["results"]["problem"] for row in rows}) != 1:
+    if (shared := _figure(rows)) is None:
         return None
-    if not (figures := list(figures_of(rows[0].cell["results"]).items())):
-        return None
-    key, figure = figures[-1]
+    key, _ = shared
     lines = {
         _label(row): [(stage, found[key]) for stage, found in row.cell["results"]["stages"].items() if key in found]
         for row in rows
     }
-    return plots.cells_curves("stages", lines, figure.heading)
+    return plots.cells_curves("stages", lines, key.replace("_", " "))
+
+
+def _figure(rows: list[Row]) -> tuple[str, Figure] | None:
+    """(key, form) of the figure of merit that all rows share; None where they are about different problems."""
+    if len({row.cell["results"]["problem"] for row in rows}) != 1:
+        return None
+    figures = list(figures_of(rows[0].cell["results"]).items())
+    return figures[-1] if figures else None
 
 
 def _facts(found: Sweep) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ SHORT = ["until=program", "recipe.float.epochs=2"]
 
 def started(folder: Path, *given: str) -> subprocess.Popen:
     """A sweep, in a process group of its own; what it prints goes to a file, which no killed process closes."""
-    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides(folder), *SHORT, *given]
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *tiny_overrides(folder), *SHORT, *given]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (folder / "printed").open("w") as printed:
         return subprocess.Popen(
@@ -73,7 +73,7 @@ def test_launchers_give_the_same_integers(tmp_path: Path) -> None:
     needs.packages("dev", "hydra_plugins.hydra_joblib_launcher", "hydra_plugins.hydra_submitit_launcher")
     names = ("basic", "joblib", "submitit_local")
     for name in names:
-        finished(started(tmp_path / name, "-m", "quant.weight=4,8", f"launcher={name}"), tmp_path / name)
+        finished(started(tmp_path / name, "quant.weight=4,8", f"launcher={name}"), tmp_path / name)
     assert len(programs(tmp_path / "basic")) == 2
     for name in names[1:]:
         assert programs(tmp_path / name) == programs(tmp_path / "basic")
@@ -83,7 +83,7 @@ def test_launchers_give_the_same_integers(tmp_path: Path) -> None:
 def test_a_sweep_that_is_killed_twice_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     """The first kill is of all its processes, the second of the first alone: its workers may still hold stages."""
     needs.packages("dev", "hydra_plugins.hydra_joblib_launcher")
-    eight = ("-m", "quant.weight=2,3,4,8", "pwl.pieces=4,8", "launcher=joblib")
+    eight = ("quant.weight=2,3,4,8", "pwl.pieces=4,8", "launcher=joblib")
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"kills drawn from {seed}")  # shown where the test fails
     draw = random.Random(seed)
