@@ -75,7 +75,8 @@ def _trade_offs(rows: list[Row]) -> Iterator[Markup]:
         ("bytes", "kB", "integer_bytes", "float_bytes", 1e3),
         ("time", time, "time", "float_time", 1.0),
     ):
-        points, floats = [], []
+        points: list[plots.Point] = []
+        floats: list[plots.Point] = []
         for row in rows:
             for found, label, y, x_name in (
                 (points, _label(row), row.figure, cost),
