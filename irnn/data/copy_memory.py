@@ -34,7 +34,7 @@ class CopyConfig:
     source: str = "copy"
     delay: int = 100
     length: int = 10
-    train_sequences: int = 12_800
+    train_sequences: int = 6_400
     evaluation_sequences: int = 1_000
     batch_size: int = 32
 
