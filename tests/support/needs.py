@@ -33,7 +33,7 @@ COMMANDS = {
     "chromium": "apt-get install --no-install-recommends chromium",
     "dev": "pip install 'irnn[dev]'",
     "peers": "python -m venv peers && peers/bin/pip install 'irnn[peers]', then IRNN_PEERS_PYTHON=peers/bin/python",
-    "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech)",
+    "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech, mnist)",
     "python": "CPython 3.11.7",
     "cpu": "a processor that has these instructions",
 }

@@ -14,6 +14,7 @@ from irnn.data.labelled.batches import LabelledBatches
 from irnn.data.labelled.corpus import load_labelled
 from irnn.data.labelled.mnist import MnistConfig
 from irnn.errors import IrnnError
+from tests.support import needs
 from tests.support.pictures import write_mnist
 
 
@@ -44,6 +45,12 @@ def test_the_permuted_order_is_the_published_one(tmp_path: Path) -> None:
     assert len({corpus.fingerprint for corpus in (plain, permuted, load_labelled(config(tmp_path, pixels=2)))}) == 3
     again = load_labelled(dataclasses.replace(config(tmp_path), batch_size=3))
     assert again.fingerprint == plain.fingerprint
+
+
+def test_the_real_files_are_read() -> None:
+    corpus = load_labelled(config(needs.data("mnist")))
+    assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 50000, "dev": 10000, "test": 10000}
+    assert np.bincount(corpus.splits["test"].labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 def shortened(folder: Path) -> str:

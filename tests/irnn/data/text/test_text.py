@@ -39,6 +39,23 @@ def test_every_line_ends_in_eos_also_an_empty_one(tmp_path: Path) -> None:
     assert corpus.vocabulary.decode(corpus.train) == ["a", "b", EOS, EOS, "b", "a", EOS]
 
 
+def test_lines_are_cut_into_characters(tmp_path: Path) -> None:
+    """As the published character files of Penn Treebank: one blank between words, `<unk>` spelled, a line's end."""
+    corpus = load_corpus(folder_config(write_folder(tmp_path, " ab  <unk> \n"), characters=True))
+    assert corpus.vocabulary.decode(corpus.train) == [*"ab <unk>", EOS]
+    assert set(corpus.vocabulary.words) == {*"ab <unk>", EOS}
+    assert load_corpus(folder_config(tmp_path)).fingerprint != corpus.fingerprint
+    with pytest.raises(IrnnError, match="characters=true: a recognizer's units say how its lines are cut"):
+        folder_config(tmp_path, characters=True, units="recognizer")
+
+
+def test_penn_treebank_has_the_published_characters() -> None:
+    """5,017 thousand, 393 thousand and 442 thousand of them, 50 different ones."""
+    corpus = load_corpus(folder_config(needs.data("ptb"), characters=True))
+    assert len(corpus.vocabulary) == 50
+    assert [len(corpus.train), len(corpus.valid), len(corpus.test)] == [5_017_482, 393_042, 442_423]
+
+
 def test_both_file_names_work_and_give_one_fingerprint(tmp_path: Path) -> None:
     plain = load_corpus(folder_config(write_folder(tmp_path / "plain", "a b\n")))
     ptb = load_corpus(folder_config(write_folder(tmp_path / "ptb", "a b\n", prefix="ptb.")))
