@@ -29,6 +29,8 @@ class ModRelu(Operation):
             problems.append(f"mod_relu {node.output} reads {x.name}, which is not int8 or int16")
         if x.value.zero_point:
             problems.append(f"mod_relu {node.output} reads {x.name}, which has the zero point {x.value.zero_point}")
+        if bias.shape != x.value.shape[-1:]:
+            problems.append(f"mod_relu {node.output}: {x.name} has {x.value.shape[-1]} elements, its bias {bias.size}")
         if np.abs(bias).max() >= BIAS_LIMIT:
             problems.append(f"{node.tensors['bias']}: a bias of mod_relu must lie within +-2**30")
         low, high = node.attributes["low"], node.attributes["high"]
