@@ -58,7 +58,6 @@ MACHINES = {
     "cortex-m3": _cortex("mps2-an385", "cortex-m3"),
     "cortex-m4": _cortex("mps2-an386", "cortex-m4"),
     "cortex-m7": _cortex("mps2-an500", "cortex-m7"),
-    "cortex-m33": _cortex("mps2-an505", "cortex-m33"),
 }
 
 Call = tuple[Mapping[str, np.ndarray], dict[str, np.ndarray] | None]

@@ -18,7 +18,7 @@ from tests.support.golden_vectors import SPECS
 from tests.support.random_graphs import random_graph, random_graph_inputs
 from tests.support.random_programs import Spec, random_inputs, random_program, random_state
 
-LIMITS = {"max_steps": 12, "max_memory": 9}
+SIZES = {"time": 12, "memory": 9}
 
 
 def exported(program: Program, folder: Path, machine: Machine, sizes: Mapping[str, int], **limits: int) -> Exported:
@@ -57,7 +57,7 @@ def test_networks_stream_step_by_step_and_in_sequences(name: str, tmp_path: Path
 @pytest.mark.parametrize("seed", range(10))
 def test_random_programs_over_all_operations(seed: int, tmp_path: Path) -> None:
     program = random_graph(seed)
-    compiled = exported(program, tmp_path, MACHINES["gcc"], {"time": 12, "memory": 9}, **needed(program))
+    compiled = exported(program, tmp_path, MACHINES["gcc"], SIZES, **needed(program, SIZES))
     calls = []
     for k, steps in enumerate((1, 2, 5, 12)):
         inputs = random_graph_inputs(program, 1, steps, seed + k)
@@ -66,15 +66,16 @@ def test_random_programs_over_all_operations(seed: int, tmp_path: Path) -> None:
         assert_equal(program, result, program.run_all(inputs, state))
 
 
-def needed(program: Program) -> dict[str, int]:
+def needed(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     """The limits that the program asks for, which refuses others."""
+    axes = {"max_steps": "time", "max_memory": "memory"}
     given: dict[str, int] = {}
     for _ in range(3):
         try:
-            sources(program, "net", {{"max_steps": "time", "max_memory": "memory"}[k]: v for k, v in given.items()})
+            sources(program, "net", {axes[key]: limit for key, limit in given.items()})
         except IrnnError as error:
             key = str(error).partition(":")[0]
-            given[key] = LIMITS[key]
+            given[key] = sizes[axes[key]]
         else:
             return given
     raise AssertionError(given)
