@@ -16,8 +16,9 @@ from irnn.errors import IrnnError
 from irnn.quant.site import QuantSite
 
 # How an edge's numbers are kept: token ids; accumulators, and those of one scale that are outputs; at up to 8 bits, or
-# at 16; zeros that no memory holds; lengths of sequences; a state of the program.
-FORMS = ("ids", "sum", "scores", "int8", "int16", "zero", "lengths", "state")
+# at 16; zeros that no memory holds; lengths of sequences; a state of the program; an input that
+# nothing reads.
+FORMS = ("ids", "sum", "scores", "int8", "int16", "zero", "lengths", "state", "unused")
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ class CapturedNetwork(RecurrentModel):
         inputs = {index: self._edge(wiring, spec, wiring.a) for index, spec in self.plan.inputs.items()}
         outputs = self._outputs(wiring, inputs)
         return {
-            "inputs": {edge.producer: layout(edge) for edge in inputs.values() if edge.form != "state"},
+            "inputs": {edge.producer: layout(edge) for edge in inputs.values() if edge.form not in ("state", "unused")},
             "outputs": {name: layout(edge) for name, edge in outputs.items() if edge.form != "state"},
         }
 
@@ -142,6 +142,9 @@ class CapturedNetwork(RecurrentModel):
         inputs = {}
         for (index, spec), x in zip(self.plan.inputs.items(), leaves, strict=True):
             edge = self._edge(wiring, spec, None)
+            if spec.kind == "unused":
+                inputs[index] = edge
+                continue
             if spec.state is not None:
                 simulation.state |= self._parts(spec.state, from_network(x, edge, batch_first=False))
                 inputs[index] = edge
@@ -187,7 +190,7 @@ class CapturedNetwork(RecurrentModel):
             for axis, n in zip(wanted, x.shape, strict=True):
                 if not axis.isdecimal() and sizes.setdefault(axis, n) != n:
                     problems.append(f"{spec.name} has {n} along {axis}, an input before it has {sizes[axis]}")
-            if x.is_floating_point() != (spec.kind in ("real", "state")):
+            if spec.kind != "unused" and x.is_floating_point() != (spec.kind in ("real", "state")):
                 problems.append(f"{spec.name} is {x.dtype}, captured with {spec.dtype}")
         if problems:
             raise IrnnError("; ".join(problems))
@@ -203,6 +206,8 @@ class CapturedNetwork(RecurrentModel):
         inputs: dict[str, np.ndarray] = {}
         state = program.initial_state(sizes["batch"])
         for spec, x in zip(self.plan.inputs.values(), leaves, strict=True):
+            if spec.kind == "unused":
+                continue
             flat = from_network(x.detach().cpu(), self._edge(wiring, spec, wiring.a), batch_first=True)
             if spec.state is not None:
                 parts = self._parts(spec.state, flat)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from irnn.capture.axes import Run, Runs, Sizes, Varying, explore
 from irnn.capture.edges import Axis, Dimension
 from irnn.capture.forms import Owner, normalize
-from irnn.capture.trace import Example, Packed, Reference, mapped
+from irnn.capture.loops import roll
+from irnn.capture.trace import Example, Packed, Reference, mapped, trace
 
 # Operations that hand their value on: who reads them reads what they read.
 GLUE = (
@@ -39,7 +41,7 @@ class Step:
 
 @dataclass
 class Input:
-    """One tensor of ``forward``'s arguments.  kind: real, ids, lengths, or state; ``count``: ids are below it."""
+    """One tensor of ``forward``'s arguments.  kind: real, ids (below ``count``), lengths, state or unused."""
 
     name: str
     dims: tuple[Dimension, ...]
@@ -64,6 +66,7 @@ class Plan:
     constants: dict[str, Tensor]
     runs: int
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # (path, where, reason) of the whole
+    _readers: dict[int, set[str]] = field(default_factory=dict, repr=False)  # what `readers` has found
 
     def axis(self, sizes: Sizes) -> Dimension:
         """The dimension of these sizes, as far as it is known: batch, a time, or features."""
@@ -143,13 +146,14 @@ class Plan:
         """(recurrent step, kind) of the states of the program."""
         return {spec.state for spec in self.inputs.values() if spec.state is not None}
 
-    def readers(self, index: int) -> Iterator[str]:
+    def readers(self, index: int) -> set[str]:
         """What reads a step in the end, through glue: names of operations, "output" among them."""
-        if index in _references(self.output):
-            yield "output"
-        for k, step in self.steps.items():
-            if index in _references((step.args, step.kwargs)):
-                yield from self.readers(k) if step.op in GLUE else (step.op,)
+        if index not in self._readers:
+            found = {"output"} if self.returns(index) else set()
+            for k in self.direct_readers(index):
+                found |= self.readers(k) if self.steps[k].op in GLUE else {self.steps[k].op}
+            self._readers[index] = found
+        return self._readers[index]
 
 
 def make_plan(network: nn.Module, example: Example) -> Plan:
@@ -262,6 +266,8 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
     if any(step.op == "conv" and _through(plan, step.args[0]) == index for step in plan.steps.values()):
         # Channels lie innermost where a convolution reads them.
         inner = tuple(axis for d in (*dims[2:], *dims[1:2]) for axis in d if axis.kind == "size")
+    if not plan.direct_readers(index) and not plan.returns(index):
+        return Input(call.target, dims, inner, time, "unused", value.dtype)
     if value.is_floating_point():
         return Input(call.target, dims, inner, time, "real", value.dtype)
     for step in plan.steps.values():
@@ -298,6 +304,8 @@ def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iter
         )
     if not plan.batch.sizes[0] and not runs.unrolled:
         yield "", "", _why("the batch", runs, example)
+    if (place := _training_differs(runs, network, example)) is not None:
+        yield place
     lengths = [run for run in runs.varied if run.axis == "time"]
     if len(lengths) > 1:
         names = [" and ".join(example.names[leaf] for leaf, _ in run.places) for run in lengths]
@@ -309,6 +317,19 @@ def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iter
     recurrent = [step for step in plan.steps.values() if step.op == "recurrent"]
     if recurrent and not plan.times and not runs.unrolled:
         yield recurrent[0].path, recurrent[0].where, _why("the length", runs, example)
+
+
+def _training_differs(runs: Runs, network: nn.Module, example: Example) -> tuple[str, str, str] | None:
+    """Where ``train()`` makes the network do other things."""
+    try:
+        training = roll(trace(network, example, training=True), network).calls
+    except Exception:  # as a batch norm that one row does not suffice
+        return None
+    for ours, theirs in zip_longest(runs.base.calls, training):
+        if ours is None or theirs is None or (ours.kind, ours.target) != (theirs.kind, theirs.target):
+            call = theirs or ours
+            return call.path, call.where, "does other things in train() than in eval(); one program cannot do both"
+    return None
 
 
 def _why(what: str, runs: Runs, example: Example) -> str:

@@ -265,25 +265,25 @@ def mapped(structure: Any, function: Callable[[Any], Any]) -> Any:
     return fx.node.map_aggregate(structure, function)
 
 
-def shadow(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters and buffers are meta tensors: it takes no memory."""
+def shadow(network: nn.Module, *, training: bool = False) -> nn.Module:
+    """A copy, in evaluation mode or for training, whose parameters and buffers are meta tensors: it takes no memory."""
     memo: dict[int, Any] = {}
     for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     for buffer in network.buffers():
         memo[id(buffer)] = buffer.detach().to("meta")
     try:
-        return copy.deepcopy(network, memo).eval()
+        return copy.deepcopy(network, memo).train(training)
     except Exception as error:
         raise IrnnError(
             f"{type(network).__name__} cannot be copied ({error}); keep only parameters and numbers in it"
         ) from error
 
 
-def trace(network: nn.Module, example: Example) -> Trace:
+def trace(network: nn.Module, example: Example, *, training: bool = False) -> Trace:
     """The calls of one forward pass; :class:`NumbersAskedError` where it asks for numbers."""
     tracer = ShapeTracer(example)
-    root = shadow(network)
+    root = shadow(network, training=training)
     graph = tracer.trace(root)
     places: dict[fx.Node, int] = {}
     calls: list[Call] = []

@@ -18,6 +18,7 @@ from irnn.capture.forms import Held
 from irnn.capture.plan import GLUE, Plan, Step
 from irnn.capture.trace import Reference, mapped
 from irnn.errors import IrnnError
+from irnn.nn.linear import Weight
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec
 
@@ -131,10 +132,11 @@ class Wiring:
         operation = operations[step.op]
         if args and isinstance(args[0], Held) and step.op not in READS_PARAMETERS:
             raise UnsupportedError(f"works on the parameter {args[0].path}", "values of the network")
-        try:
-            inspect.signature(operation).bind(self, *args, **kwargs)
-        except TypeError as error:
-            raise UnsupportedError(f"is called in a way that has no integer form ({error})") from None
+        if self.planning:
+            try:
+                inspect.signature(operation).bind(self, *args, **kwargs)
+            except TypeError as error:
+                raise UnsupportedError(f"is called in a way that has no integer form ({error})") from None
         return operation(self, *args, **kwargs)
 
     def _judged(self, operations: dict[str, Callable[..., Any]]) -> Any:
@@ -191,8 +193,9 @@ class Wiring:
             assert self.planning, path
             there = make()
             self.parts.place(path, there)
-        if self._row is not None and not isinstance(there, QuantSite) and hasattr(there, "code"):
-            self._row.weights.append(there)
+        if self._row is not None and not isinstance(there, QuantSite):
+            self._row.weights += [part for part in there.modules() if isinstance(part, Weight)]
+            self._row.sites += [part for part in there.modules() if isinstance(part, QuantSite)]
         return there  # type: ignore[return-value]
 
     def site(self, path: str, role: str, size: int) -> QuantSite:
@@ -293,7 +296,7 @@ def _form(value: Any) -> str:
     if isinstance(value, Edge):
         text = "" if value.pieces else said(value.form)
         return f"float, outside of the program ({value.tail[0]})" if value.tail else text
-    return ""
+    return _form(value[0]) if isinstance(value, tuple) and value else ""
 
 
 def _refuse_tail(value: Any) -> Any:

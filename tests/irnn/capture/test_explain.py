@@ -110,6 +110,10 @@ WRONG = {
     ),
     "a stretch of time": (lambda self, x: self.out(self.lstm(x[:, 2:])[0]), "takes a stretch of [time]"),
     "an activation": (lambda self, x: F.gelu(self.out(self.lstm(x)[0])), "has no integer form"),
+    "other things in training": (
+        lambda self, x: torch.tanh(self.out(self.lstm(x)[0])) if self.training else self.out(self.lstm(x)[0]),
+        "does other things in train()",
+    ),
     "an error of its own": (lambda self, x: self.out(x), "cannot be run on example_inputs"),
 }  # fmt: skip
 

@@ -116,3 +116,17 @@ def test_a_gradient_of_an_optimizer_made_before() -> None:
     sum(y.square().mean() for y in model(*Decoder.example(4, 6, 2))).backward()
     optimizer.step()
     assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_an_argument_that_nothing_reads_is_no_input() -> None:
+    class Ignoring(LoadForecaster):
+        def forward(self, history, weather):
+            return super().forward(history)
+
+    (history,) = LoadForecaster.example()
+    weather = torch.zeros(2, 3)
+    model = irnn.prepare(build(Ignoring), irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=(history, weather))
+    irnn.calibrate(model, [(*batch, torch.zeros(8, 3)) for batch in calibration(LoadForecaster)])
+    irnn.set_stage(model, "all").eval()
+    assert list(irnn.convert(model).inputs) == ["history"]
+    assert model(*OTHER, torch.zeros(5, 3)).shape == (5, 3)
