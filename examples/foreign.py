@@ -67,6 +67,8 @@ def train(model: nn.Module, teacher: nn.Module, network: Any, steps: int) -> Non
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     irnn.set_stage(model, "all").train()

@@ -85,12 +85,13 @@ class StreamModel(nn.Module):
         super().__init__()
         self.table = nn.Embedding(30, 12)
         self.gru = nn.GRU(12, 12, 2, dropout=0.1)
+        self.drop = nn.Dropout(0.1)
         self.words = nn.Linear(12, 30)
         self.words.weight = self.table.weight
 
     def forward(self, ids: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         y, h = self.gru(self.table(ids), h)
-        return F.log_softmax(self.words(F.dropout(y, 0.1, self.training)), dim=-1), h
+        return F.log_softmax(self.words(self.drop(y)), dim=-1), h
 
     @staticmethod
     def example(batch: int = 2, steps: int = 9, seed: int = 0) -> tuple[Any, ...]:

@@ -167,7 +167,8 @@ class BorrowedStack(nn.Module):
         if module.cell == "elman":
             options["nonlinearity"] = module.nonlinearity
         size = cell.output_size(module.hidden_size, **options) * (2 if module.bidirectional else 1)
-        self.dropout, self.depth = module.dropout, module.num_layers
+        self.depth = module.num_layers
+        self._source, self._path = source, path
         for k in range(module.num_layers):
             with torch.device("meta"):
                 layer = RecurrentLayer(
@@ -206,6 +207,11 @@ class BorrowedStack(nn.Module):
     def parts_of(self, module: nn.Module) -> list[nn.Module]:
         """The products that make up ``w_x``."""
         return self._apart[module]
+
+    @property
+    def dropout(self) -> float:
+        """Between layers, as the network's module has it at the time."""
+        return Facts.of(self._source.network.get_submodule(self._path)).dropout
 
     @property
     def layers(self) -> list[RecurrentLayer]:

@@ -77,7 +77,7 @@ METHODS: dict[str, str] = {
 
 
 def _dropout(m: Any) -> dict[str, Any]:
-    return {"p": m.p}
+    return {"module": Owner("")}
 
 
 def _none(m: Any) -> dict[str, Any]:

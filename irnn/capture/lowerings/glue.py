@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from irnn.capture.axes import Varying
 from irnn.capture.edges import Edge, reshaped, shown
-from irnn.capture.forms import Held
+from irnn.capture.forms import Held, Owner
 from irnn.capture.wiring import UnsupportedError, Wiring
 
 
@@ -77,8 +78,10 @@ def unsqueeze(w: Wiring, x: Any, dim: int) -> Any:
     return x.seen(dims)
 
 
-def dropout(w: Wiring, x: Edge, p: float = 0.5, *args: Any, **kwargs: Any) -> Edge:
-    """In training only, as the network's own."""
+def dropout(w: Wiring, x: Edge, p: float = 0.5, *args: Any, module: Owner | None = None, **kwargs: Any) -> Edge:
+    """In training only, with the probability that the network's own module has at the time."""
+    if module is not None:
+        p = cast(nn.Dropout, w.network.get_submodule(module.path)).p
     if not isinstance(x, Edge):
         raise UnsupportedError("drops parameters", "dropout of values")
     if x.apart:

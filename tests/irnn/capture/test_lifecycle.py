@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import irnn
-from examples.own_networks import Decoder, Dispatcher, LoadForecaster, build, tensors
+from examples.own_networks import Decoder, Dispatcher, LoadForecaster, PhonemeTagger, build, tensors
 from irnn.capture.network import REFRESH_EVERY
 from irnn.errors import IrnnError
 from tests.irnn.capture.test_own_networks import calibration, prepared, run
@@ -130,3 +130,14 @@ def test_an_argument_that_nothing_reads_is_no_input() -> None:
     irnn.set_stage(model, "all").eval()
     assert list(irnn.convert(model).inputs) == ["history"]
     assert model(*OTHER, torch.zeros(5, 3)).shape == (5, 3)
+
+
+def test_dropout_is_the_networks_own_at_the_time() -> None:
+    model = prepared(PhonemeTagger)
+    irnn.set_stage(model, "all").train()
+    arguments = PhonemeTagger.example(4, 12, 3)
+    torch.manual_seed(0)
+    first = run(model, arguments)
+    assert any(not torch.equal(a, b) for a, b in zip(run(model, arguments), first, strict=True))
+    model.keys.dropout = 0.0
+    assert all(torch.equal(a, b) for a, b in zip(run(model, arguments), run(model, arguments), strict=True))
