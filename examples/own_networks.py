@@ -230,7 +230,7 @@ class Translator(nn.Module):
 
     @staticmethod
     def example(batch: int = 2, steps: int = 9, seed: int = 0) -> tuple[Any, ...]:
-        return randint(25, batch, steps, seed=seed), randint(20, batch, steps, seed=seed + 1)
+        return randint(25, batch, steps, seed=seed), randint(20, batch, steps - 3, seed=seed + 1)
 
 
 class Decoder(nn.Module):

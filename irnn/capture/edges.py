@@ -27,9 +27,10 @@ class Axis:
 
     kind: str
     sizes: Sizes
+    name: str = ""  # of an input's time, as programs call it
 
     def __repr__(self) -> str:
-        return str(self.sizes[0]) if self.kind == "size" else self.kind
+        return str(self.sizes[0]) if self.kind == "size" else self.name or self.kind
 
 
 Dimension = tuple[Axis, ...]  # axes that one dimension runs over, the last one fastest; () is a dimension of size 1

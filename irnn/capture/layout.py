@@ -43,6 +43,8 @@ def _order(edge: Edge, *, batch_first: bool) -> list[Axis]:
 def layout(edge: Edge) -> dict[str, Any]:
     """As JSON: each dimension's axes ("batch", "time", or the number of one of the features' axes) and their sizes.
 
+    Whatever a program calls its time is "time" here, of which a tensor has one.
+
     ``then``: what is taken of it behind the program, in float.
     """
     note = {

@@ -98,13 +98,13 @@ class CapturedNetwork(RecurrentModel):
         edge = self._edge(w, spec, None)
         match spec.kind:
             case "ids":
-                return edge.become(w.a.ids(spec.name, spec.count))
+                return edge.become(w.a.ids(spec.name, spec.count, _length(spec)))
             case "lengths":
-                return edge.become(w.a.lengths(spec.name, "time"))
+                return edge.become(w.a.lengths(spec.name, spec.counts))
             case "real" if spec.time is None:
                 return edge.become(w.a.value(spec.name, edge.site))
             case "real":
-                return edge.become(w.a.features(spec.name, edge.site))
+                return edge.become(w.a.features(spec.name, edge.site, _length(spec)))
         return edge
 
     def _outputs(self, w: Wiring, inputs: dict[int, Any]) -> dict[str, Edge]:
@@ -180,7 +180,7 @@ class CapturedNetwork(RecurrentModel):
         sizes: dict[str, int] = {}
         problems = []
         for spec, x in zip(self.plan.inputs.values(), leaves, strict=True):
-            wanted = [d[0].kind if d and d[0].kind != "size" else str(d[0].sizes[0]) if d else "1" for d in spec.dims]
+            wanted = [repr(d[0]) if d else "1" for d in spec.dims]
             right = x.dim() == len(wanted) and all(
                 not w.isdecimal() or int(w) == n for w, n in zip(wanted, x.shape, strict=True)
             )
@@ -296,6 +296,11 @@ class CapturedNetwork(RecurrentModel):
         return [module for module in self.parts.modules() if isinstance(module, QuantSite)]
 
     states: dict[str, list[StateSpec]]
+
+
+def _length(spec: Input) -> str:
+    """What programs call the length of an input."""
+    return "time" if spec.time is None else spec.time.name
 
 
 def _behind(t: Tensor, edge: Edge) -> Tensor:

@@ -26,6 +26,9 @@ GLUE = (
 )  # fmt: skip
 
 
+TIMES = ("time", "second", "third", "fourth")  # what programs call the lengths that inputs have of their own
+
+
 @dataclass
 class Step:
     """One operation of the network that its outputs need."""
@@ -50,7 +53,7 @@ class Input:
     kind: str
     dtype: torch.dtype
     count: int = 0
-    least: int = 0
+    counts: str = "time"  # of lengths: the axis that they count
     state: tuple[str, int] | None = None  # the recurrent step whose state it is before, and which of them
 
 
@@ -165,6 +168,7 @@ def make_plan(network: nn.Module, example: Example) -> Plan:
     axes = [_changed_axis(run, runs, example) for run in runs.varied]
     batch = next((axis for axis in axes if axis.kind == "batch"), Axis("batch", (0,) * ones))
     times = [axis for axis in axes if axis.kind == "time"]
+    times = [Axis("time", axis.sizes, name) for axis, name in zip(times, TIMES, strict=False)]
     plan = Plan({}, {}, runs.base.output, batch, times, runs.base.constants, ones)
     taken: set[str] = set()
     for index in sorted(alive):
@@ -276,7 +280,9 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
             count = 0 if table is None else len(table)
             return Input(call.target, dims, inner, time, "ids", value.dtype, count)
         if step.op == "pack" and _through(plan, step.args[1]) == index:
-            return Input(call.target, dims, inner, time, "lengths", value.dtype)
+            packed = [axis for sizes in step.sizes for axis in plan.axis(sizes) if axis.kind == "time"]
+            counts = packed[0].name if packed else "time"
+            return Input(call.target, dims, inner, time, "lengths", value.dtype, counts=counts)
     return Input(call.target, dims, inner, time, "ids", value.dtype)
 
 
@@ -307,13 +313,8 @@ def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iter
     if (place := _training_differs(runs, network, example)) is not None:
         yield place
     lengths = [run for run in runs.varied if run.axis == "time"]
-    if len(lengths) > 1:
-        names = [" and ".join(example.names[leaf] for leaf, _ in run.places) for run in lengths]
-        yield (
-            "",
-            "",
-            f"takes sequences of {len(names)} lengths of their own ({'; '.join(names)}); a program has one length",
-        )
+    if len(lengths) > len(TIMES):
+        yield "", "", f"takes sequences of {len(lengths)} lengths of their own; a program has up to {len(TIMES)}"
     recurrent = [step for step in plan.steps.values() if step.op == "recurrent"]
     if recurrent and not plan.times and not runs.unrolled:
         yield recurrent[0].path, recurrent[0].where, _why("the length", runs, example)

@@ -75,7 +75,7 @@ def _input(graph: Graph, name: str, x: Any) -> np.ndarray:
     value, x = graph.inputs[name], np.asarray(x)
     note = graph.metadata.get("inputs", {}).get(name)
     if note is not None:
-        x = _flat(name, x, note, [axis.partition("/")[0] for axis in value.axes])
+        x = _flat(name, x, note, ["time"] * len(value.axes))
         x = x if note["features"] or not value.shape else x[..., None]  # one feature, without an axis of its own
     if value.scale is not None and np.issubdtype(x.dtype, np.floating):
         return value.quantize(x)

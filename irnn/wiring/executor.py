@@ -247,11 +247,11 @@ class Executor(Protocol[T]):
 class ProgramExecutor(Executor[T], Protocol[T]):
     """An executor that also declares what enters and leaves a program."""
 
-    def ids(self, name: str, count: int) -> T:
-        """An input: token ids below ``count``."""
+    def ids(self, name: str, count: int, axis: str = "time") -> T:
+        """An input: token ids below ``count`` along the axis of this name; two names are two lengths."""
 
-    def features(self, name: str, site: QuantSite) -> T:
-        """An input: a sequence in the site's format."""
+    def features(self, name: str, site: QuantSite, axis: str = "time") -> T:
+        """An input: a sequence in the site's format, along an axis of this name."""
 
     def value(self, name: str, site: QuantSite) -> T:
         """An input without time, one of each sequence, in the site's format."""

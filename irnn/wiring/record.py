@@ -82,10 +82,10 @@ class Recorder:
             tensors=self.tensors,
         )
 
-    def ids(self, name: str, count: int) -> Symbol:
+    def ids(self, name: str, count: int, axis: str = "time") -> Symbol:
         """Declare the program's input: token ids below ``count``."""
-        symbol = self._declare(name, "int32", (), np.ones(1))
-        self.inputs[name] = self.values[name] = Value("int32", (), low=0, high=count - 1)
+        symbol = self._declare(name, "int32", (), np.ones(1), axes=(axis,))
+        self.inputs[name] = self.values[name] = Value("int32", (), low=0, high=count - 1, axes=(axis,))
         return symbol
 
     def lengths(self, name: str, axis: str, least: int = 1) -> Symbol:
@@ -94,9 +94,9 @@ class Recorder:
         self.inputs[name] = self.values[name] = Value("int32", (), low=least, high=LENGTH_MAX, axes=(), counts=axis)
         return symbol
 
-    def features(self, name: str, site: QuantSite) -> Symbol:
+    def features(self, name: str, site: QuantSite, axis: str = "time") -> Symbol:
         """Declare an input ``[batch, time, size]`` in the site's format."""
-        return self._given(name, site, site.size, Value.axes)
+        return self._given(name, site, site.size, (axis,))
 
     def value(self, name: str, site: QuantSite) -> Symbol:
         """Declare an input ``[batch, size]`` in the site's format."""
