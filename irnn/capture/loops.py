@@ -56,7 +56,8 @@ class _Roller:
     def rolled(self) -> Trace:
         for index, call in enumerate(self.trace.calls):
             self.places[index] = self._place(call)
-        return Trace(self.calls, self.trace.constants, self._plain(self.trace.output))
+        output = self._plain(self.trace.output)
+        return Trace(self.calls, self.trace.constants, output, self.trace.problems)
 
     def _place(self, call: Call) -> Any:
         if call.kind == "call_module" and isinstance(self.network.get_submodule(call.target), CELLS):

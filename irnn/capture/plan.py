@@ -183,6 +183,7 @@ def make_plan(network: nn.Module, example: Example) -> Plan:
                 plan.steps[index] = Step("placeholder", (call.target,), {}, call.name, "", "", _sizes(runs, index))
             plan.inputs[index] = _input(plan, network, index, call)
     plan.carry()
+    plan.problems += runs.base.problems
     plan.problems += _baked(runs, network, example, plan)
     return plan
 

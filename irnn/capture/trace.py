@@ -26,6 +26,7 @@ from irnn.nn.torch_interface.parameters import TorchParameters
 PACKING = (pack_padded_sequence, pad_packed_sequence)
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+PROBLEMS_MAX = 20  # of one trace
 MOVES = ("cpu", "cuda", "detach")  # methods that leave values and shapes as they are
 
 
@@ -92,6 +93,7 @@ class Trace:
     calls: list[Call]
     constants: dict[str, Tensor] = field(default_factory=dict)
     output: Any = None  # leaves are Reference or constants
+    problems: list[tuple[str, str, str]] = field(default_factory=list)  # (path, where, reason)
 
     @property
     def signature(self) -> list[tuple[str, str]]:
@@ -127,7 +129,8 @@ class ShapeProxy(fx.Proxy):
         )
 
     def __index__(self) -> int:
-        raise NumbersAskedError(f"{self.tracer.where()}: asks for the number in a tensor")
+        self.tracer.note("asks for the number in a tensor")
+        return 1
 
     __int__ = __float__ = __index__
 
@@ -144,6 +147,7 @@ class ShapeTracer(fx.Tracer):
         self.values: dict[fx.Node, Any] = {}
         self.constants: dict[str, Tensor] = {}
         self.places: dict[fx.Node, tuple[str, str]] = {}
+        self.problems: list[tuple[str, str, str]] = []  # (path, where, reason)
         self._inside = False  # a leaf is being evaluated
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -198,7 +202,14 @@ class ShapeTracer(fx.Tracer):
         return forward(*args, **kwargs) if self._inside else super().call_module(m, forward, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        raise NumbersAskedError(f"{self.where()}: decides on the numbers in a tensor; no one program holds both cases")
+        self.note("decides on the numbers in a tensor; no one program holds both cases")
+        return False
+
+    def note(self, reason: str) -> None:
+        """A problem that the trace can go on behind, as if there were none, to find the others."""
+        self.problems.append((self.scope.module_path, self.where(), reason))
+        if len(self.problems) > PROBLEMS_MAX:
+            raise NumbersAskedError(f"{self.where()}: {reason}, again and again")
 
     def keys(self, obj: fx.Proxy) -> Any:
         return self.values[obj.node].keys()
@@ -222,7 +233,8 @@ class ShapeTracer(fx.Tracer):
         self._inside = True
         try:
             with torch.no_grad():
-                return mapped(self._result(kind, target, args, kwargs), _to_meta)
+                value = self._result(kind, target, args, kwargs)
+                return mapped(value, _to_meta) if type(value) in (tuple, list, dict, torch.Tensor) else value
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error):
                 raise
@@ -298,7 +310,7 @@ def trace(network: nn.Module, example: Example, *, training: bool = False) -> Tr
             path = str(node.target)
         places[node] = len(calls)
         calls.append(Call(node.op, node.target, args, dict(kwargs), node.name, path, where, tracer.values[node]))
-    return Trace(calls, tracer.constants, output)
+    return Trace(calls, tracer.constants, output, tracer.problems)
 
 
 def _recurrent_shapes(module: Any, x: Any, hx: Any = None) -> Any:

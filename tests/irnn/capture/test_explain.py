@@ -98,6 +98,18 @@ def looped(self: Function, x: Tensor) -> Tensor:
     return self.out(total)
 
 
+def test_what_stands_behind_a_condition_is_listed_too() -> None:
+    def function(self: Function, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = x * 2
+        return F.gelu(self.out(self.lstm(x)[0]))
+
+    found = irnn.explain(Function(function).eval(), EXAMPLE)
+    assert ["decides on the numbers" in row.problem for row in found.problems] == [True, False]
+    assert found.problems[1].op == "gelu"
+    assert found.problems[0].where == f"{__file__}:{function.__code__.co_firstlineno + 1}"
+
+
 WRONG = {
     "a condition on numbers": (lambda self, x: self.out(x[..., :5]) if x.sum() > 0 else x, "decides on the numbers"),
     "a number out of a tensor": (lambda self, x: self.lstm(x)[0] * x.max().item(), "asks for the numbers in a tensor"),

@@ -63,7 +63,8 @@ SAME: dict[str, Callable[[Any, Tensor], Any]] = {
     "unequal parts": lambda m, x: (lambda a, b: torch.cat([b, a], 2))(*torch.split(m.fc(x), [3, 5], dim=2)),
     "a first and a last step": lambda m, x: torch.cat([m.gru(x)[0][:, 0], m.gru(x)[0][:, -1]], 1),
     "the largest and the mean over time": lambda m, x: (
-        m.lstm(x)[0].max(dim=1)[0], torch.amax(m.lstm(x)[0], 1), m.lstm(x)[0].mean(1),
+        m.lstm(x)[0].max(dim=1)[0], torch.max(m.lstm(x)[0], dim=1).values, torch.amax(m.lstm(x)[0], 1),
+        m.lstm(x)[0].mean(1),
         F.adaptive_avg_pool1d(m.lstm(x)[0].mT, 1).squeeze(-1),
     ),
     "last states of layers": lambda m, x: (lambda h, c: (h[-1], torch.tanh(c[0])))(*m.lstm(x)[1]),
