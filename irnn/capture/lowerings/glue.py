@@ -13,6 +13,7 @@ from torch import nn
 from irnn.capture.axes import Varying
 from irnn.capture.edges import Edge, reshaped, shown
 from irnn.capture.forms import Held, Owner
+from irnn.capture.lowerings.crop import crop
 from irnn.capture.wiring import UnsupportedError, Wiring
 
 
@@ -166,13 +167,34 @@ def stretch(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
         whole = isinstance(index.stop, Varying) and dimension and index.stop.values == dimension[0].sizes
         if whole and index.start in (None, 0) and index.step in (None, 1):
             return x
-        raise UnsupportedError(f"takes a stretch of {shown([dimension])}", "the whole sequence, or one step of it")
+        ends = _ends(dimension[0].sizes, index) if len(dimension) == 1 and dimension[0].kind == "time" else None
+        if ends is None or x.time is None:
+            raise UnsupportedError(
+                f"takes a stretch of {shown([dimension])}", "all but a fixed number of first or last steps"
+            )
+        return crop(w, x, x.time, *ends)
     if any(isinstance(v, Varying) for v in (index.start, index.stop, index.step)):
         raise UnsupportedError("takes features by a place that depends on the inputs' sizes", "fixed places")
     start, stop, stride = index.indices(dimension[0].sizes[0])
     if stride != 1:
         raise UnsupportedError(f"takes every {stride}th feature", "a stretch of neighbouring features")
     return _part(w, x, dimension[0], start, stop - start, keep=True)
+
+
+def _ends(sizes: tuple[int, ...], index: slice) -> tuple[int, int] | None:
+    """How many first and last steps a slice leaves out, where that is the same for every length."""
+    if index.step not in (None, 1):
+        return None
+    start = 0 if index.start is None else index.start
+    if not isinstance(start, int) or start < 0:
+        return None
+    stops = index.stop.values if isinstance(index.stop, Varying) else (index.stop,) * len(sizes)
+    left = {
+        0 if stop is None else -stop if stop < 0 else max(size - stop, 0)
+        for stop, size in zip(stops, sizes, strict=True)
+    }
+    behind = left.pop() if len(left) == 1 else -1
+    return (start, behind) if behind >= 0 else None
 
 
 def getitem(w: Wiring, x: Any, index: Any) -> Any:

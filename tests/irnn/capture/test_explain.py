@@ -120,7 +120,7 @@ WRONG = {
     "a swapped batch and time": (
         lambda self, x: self.lstm(torch.cat([self.lstm(x)[0], x[..., :1]], -1).transpose(0, 1))[0], "for the batch and",
     ),
-    "a stretch of time": (lambda self, x: self.out(self.lstm(x[:, 2:])[0]), "takes a stretch of [time]"),
+    "the last steps alone": (lambda self, x: self.out(self.lstm(x[:, -3:])[0]), "takes a stretch of [time]"),
     "an activation": (lambda self, x: F.gelu(self.out(self.lstm(x)[0])), "has no integer form"),
     "other things in training": (
         lambda self, x: torch.tanh(self.out(self.lstm(x)[0])) if self.training else self.out(self.lstm(x)[0]),

@@ -55,6 +55,8 @@ SAME: dict[str, Callable[[Any, Tensor], Any]] = {
     "values side by side, read apart and together": lambda m, x: (
         lambda y: (F.linear(y[..., 8:], m.weight), m.bare(y[..., :8]), m.back(y[..., :8]))
     )(torch.cat([m.fc(x), x], -1)),
+    "differences from step to step": lambda m, x: m.gru(x[:, 1:] - x[:, :-1])[0],
+    "a border that is cut off": lambda m, x: F.relu(m.conv(x.mT)[:, :, : -2]).mT[:, 1 : x.size(1) - 1],
     "a causal border": lambda m, x: F.relu(m.plain(F.pad(x.mT, (2, 0)))).mT,
     "activations made of others": lambda m, x: (
         F.silu(m.fc(x)), F.glu(m.fc(x), -1), F.hardswish(m.lstm(x)[0] * 4), F.leaky_relu(m.fc(x), 0.2),
