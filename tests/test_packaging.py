@@ -18,7 +18,7 @@ from tests.support.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OWN = {"irnn", "pipelines", "deploy_tvm", "conf", "tests", "run"}
+OWN = {"irnn", "pipelines", "deploy_tvm", "conf", "examples", "tests", "run"}
 # Where a package is imported under another name than it is installed under.
 DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"} | {
     "tensorflow": "tensorflow-cpu"
@@ -41,6 +41,7 @@ ALLOWED = {
     "deploy_tvm/peers/peer_worker": (("peers",), ()),
     "deploy_tvm/static/guest": (("peers",), ()),
     "conf": ((), ()),
+    "examples": (("tvm",), ()),
     "tests": (("train", "tvm", "speech", "dev"), ()),
 }
 
