@@ -1,8 +1,8 @@
 /* irnn_runtime.h: what every exported program needs; no library, no heap, no floating point.
  *
- * C99 leaves the right shift of negative numbers, and the division's rounding before it, to nobody's wishes: floors are
- * written out here in operations that the standard defines, and compilers make one arithmetic shift of them.  Integers
- * have exact widths, which C99 defines as two's complement; nothing relies on the width of int. */
+ * C99 leaves it to the compiler how a negative number is shifted right, so floors are written out here in operations
+ * that the standard defines; compilers make one arithmetic shift of them.  Integers have exact widths, which C99 defines
+ * as two's complement; nothing relies on the width of int. */
 #ifndef IRNN_RUNTIME_H
 #define IRNN_RUNTIME_H
 
@@ -102,23 +102,27 @@ static inline int32_t irnn_binary_field(const uint8_t *row, int32_t k) { return 
     }                                                                                              \
     static inline int32_t irnn_dot_##name##_bits4(const type *x, const uint8_t *w, int32_t n)      \
     {                                                                                              \
+        const int32_t pairs = n / 2;                                                               \
         int32_t k, sum = 0;                                                                        \
-        for (k = 0; k + 1 < n; k += 2) {                                                           \
-            const int32_t pair = w[k / 2];                                                         \
-            sum += x[k] * (((pair & 15) ^ 8) - 8) + x[k + 1] * (((pair / 16) ^ 8) - 8);            \
+        for (k = 0; k < pairs; ++k) {                                                              \
+            const type *part = x + 2 * k;                                                          \
+            const int32_t two = w[k];                                                              \
+            sum += part[0] * (((two & 15) ^ 8) - 8) + part[1] * (((two / 16) ^ 8) - 8);            \
         }                                                                                          \
-        if (k < n) sum += x[k] * irnn_signed_field(w, k, 4);                                       \
+        if (n % 2 != 0) sum += x[n - 1] * irnn_signed_field(w, n - 1, 4);                          \
         return sum;                                                                                \
     }                                                                                              \
     static inline int32_t irnn_dot_##name##_bits2(const type *x, const uint8_t *w, int32_t n)      \
     {                                                                                              \
+        const int32_t fours = n / 4, rest = n % 4;                                                 \
         int32_t k, sum = 0;                                                                        \
-        for (k = 0; k + 3 < n; k += 4) {                                                           \
-            const int32_t four = w[k / 4];                                                         \
-            sum += x[k] * (((four & 3) ^ 2) - 2) + x[k + 1] * (((four / 4 & 3) ^ 2) - 2) +         \
-                   x[k + 2] * (((four / 16 & 3) ^ 2) - 2) + x[k + 3] * (((four / 64) ^ 2) - 2);    \
+        for (k = 0; k < fours; ++k) {                                                              \
+            const type *part = x + 4 * k;                                                          \
+            const int32_t four = w[k];                                                             \
+            sum += part[0] * (((four & 3) ^ 2) - 2) + part[1] * (((four / 4 & 3) ^ 2) - 2) +       \
+                   part[2] * (((four / 16 & 3) ^ 2) - 2) + part[3] * (((four / 64) ^ 2) - 2);      \
         }                                                                                          \
-        for (; k < n; ++k) sum += x[k] * irnn_signed_field(w, k, 2);                               \
+        for (k = 0; k < rest; ++k) sum += x[n - rest + k] * irnn_signed_field(w, n - rest + k, 2); \
         return sum;                                                                                \
     }                                                                                              \
     static inline int32_t irnn_dot_##name##_bits(                                                  \

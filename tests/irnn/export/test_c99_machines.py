@@ -29,7 +29,7 @@ assert sum(PIECES) == 2000
 
 
 def layer(**fields: Any) -> Callable[[], Program]:
-    return lambda: layer_programs(Layer(13, 19, **fields))[0]
+    return lambda: layer_programs(Layer(16, 19, **fields))[0]
 
 
 NETWORKS: dict[str, Callable[[], Program]] = {
