@@ -17,7 +17,7 @@ Curves = Sequence[Mapping[str, float]]  # of a stage: one row an epoch, which "e
 
 _LOSS = "train_loss"
 _NAMED = 12  # points of a figure that still have names
-_ASIDE = {"epoch", "lr", _LOSS}
+_ASIDE = {"epoch", "step", "lr", _LOSS}
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,15 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """One table of all cells; exit code 1 where some failed."""
         from pipelines.report.sweep_page import write_sweep_page
-        from pipelines.report.sweep_table import rows_of, table_of
+        from pipelines.report.sweep_table import rows_of, spread_of, table_of
 
         folder = Path(str(config.hydra.sweep.dir))
         found = sweep.read(folder)
         if not found["cells"]:
             sys.exit(f"error: the sweep has no cells: {found['command']} chooses among no values; name some (KEY=A,B)")
-        print_whole(table_of(found, rows_of(found)))
+        print_whole(table_of(found, rows := rows_of(found)))
+        if (spread := spread_of(rows)) is not None:
+            console.print(spread)
         failed = [cell for cell in found["cells"] if cell["state"] != sweep.DONE]
         for cell in failed:
             console.print(f"cell {cell['number']} {cell['state']}: {cell['reason'] or 'it was ended'}", markup=False)

@@ -14,7 +14,7 @@ from pipelines.problems import Figure
 from pipelines.report import plots
 from pipelines.report.render import REPORT, write_page
 from pipelines.report.report import figures_of, show_bytes
-from pipelines.report.sweep_table import Row, cells_of, heads_of, keys_of, rows_of
+from pipelines.report.sweep_table import Row, cells_of, heads_of, keys_of, rows_of, spread_of
 from pipelines.report.tables import Entry, PageTable, number_in, page_table
 from pipelines.sweep import sweep
 from pipelines.sweep.sweep import Sweep
@@ -32,6 +32,7 @@ def write_sweep_page(folder: Path) -> Path:
         "done": sum(row.cell["state"] == sweep.DONE for row in rows),
         "seconds": sum(row.cell["seconds"] or 0 for row in rows),
         "table": _table(folder, rows),
+        "spread": spread_of(rows),
         "missing": [row.cell for row in rows if row.cell["state"] != sweep.DONE],
         "trade_offs": list(_trade_offs(done)),
         "by_stage": _by_stage(done),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,18 @@ def _row(cell: Cell, keys: Sequence[str]) -> Row:
             "figure": stages[PROGRAM_ROW if PROGRAM_ROW in having else quantized[-1]][key] if quantized else None,
         }
     return Row(cell, choices, **row)
+
+
+def spread_of(rows: Sequence[Row]) -> str | None:
+    """Mean and standard deviation of the figure where the cells differ in nothing but their seeds; None otherwise."""
+    found = [row.figure for row in rows if row.figure is not None]
+    if len(found) < 2 or any(list(row.choices) != ["seed"] for row in rows):
+        return None
+    floats = [row.floating for row in rows if row.floating is not None]
+    form, heading = rows[0].form, rows[0].heading
+    beside = f", float {statistics.fmean(floats):{form}}" if floats else ""
+    mean = f"{statistics.fmean(found):{form}} +- {statistics.stdev(found):{form}}"
+    return f"{heading} over {len(found)} seeds: {mean}{beside}"
 
 
 def heads_of(rows: Sequence[Row]) -> list[str]:

@@ -59,6 +59,33 @@ def test_a_sweep_ends_with_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (folder / "report.html").is_file()
 
 
+def test_seeds_end_with_their_mean_and_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def run(config: RunConfig) -> dict[str, Any]:
+        stages = {
+            name: {"test_perplexity": 80.0 + 2 * config.seed + more} for name, more in (("float", 1), ("integer", 0))
+        }
+        return unmeasured(config) | {"stages": stages}
+
+    monkeypatch.setattr("pipelines.run.run", run)
+    call_run(monkeypatch, *tiny_overrides(tmp_path), "sweep=seeds")
+    said = "test over 3 seeds: 84.00 +- 2.00, float 85.00"
+    assert said in capsys.readouterr().out
+    folder, _ = the_sweep(tmp_path)
+    assert said in (folder / "report.html").read_text()
+
+
+def test_an_override_that_no_cell_can_have_is_hydras_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    ran = fake_runs(monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        call_run(monkeypatch, "-m", *tiny_overrides(tmp_path), "quant.wheight=2,4")
+    assert caught.value.code == 1
+    assert "wheight" in (printed := capsys.readouterr().err)
+    assert "Traceback" not in printed
+    assert ran == []
+
+
 def test_the_same_command_is_the_same_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_runs(monkeypatch)
     given = tiny_overrides(tmp_path)
