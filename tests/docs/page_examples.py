@@ -354,4 +354,20 @@ INSTALLATION = {
     "apt-get install --no-install-recommends llvm-19 mmdebstrap": INSTALLS,
 }
 
-EXAMPLES: dict[str, Example | NotRun] = {**PIPELINE, **PROGRAMS, **LIBRARIES, **BOARDS, **INSTALLATION}
+OWN = {
+    "python -m examples.keyword_spotting FOLDER": Example(
+        {"FOLDER": "{w.digits}"}, "--epochs 1", says="frame by frame: 0 of 660 integers differ"
+    ),
+    "python -m examples.keyword_spotting FOLDER --speech LIBRISPEECH": NotRun(
+        "wants hours of speech: tests/examples/test_spotting_data.py tests what it adds"
+    ),
+    "python -m examples.forecaster": Example(
+        more="--series 128 --epochs 1", says="the program gives what eval() gives: True"
+    ),
+    "python -m examples.language_model": Example(more="--epochs 1 --size 8 --lines 100", says="one word a call: "),
+    "python -m examples.language_model TEXT": Example(
+        {"TEXT": "{w.text}/train.txt"}, "--epochs 1 --size 8 --lines 200", says="one word a call: "
+    ),
+}
+
+EXAMPLES: dict[str, Example | NotRun] = {**PIPELINE, **PROGRAMS, **LIBRARIES, **BOARDS, **INSTALLATION, **OWN}

@@ -1,0 +1,125 @@
+"""Spotting spoken digits with a network of one's own, trained by a loop of one's own, deployed in integers.
+
+    python -m examples.keyword_spotting FSDD [--speech LIBRISPEECH] [--program FOLDER]
+
+FSDD: the Free Spoken Digit Dataset.  LIBRISPEECH: speech that is to trigger nothing; of it the network learns from the
+part "train", and false alarms are counted in the parts "dev" and "test".
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import irnn
+from examples.spotting_data import (
+    CONTEXT,
+    NOTHING,
+    alarms,
+    digit_clips,
+    speech_clips,
+    speech_minutes,
+    spotted,
+    upper_bound,
+)
+from irnn.errors import IrnnError
+
+
+class Spotter(nn.Module):
+    """Filterbanks ``[batch, time, bands]`` -> scores of the ten digits and of nothing at every step."""
+
+    def __init__(self, bands: int, filters: int = 32, hidden: int = 48) -> None:
+        super().__init__()
+        self.front = nn.Sequential(nn.Conv1d(bands, filters, CONTEXT), nn.BatchNorm1d(filters), nn.ReLU())
+        self.gru = nn.GRU(filters, hidden, batch_first=True)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(hidden, NOTHING + 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.front(frames.transpose(1, 2)).transpose(1, 2)
+        y, _ = self.gru(x)
+        return self.head(self.drop(y))
+
+
+def train(net: nn.Module, clips: Tensor, targets: Tensor, epochs: int, rate: float) -> None:
+    """A user's loop; it knows nothing of integers."""
+    optimizer = torch.optim.AdamW(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    net.train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(clips)).split(64):
+            scores = net(clips[chosen])
+            loss = nn.functional.cross_entropy(scores.transpose(1, 2), targets[chosen], ignore_index=-100)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        schedule.step()
+    net.eval()
+
+
+@torch.no_grad()
+def right(net: nn.Module, clips: Tensor, targets: Tensor) -> Tensor:
+    """bool ``[clips]``: whether the last step says which digit has been spoken."""
+    return torch.cat([net(part)[:, -1].argmax(-1) for part in clips.split(64)]) == targets[:, -1]
+
+
+def main() -> None:
+    """Train, quantize, convert, stream."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("digits", type=Path)
+    parser.add_argument("--speech", type=Path)
+    parser.add_argument("--program", type=Path, default=Path("spotter"))
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.manual_seed(given.seed)
+    clips, targets = digit_clips(given.digits, "train")
+    if given.speech is not None:
+        clips, targets = (torch.cat(pair) for pair in zip((clips, targets), speech_clips(given.speech), strict=True))
+    test = digit_clips(given.digits, "test")
+
+    net, more = Spotter(clips.shape[-1]), max(1, given.epochs // 8)
+    train(net, clips, targets, given.epochs, 4e-3)
+    print(irnn.explain(net, clips[:2]))
+    matched = copy.deepcopy(net)  # in float, trained as long as the integers
+    train(matched, clips, targets, 4 * more, 5e-4)
+
+    net = irnn.prepare(net, irnn.QuantConfig(), irnn.PwlConfig(pieces=16), example_inputs=clips[:2])
+    irnn.calibrate(net, clips.split(64)[:8])
+    for stage in irnn.STAGES[1:]:
+        irnn.set_stage(net, stage)
+        train(net, clips, targets, more, 5e-4)
+    in_float, in_integers = right(matched, *test).float(), right(net, *test).float()
+    program = irnn.convert(net)
+    program.save(given.program)
+
+    change = (in_integers - in_float)[torch.randint(len(in_float), (10000, len(in_float)))].mean(1)  # bootstrap
+    low, high = (100 * float(end) for end in torch.quantile(change, torch.tensor([0.025, 0.975])))
+    print(f"{len(in_float)} digits: float {in_float.mean():.2%}, integers {in_integers.mean():.2%}")
+    print(f"integers against float {low:+.2f} to {high:+.2f} points (95 %); {program.size_bytes():,} bytes")
+    longer, asked = digit_clips(given.digits, "test", behind=40)
+    missed = sum(int(digit) not in spotted(program, clip) for clip, digit in zip(longer, asked[:, -1], strict=True))
+    print(f"{missed} of {len(longer)} digits are missed in the stream")
+
+    frames = program.quantize(test[0][:1].numpy())
+    whole, _ = program.run(frames)
+    state, steps = None, []
+    for t in range(frames.shape[1] - CONTEXT + 1):  # one frame a call: the last five of them, and the state
+        scores, state = program.run(frames[:, t : t + CONTEXT], state)
+        steps.append(scores)
+    print(f"frame by frame: {np.count_nonzero(np.concatenate(steps, 1) != whole)} of {whole.size} integers differ")
+    if given.speech is not None:
+        count, minutes = alarms(program, given.speech), speech_minutes(given.speech)
+        print(f"{count} false alarms in {minutes:.1f} minutes of speech, {60 * count / minutes:.1f} an hour; with 95 %")
+        print(f"confidence below {60 * upper_bound(count) / minutes:.1f} an hour")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except IrnnError as error:
+        raise SystemExit(f"error: {error}") from None
