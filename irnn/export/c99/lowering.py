@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from irnn.errors import IrnnError
 from irnn.export.axes import Size, Steps
 from irnn.export.c99.arrays import Array, Element, Index, Scalar, Stored, plus
 from irnn.export.c99.block import Block
@@ -344,7 +345,11 @@ class Lowering:
 
     def _apply(self, node: Node, inputs: list[Array]) -> Array:
         dtype = self.values[node.output].dtype
-        return self.ops.to(OPS[node.op].apply(self.ops, node, inputs, self._roles[node.output], dtype), dtype)
+        try:
+            result = OPS[node.op].apply(self.ops, node, inputs, self._roles[node.output], dtype)
+        except (AttributeError, TypeError) as error:  # a word that COps has not, or a form that C has not
+            raise IrnnError(f"the operation {node.op} ({node.output}) has no C99 form here: {error}") from error
+        return self.ops.to(result, dtype)
 
     def _comment(self, node: Node) -> None:
         text = f"{node.output} = {node.op}({', '.join(node.inputs)})".replace("*/", "* /")

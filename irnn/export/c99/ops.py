@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from irnn.errors import IrnnError
 from irnn.export.axes import Repeated, Size, Steps
 from irnn.export.c99.arrays import Array, Computed, Concat, Element, Index, Number, Scalar, Stored, plus
 from irnn.export.c99.block import Block
@@ -21,9 +20,6 @@ class COps:
 
     def __init__(self, work: Writer, constants: Constants) -> None:
         self.work, self.constants = work, constants
-
-    def __getattr__(self, name: str) -> Any:
-        raise IrnnError(f"the C99 export has no {name!r} in its namespace (irnn/export/c99/ops.py)")
 
     def to(self, x: Any, dtype: str) -> Array:
         if isinstance(x, Steps):

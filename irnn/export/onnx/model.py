@@ -89,7 +89,10 @@ class _Model:
 
     def _node(self, node: Node, environment: dict[str, Array]) -> None:
         dtype, inputs = self.values[node.output].dtype, [environment[name] for name in node.inputs]
-        result = OPS[node.op].apply(self.ops, node, inputs, self._roles[node.output], dtype)
+        try:
+            result = OPS[node.op].apply(self.ops, node, inputs, self._roles[node.output], dtype)
+        except (AttributeError, TypeError) as error:  # a word that OnnxOps has not, or a form that ONNX has not
+            raise IrnnError(f"the operation {node.op} ({node.output}) has no ONNX form here: {error}") from error
         environment[node.output] = self.ops.to(result, dtype)
 
     def _scan(self, scan: Scan) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from irnn.errors import IrnnError
 from irnn.export.axes import Repeated, Size, Steps
 from irnn.export.onnx.arrays import WIDE, Array
 from irnn.export.onnx.writer import Writer
@@ -33,9 +32,6 @@ class OnnxOps:
 
     def __init__(self, work: Writer) -> None:
         self.work = work
-
-    def __getattr__(self, name: str) -> Any:
-        raise IrnnError(f"the ONNX export has no {name!r} in its namespace (irnn/export/onnx/ops.py)")
 
     def _known(self, data: Any) -> Array:
         data = np.asarray(data)

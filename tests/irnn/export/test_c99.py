@@ -10,6 +10,7 @@ import pytest
 
 from irnn.errors import IrnnError
 from irnn.export.c99 import export, sources
+from irnn.export.c99.ops import COps
 from irnn.export.c99.schedule import KNOWN
 from irnn.program import Program
 from irnn.program.ops import INTEGER_OPS
@@ -98,6 +99,10 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert "\n" not in str(error.value)
     monkeypatch.setattr("irnn.export.c99.schedule.KNOWN", KNOWN - {"pwl"})
     with pytest.raises(IrnnError, match=r"the operation pwl \(.*\) has no C99 form; those that have one are add, "):
+        sources(streaming, "net", {})
+    monkeypatch.undo()
+    monkeypatch.delattr(COps, "count_le")
+    with pytest.raises(IrnnError, match=r"the operation pwl \(.*\) has no C99 form here: .*count_le"):
         sources(streaming, "net", {})
 
 

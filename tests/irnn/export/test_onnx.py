@@ -172,3 +172,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(IrnnError, match=r"the operation pwl \(.*\) has no ONNX form") as error:
         models(program)
     assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    monkeypatch.delattr(OnnxOps, "count_le")
+    with pytest.raises(IrnnError, match=r"the operation pwl \(.*\) has no ONNX form here: .*count_le"):
+        models(program)
