@@ -51,6 +51,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 grad_x.append(buffer @ w)
                 made = buffer.T @ own
                 grad_w = made if grad_w is None else grad_w.add_(made)
+                del buffer, made  # before the next piece is made
             ctx.save_for_backward(grad_x[0] if len(grad_x) == 1 else torch.cat(grad_x), grad_w)
         ctx.size, ctx.count = x.shape[1], count
         return (negative_log_likelihood / count).float()
