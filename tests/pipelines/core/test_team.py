@@ -142,11 +142,16 @@ def test_a_sweep_of_runs_with_two_processes_leaves_one_folder(tmp_path: Path, mo
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_as_well(tmp_path: Path) -> None:
     """Which is how several machines take part."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     overrides = [*tiny_overrides(tmp_path / "b"), *EQUAL, "until=float"]
     done = subprocess.run(
-        [*start, str(ROOT / "run.py"), *overrides], env=environment, cwd=ROOT, capture_output=True, text=True
+        [*start, str(ROOT / "run.py"), *overrides],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("float: running") == 1
@@ -157,7 +162,7 @@ def test_torchrun_starts_the_processes_as_well(tmp_path: Path) -> None:
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
     swept = subprocess.run(
         [*start, str(ROOT / "run.py"), "-m", *overrides, "seed=1,2"],
-        env=environment, cwd=ROOT, capture_output=True, text=True,
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert swept.returncode != 0
     assert "error: torchrun starts the processes of one run, not of a sweep" in swept.stderr
