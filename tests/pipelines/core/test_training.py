@@ -248,6 +248,8 @@ def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder,) = (config.output_dir / "quickstart").glob("*/")
     assert {path.name for path in folder.iterdir()} == {
         "results.json",
+        "report.html",
+        "sites.json",
         "stages",
         "program",
         "float_program",

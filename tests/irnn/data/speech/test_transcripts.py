@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import nn
 
 import irnn
 from irnn.arithmetic.torch_ops import TORCH
@@ -136,7 +137,7 @@ def test_transcripts_that_cannot_be_used_are_named_or_counted(
     monkeypatch.setattr(text_problem, "mismatch", lambda *executors: {})
     monkeypatch.setattr(text_problem, "stream_cross_entropy", lambda *stream, scale: (1.0, 1))
     program = SimpleNamespace(run=None, logits_scale=1.0)
-    assert problem.evaluate(program, None, None, tmp_path, tmp_path).metrics["left_out"] == {"train": 1}
+    assert problem.evaluate(program, nn.Module(), None, tmp_path, tmp_path).metrics["left_out"] == {"train": 1}
 
 
 @pytest.mark.parametrize(
