@@ -26,8 +26,8 @@ COMMANDS = {
     "objdump": "apt-get install binutils",
     "tvm": "pip install 'irnn[tvm]'",
     "speech": "pip install 'irnn[speech]'",
-    "c99": "apt-get install gcc clang qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-arm-none-eabi "
-    "libnewlib-arm-none-eabi qemu-system-arm",
+    "c99": "apt-get install gcc clang libclang-rt-dev qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf "
+    "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
     "wandb": "pip install 'irnn[wandb]'",
     "make": "apt-get install make",
     "chromium": "apt-get install --no-install-recommends chromium",
