@@ -44,7 +44,7 @@ def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights
     size, count = 0, 0
     with (
         torch.no_grad(),
-        _evaluating(model),
+        evaluating(model),
         _switched(model, observing=True, quantizing=set(), exact=True, weights=quantized_weights),
         _forgotten_ranges(model),
         _widening(model),
@@ -74,7 +74,7 @@ def poor_sites(model: RecurrentModel, batch: Any, state: dict[str, Tensor] | Non
     it by themselves are named: an error spreads along the recurrence to all the others.
     """
     sites = {module: name for name, module in model.named_modules() if isinstance(module, QuantSite)}
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         with _switched(model, observing=False, quantizing=set(), exact=True):
             exact = _recorded(model, batch, state)
         with _switched(model, observing=False, quantizing=set(sites), exact=False):
@@ -151,7 +151,7 @@ def _widening(model: RecurrentModel) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: RecurrentModel) -> Iterator[None]:
+def evaluating(model: RecurrentModel) -> Iterator[None]:
     """Without dropout; the mode comes back."""
     training = model.training
     model.eval()

@@ -15,13 +15,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from irnn.calibration import evaluating
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.linear import Weight
 from irnn.program import encodings
 from irnn.quant.codes import WeightCode, weight_code
+from irnn.wiring.network import wiring_of
 
 CHOICES: tuple[int | str, ...] = (8, 4, "midrise:3", "midrise:2", "binary")
 
@@ -65,37 +68,32 @@ class Sensitivities(list[Sensitivity]):
 
 
 @torch.no_grad()
-def sensitivity(
-    model: RecurrentModel, batches: Iterable[Sized], choices: Sequence[int | str] = CHOICES
-) -> Sensitivities:
+def sensitivity(model: nn.Module, batches: Iterable[Sized], choices: Sequence[int | str] = CHOICES) -> Sensitivities:
     """Quantize one matrix at a time, in each of ``choices``, and measure the noise at the output.
 
-    model: in stage "float"; it is left as it was.  batches: what :func:`irnn.qat.calibrate` takes; the state is carried
-    from one to the next while the batch size stays the same.  Matrices that are one tensor are quantized together,
-    under the first one's name.
+    model: in stage "float", one of one's own after ``prepare``; it is left as it was.  batches: what
+    :func:`irnn.qat.calibrate` takes; the state is carried from one to the next while the batch size stays the same.
+    Matrices that are one tensor are quantized together, under the first one's name.
     """
-    if model.stage != "float":
-        raise IrnnError(f"stage {model.stage!r}: sensitivity is that of the float network; prepare(..., 'float') first")
+    wiring: RecurrentModel = wiring_of(model)
+    if wiring.stage != "float":
+        raise IrnnError(f"stage {wiring.stage!r}: sensitivity is that of the float network; go to stage 'float' first")
     kept = list(batches)
     if not kept:
         raise IrnnError("sensitivity got no batch; give at least one")
     rows = Sensitivities()
-    training = model.training
-    model.eval()
-    try:
-        exact = list(_outputs(model, kept))
+    with evaluating(wiring):
+        exact = list(_outputs(wiring, kept))
         signal = sum(float(y.double().square().sum()) for y in exact)
-        for name, modules in _tensors(model).items():
+        for name, modules in _tensors(wiring).items():
             for choice in choices:
                 code = weight_code(choice, per_row=modules[0].role == "weight")
                 with _coded(modules, code):
                     noise = sum(
                         float((y - x).double().square().sum())
-                        for x, y in zip(exact, _outputs(model, kept), strict=True)
+                        for x, y in zip(exact, _outputs(wiring, kept), strict=True)
                     )
                 rows.append(Sensitivity(name, choice, _bytes(modules[0], code), _decibels(signal, noise)))
-    finally:
-        model.train(training)
     return rows
 
 
@@ -108,13 +106,13 @@ def _tensors(model: RecurrentModel) -> dict[str, list[Weight]]:
 
 
 def _outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor]:
-    """The output for each batch."""
+    """All that leaves the network for each batch, in one row."""
     state: dict[str, Tensor] | None = None
     size = 0
     for batch in batches:
         y, state = model.response(batch, state if len(batch) == size else None)
         size = len(batch)
-        yield y
+        yield torch.cat([part.flatten() for part in tree_leaves(y) if isinstance(part, Tensor)])
 
 
 @contextmanager

@@ -64,3 +64,15 @@ def test_bad_input_is_one_line():
     qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "pwl")
     with pytest.raises(IrnnError, match="stage 'pwl'"):
         sensitivity(model, [ids()])
+
+
+def test_a_network_of_one_s_own():
+    """By its modules' names; the network itself, not prepared, is refused in one line."""
+    torch.manual_seed(0)
+    net, x = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)), torch.randn(4, 5, 6)
+    with pytest.raises(IrnnError, match="has not been prepared"):
+        sensitivity(net, [x])
+    irnn.prepare(net, irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=x)
+    rows = {(row.name, row.choice): row.decibels for row in sensitivity(net, [x], [4, 8])}
+    assert {name for name, _ in rows} == {"0", "2"}
+    assert rows["0", 8] > rows["0", 4] > 0
