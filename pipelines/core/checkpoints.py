@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
-from pipelines.core.manifest import write_atomically
+from irnn.models.loading import tied_names
+from pipelines.core.manifest import WEIGHTS_FILE, write_atomically
 
 RESUME_FILE = "resume.ckpt"
-WEIGHTS_FILE = "model.safetensors"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -49,16 +49,29 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def save_weights(model: nn.Module, folder: Path) -> str:
-    """Write the model's `state_dict` as safetensors into a stage's folder; the name of the file."""
-    # Tied weights share memory, which safetensors refuses: every entry gets its own copy.
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, save(state))
+    """Write the model's `state_dict` as safetensors into a stage's folder; the name of the file.
+
+    A tied weight is stored once, under its first name; the file's metadata say, as safetensors' own `save_model` does,
+    which name stands for which.
+    """
+    stored_as = {name: first for first, *others in tied_names(model) for name in others}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items() if name not in stored_as
+    }
+    write_atomically(folder / WEIGHTS_FILE, save(state, stored_as))
     return WEIGHTS_FILE
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Read what `save_weights` wrote."""
+    """Read what `save_weights` wrote, every entry of the `state_dict`; files of before hold tied weights twice."""
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        raise IrnnError(
+            f"{path} was removed, and what is to run starts from it; put it back, or delete {folder} to run it again"
+        )
     try:
-        return load_file(folder / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise IrnnError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); delete {folder} to run it again") from None
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return weights | {name: weights[first] for name, first in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise IrnnError(f"{path} cannot be read ({error}); delete {folder} to run it again") from None

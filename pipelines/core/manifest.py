@@ -16,6 +16,7 @@ from irnn.errors import IrnnError
 
 FORMAT = 1
 FILE = "manifest.json"
+WEIGHTS_FILE = "model.safetensors"
 _PACKAGES = ("irnn", "torch", "pytorch-lightning", "numpy", "apache-tvm")
 
 
@@ -62,7 +63,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished stage, or None where the stage has not finished.
 
     A manifest that cannot be read, or a file that is not the one that was sealed, is an `IrnnError`: the folder was
-    damaged or edited afterwards.
+    damaged or edited afterwards.  Weights may be gone: they are most of a folder's bytes, and nothing needs them once
+    the stages that start from them are done; where one does, `checkpoints.load_weights` says so.
     """
     path = folder / FILE
     if not path.is_file():
@@ -75,6 +77,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if written != FORMAT or done is not True:
         raise IrnnError(f"{path} is of format {written}, this version writes {FORMAT}; delete the folder {folder}")
     for name, expected in files.items():
+        if name == WEIGHTS_FILE and not (folder / name).exists():
+            continue
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
             raise IrnnError(
                 f"{folder / name} is missing or not the file that the stage wrote (truncated or edited); "

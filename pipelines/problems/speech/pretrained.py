@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from irnn.data.audio.features import FeatureConfig
 from irnn.errors import IrnnError
 from irnn.recognition.recognizer import ModelRecognizer
-from pipelines.core.checkpoints import WEIGHTS_FILE
-from pipelines.core.manifest import read_manifest
+from pipelines.core.manifest import WEIGHTS_FILE, read_manifest
 from pipelines.problems.speech.recognizers import FLOAT_MODEL, load_recognizer
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import save_file
 
 from irnn.arithmetic import VERSION
 from irnn.errors import IrnnError
+from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from pipelines.core import manifest
 from pipelines.core.checkpoints import AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.stages import Result, Stage, run_stage, run_stages, stages_until
@@ -173,11 +175,55 @@ def test_weights_round_trip_and_truncation(tmp_path: Path) -> None:
     model.one, model.two = table, table
     save_weights(model, tmp_path)
     loaded = load_weights(tmp_path)
-    assert np.array_equal(loaded["two"].numpy(), table.detach().numpy())
+    assert list(loaded) == ["one", "two"]
+    for tensor in loaded.values():
+        assert np.array_equal(tensor.numpy(), table.detach().numpy())
     content = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(content[:-5])
     with pytest.raises(IrnnError, match="cannot be read"):
         load_weights(tmp_path)
+
+
+def test_a_tied_matrix_is_stored_once_and_files_that_hold_it_twice_still_load(tmp_path: Path) -> None:
+    model = LanguageModel(LanguageModelConfig(vocabulary_size=50, embedding_size=8, hidden_size=8))
+    state = model.state_dict()
+    save_weights(model, tmp_path)
+    once = (tmp_path / "model.safetensors").stat().st_size
+    for before in (False, True):
+        if before:  # as it was written until irnn 0.2
+            save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+            assert (tmp_path / "model.safetensors").stat().st_size >= once + 50 * 8 * 4
+        loaded = load_weights(tmp_path)
+        assert loaded.keys() == state.keys()
+        for name, tensor in state.items():
+            assert loaded[name].numpy().tobytes() == tensor.numpy().tobytes()  # a range that is not there is NaN
+        LanguageModel(model.config).load_state_dict(loaded)
+
+
+class Weights(Counter):
+    """A stage that reads the weights of the one before and leaves its own."""
+
+    def __call__(self, stage: Stage) -> Result:
+        if stage.previous is not None:
+            load_weights(stage.previous.folder)
+        self.runs += 1
+        return Result({}, [save_weights(torch.nn.Linear(2, 2), stage.folder)])
+
+
+def test_weights_that_nothing_needs_any_more_may_be_removed(tmp_path: Path) -> None:
+    run = Weights()
+    first = Stage("a", {}, None, run, tmp_path)
+    second = Stage("b", {}, first, run, tmp_path)
+    done = run_stages([first, second])
+    (first.folder / "model.safetensors").unlink()
+    assert run_stages([first, second]) == done
+    assert run.runs == 2
+    with pytest.raises(IrnnError, match=r"model\.safetensors was removed, .* put it back, or delete") as caught:
+        run_stages([first, second, Stage("c", {}, first, run, tmp_path)])
+    assert str(first.folder) in str(caught.value)
+    (second.folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(IrnnError, match="not the file that the stage wrote"):
+        run_stages([first, second])
 
 
 class _Stranger:
