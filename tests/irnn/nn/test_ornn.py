@@ -16,7 +16,7 @@ from irnn.errors import IrnnError
 from irnn.models.sequence import random_layer
 from irnn.nn.cells import CELLS, ornn
 from irnn.nn.cells.ornn import ORNNCell
-from irnn.nn.fast.recurrence import recurrence
+from irnn.nn.fast.recurrence import Recurrence, recurrence
 from irnn.nn.recurrent import Recurrent
 from irnn.program import Program, Scan
 from irnn.program.check import ranges
@@ -132,6 +132,23 @@ def test_the_fast_recurrence_has_the_gradient_of_its_steps() -> None:
     p, w, h = (torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((4, 2, 3), (3, 3), (2, 3)))
     for relu in (False, True):
         assert torch.autograd.gradcheck(lambda p, w, h, relu=relu: recurrence(p, w, h, relu=relu), (p, w, h))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 11, 16, 30])
+def test_pieces_side_by_side_are_the_steps(steps: int) -> None:
+    """The way of a GPU, whose pieces need not divide the steps: values, and the gradients of all three."""
+    generator = torch.Generator().manual_seed(steps)
+    given = [torch.randn(*shape, dtype=torch.double, generator=generator).requires_grad_()
+             for shape in ((steps, 2, 3), (3, 3), (2, 3))]  # fmt: skip
+    wanted = torch.randn(steps, 2, 3, dtype=torch.double, generator=generator)
+    before = given[0].detach().clone()
+    found = []
+    for pieces in (False, True):
+        h = Recurrence.apply(*given, False, pieces)
+        found.append([h, *torch.autograd.grad((h * wanted).sum(), given)])
+    for expected, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-11, atol=1e-11)
+    assert torch.equal(given[0], before)
 
 
 def test_it_takes_over_torchs_relu_rnn() -> None:

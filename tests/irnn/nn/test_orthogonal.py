@@ -12,7 +12,7 @@ import irnn
 from irnn import qat
 from irnn.errors import IrnnError
 from irnn.nn.orthogonal import ORTHOGONAL, orthogonal_weight
-from irnn.nn.orthogonal.bjorck import BjorckWeight, bjorck
+from irnn.nn.orthogonal.bjorck import BjorckWeight, bjorck, spectral_norm
 from irnn.nn.orthogonal.hadamard import HadamardWeight, hadamard_matrix
 from irnn.nn.orthogonal.measure import orthogonality
 from irnn.nn.orthogonal.optimizer import DECAY, EPSILON, RATE_SHARE, ProjectedAdam, ProjectedSGD
@@ -46,6 +46,20 @@ def test_bjorck_finds_the_polar_factor() -> None:
     module.latent.data = 3 * u * torch.linspace(1, 0.1, SIZE, dtype=torch.double) @ vh
     torch.testing.assert_close(module.weight.detach(), u @ vh, rtol=0, atol=1e-12)
     assert torch.autograd.gradcheck(lambda v: bjorck(v / torch.linalg.matrix_norm(v, 2), 3), module.latent)
+
+
+@pytest.mark.parametrize("size", [1, 24, 128])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_spectral_norm_is_never_too_small_and_within_a_percent(size: int, scale: float) -> None:
+    """Of orthogonal matrices, where all singular values count, of random ones and of those of rank 1."""
+    torch.manual_seed(size)
+    matrices = (torch.nn.init.orthogonal_(torch.empty(size, size)), torch.randn(size, size),
+                torch.outer(torch.randn(size), torch.randn(size)))  # fmt: skip
+    for matrix in matrices:
+        exact = float(torch.linalg.matrix_norm(scale * matrix.double(), 2))
+        found = float(spectral_norm(scale * matrix.double()))
+        assert exact * (1 - 1e-12) <= found <= exact * size ** (1 / 512) * (1 + 1e-12)
+        assert float(spectral_norm(scale * matrix)) == pytest.approx(found, rel=1e-5)
 
 
 @pytest.mark.parametrize("cls", [ProjectedWeight, TangentWeight])
