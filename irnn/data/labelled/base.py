@@ -78,3 +78,8 @@ class LabelledCorpus(ABC):
     def augmented(self, features: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Features for training, normalized."""
         return self.normalization.apply(features)
+
+    def together(self, split: str, members: list[int]) -> np.ndarray | None:
+        """Features of several sequences at once, float32 [sequences, frames, size], normalized: of a corpus whose
+        sequences are all of one length and are not augmented; None: each is read alone."""
+        return None

@@ -38,7 +38,7 @@ class LabelledBatches:
         epoch: int = 0,
         part: Part | None = None,
     ) -> None:
-        self._corpus, self._split = corpus, corpus.splits[split]
+        self._corpus, self._name, self._split = corpus, split, corpus.splits[split]
         self._batch_size, self._seed, self._epoch = batch_size, seed, epoch
         self._part = part or Part()
 
@@ -58,10 +58,15 @@ class LabelledBatches:
         return self._part.owns(min(self._batch_size, len(self._split) - index * self._batch_size))
 
     def _collate(self, members: list[int]) -> LabelledBatch:
+        labels = torch.from_numpy(self._split.labels[members])
+        together = self._corpus.together(self._name, members)
+        if together is not None:
+            frames = torch.full((len(members),), together.shape[1])
+            return LabelledBatch(torch.from_numpy(together), frames, labels)
         features = [torch.from_numpy(self._features(member)) for member in members]
         frames = torch.tensor([len(part) for part in features])
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
-        return LabelledBatch(padded, frames, torch.from_numpy(self._split.labels[members]))
+        return LabelledBatch(padded, frames, labels)
 
     def _features(self, member: int) -> np.ndarray:
         features = self._split.features(member)

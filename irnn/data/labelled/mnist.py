@@ -77,6 +77,13 @@ class PictureCorpus(LabelledCorpus):
         """Pixels of a step."""
         return self.config.pixels
 
+    def together(self, split: str, members: list[int]) -> np.ndarray:
+        """All of them have as many pixels."""
+        part = self.splits[split]
+        assert isinstance(part, PictureSplit)  # what `load_mnist` makes
+        pixels = part.pictures[members].astype(np.float32)
+        return self.normalization.apply(pixels.reshape(len(members), -1, self.config.pixels))
+
     def metadata(self) -> dict[str, Any]:
         """How a picture becomes a sequence."""
         return {"pixels": self.config.pixels, "permutation": self.config.permutation, "white": WHITE}

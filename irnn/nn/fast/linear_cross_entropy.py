@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Rows of logits at a time: 32 x 10,000 floats are 1.3 MB and stay in a core's second-level cache, where the softmax's
-# several passes are several times faster than in memory.
+# several passes are several times faster than in memory.  A GPU takes all rows of a piece: there launches cost more.
 CHUNK = 32
 # Rows are taken in pieces whose logits stay below this many bytes, however long the batch and the vocabulary are.
 PIECE_BYTES = 1 << 27
@@ -20,10 +20,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy (nats) of ``softmax(x W^T + b)`` against ``targets``.
 
     x ``[N, size]``, W ``[classes, size]``, b ``[classes]``, targets ``[N]`` int64 -> scalar float32.  The gradients are
-    made in the forward pass; the softmax runs chunk by chunk in cache.  Under bfloat16 autocast the matrix products
-    (the bias is a column of theirs) and the one buffer of logits are bfloat16, the softmax is float32; the buffer has
-    at most ``PIECE_BYTES`` (or ``CHUNK`` rows).  A probability below float32's smallest normal number counts as that
-    (87 nats).
+    made in the forward pass; on a processor the softmax runs chunk by chunk in cache.  Under bfloat16 autocast the
+    matrix products (the bias is a column of theirs) and the one buffer of logits are bfloat16, the softmax is float32;
+    the buffer has at most ``PIECE_BYTES`` (or ``CHUNK`` rows).  A probability below float32's smallest normal number
+    counts as that (87 nats).
     """
 
     @staticmethod
@@ -41,8 +41,9 @@ class LinearCrossEntropy(torch.autograd.Function):
                 own, wanted = rows[first : first + piece], targets[first : first + piece]
                 # One buffer: logits, then probabilities, then the gradient of the logits.
                 buffer = own @ w.T
-                for start in range(0, len(own), CHUNK):
-                    part = slice(start, start + CHUNK)
+                chunk = len(own) if x.is_cuda else CHUNK
+                for start in range(0, len(own), chunk):
+                    part = slice(start, start + chunk)
                     probabilities = torch.softmax(buffer[part], dim=1, dtype=torch.float32)
                     index = wanted[part, None]
                     picked = probabilities.gather(1, index).clamp_min_(torch.finfo(torch.float32).tiny)

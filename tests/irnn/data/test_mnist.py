@@ -36,6 +36,8 @@ def test_pictures_become_sequences(tmp_path: Path, packed: bool) -> None:
     (batch, *_) = LabelledBatches(rows, "train", 10)
     assert batch.features.shape == (10, 28, 28)
     assert torch.equal(batch.features.flatten(1)[3] * 256, torch.from_numpy(corpus.splits["train"].pictures[3]).float())
+    alone = [rows.normalization.apply(rows.splits["train"].features(member)) for member in (7, 2)]
+    assert np.array_equal(rows.together("train", [7, 2]), np.stack(alone))
 
 
 def test_the_permuted_order_is_the_published_one(tmp_path: Path) -> None:
