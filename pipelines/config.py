@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from irnn.errors import IrnnError
 from irnn.qat import PwlConfig, QuantConfig
 from pipelines import problems
 from pipelines.recipe import QAT_STAGES, Recipe
@@ -26,6 +27,7 @@ class TrainerConfig:
     threads: int
     processes: int
     precision: str
+    cuda_graphs: bool
     progress: bool
 
     def __post_init__(self) -> None:
@@ -33,6 +35,13 @@ class TrainerConfig:
         need_one_of("trainer.precision", self.precision, ("fp32", "bf16"))
         need_positive("trainer.threads", self.threads)
         need_positive("trainer.processes", self.processes)
+        if self.cuda_graphs and self.accelerator == "cpu":
+            raise IrnnError("trainer.cuda_graphs=true needs a GPU of CUDA: set trainer.accelerator=gpu")
+        if self.cuda_graphs and self.processes > 1:
+            raise IrnnError(
+                f"trainer.processes={self.processes}: steps that are recorded (trainer.cuda_graphs=true) train in one "
+                "process; set one of the two back"
+            )
 
 
 @dataclass(frozen=True)

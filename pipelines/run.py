@@ -37,7 +37,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)
-    need_accelerator(config.trainer.accelerator)
+    need_accelerator(config.trainer.accelerator, cuda_graphs=config.trainer.cuda_graphs)
     board = board_of(config.target, config.device)
     need_output(config.output_dir)
     problem = problem_of(config)

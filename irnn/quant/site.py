@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,7 @@ class QuantSite(nn.Module):
         self.observing = False
         self.quantizing = False
         self.where = f"a site of role {role!r}"
+        self._range_seen = False  # whether a GPU has been asked for the range, see `_need_range`
         self.register_buffer("observed_min", torch.full((groups,), float("nan")))
         self.register_buffer("observed_max", torch.full((groups,), float("nan")))
 
@@ -52,6 +55,7 @@ class QuantSite(nn.Module):
         self.bits = config.bits(self.role)
         self.observing = observing
         self.quantizing = quantizing
+        self._range_seen = False
 
     @property
     def calibrated(self) -> bool:
@@ -70,22 +74,24 @@ class QuantSite(nn.Module):
         """Let ``x [..., size]`` move the range: exponential moving average of minimum and maximum (or percentiles)."""
         rows = x.detach().float().reshape(-1, self.groups, self.size // self.groups)
         low, high = rows.amin(dim=(0, 2)), rows.amax(dim=(0, 2))
+        if (
+            rows.device.type == "cpu"
+        ):  # a GPU would be waited for; there the loss tells, which is not a number after such values
+            self._check(rows, low, high)
+        if self.config.observer == "percentile":
+            low, high = percentiles(rows, self.config.percentile)
+        for ends, new, wider in ((self.observed_min, low, torch.minimum), (self.observed_max, high, torch.maximum)):
+            moved = wider(ends, new) if self.widening else ends.lerp(new, 1 - self.config.ema_decay)
+            ends.copy_(torch.where(torch.isnan(ends), new, moved))
+
+    def _check(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
+        """What is observed are numbers, and what was observed before is a range or nothing."""
         if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
             raise IrnnError(
                 f"{self.where}: {int((~torch.isfinite(rows)).sum())} of {rows.numel()} values that it observes are NaN "
                 "or infinite; mend the data or the weights before it"
             )
-        if self.config.observer == "percentile":
-            low, high = percentiles(rows, self.config.percentile)
-        if not self.calibrated:
-            self.observed_min.copy_(low)
-            self.observed_max.copy_(high)
-        elif self.widening:
-            self.observed_min.copy_(torch.minimum(self.observed_min, low))
-            self.observed_max.copy_(torch.maximum(self.observed_max, high))
-        else:
-            self.observed_min.lerp_(low, 1 - self.config.ema_decay)
-            self.observed_max.lerp_(high, 1 - self.config.ema_decay)
+        _ = self.calibrated
 
     def range(self) -> tuple[int, int]:
         """Smallest and largest integer."""
@@ -93,32 +99,52 @@ class QuantSite(nn.Module):
 
     def qparams(self) -> tuple[np.ndarray, np.ndarray]:
         """(scale float64 ``[groups]``, zero point int64 ``[groups]``), from the observed range, on the CPU."""
-        if not self.calibrated:
-            raise IrnnError(f"{self.where} has seen no data; call irnn.qat.calibrate first")
-        low_q, high_q = self.range()
-        # The range always holds zero, so that zero (padding, the first state) is exact.
-        low = np.minimum(self.observed_min.double().cpu().numpy(), 0.0) * self.headroom
-        high = np.maximum(self.observed_max.double().cpu().numpy(), 0.0) * self.headroom
-        if self.role in SYMMETRIC_ROLES:
-            scale = np.maximum(-low, high) / high_q
-            zero_point = np.zeros(self.groups, dtype=np.int64)
-        else:
-            scale = (high - low) / (high_q - low_q)
-            safe = np.where(scale > 0, scale, 1.0)
-            zero_point = np.clip(np.floor(low_q - low / safe + 0.5), low_q, high_q).astype(np.int64)
-        # A site that saw only zeros: any scale is right, one that keeps multipliers in range is useful.
-        scale = np.where(scale > 0, scale, 1.0 / high_q)
-        return (_next_power_of_two(scale) if self.power_of_two else scale), zero_point
+        self._need_range()
+        scale, zero_point = self._scales()
+        return scale.cpu().numpy(), zero_point.cpu().numpy().astype(np.int64)
 
     def simulation_parameters(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(scale, zero point) as float tensors that broadcast over ``[..., size]``."""
-        scale, zero_point = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in self.qparams())
+        if not (self._range_seen and self.observed_min.device.type != "cpu"):
+            self._need_range()
+        scale, zero_point = (v.to(like) for v in self._scales())
         if self.groups > 1:
             scale, zero_point = (v.repeat_interleave(self.size // self.groups) for v in (scale, zero_point))
         return scale, zero_point
 
+    def _need_range(self) -> None:
+        """An `IrnnError` where nothing has been observed.  It asks for numbers, so a GPU is waited for."""
+        if not self.calibrated:
+            raise IrnnError(f"{self.where} has seen no data; call irnn.qat.calibrate first")
+        self._range_seen = True
 
-def _next_power_of_two(x: np.ndarray) -> np.ndarray:
+    def _scales(self) -> tuple[Tensor, Tensor]:
+        """(scale, zero point), float64 ``[groups]``, where the range is: a GPU computes them without being waited for.
+
+        Every operation is exact or correctly rounded, so that all devices have the same bits.
+        """
+        low_q, high_q = self.range()
+        # The range always holds zero, so that zero (padding, the first state) is exact.
+        low = self.observed_min.double().clamp(max=0.0) * self.headroom
+        high = self.observed_max.double().clamp(min=0.0) * self.headroom
+        if self.role in SYMMETRIC_ROLES:
+            scale = torch.maximum(-low, high) / high_q
+            zero_point = torch.zeros_like(scale)
+        else:
+            scale = (high - low) / (high_q - low_q)
+            safe = torch.where(scale > 0, scale, 1.0)
+            zero_point = torch.floor(low_q - low / safe + 0.5).clamp(low_q, high_q)
+        # A site that saw only zeros: any scale is right, one that keeps multipliers in range is useful.
+        scale = torch.where(scale > 0, scale, 1.0 / high_q)
+        return (_next_power_of_two(scale) if self.power_of_two else scale), zero_point
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """The range is another one."""
+        self._range_seen = False
+        super()._load_from_state_dict(*arguments)
+
+
+def _next_power_of_two(x: Tensor) -> Tensor:
     """The least power of two that is not below ``x > 0``, exactly."""
-    fraction, exponent = np.frexp(x)  # x = fraction * 2**exponent, fraction in [1/2, 1)
-    return np.ldexp(1.0, np.where(fraction == 0.5, exponent - 1, exponent))
+    fraction = torch.frexp(x).mantissa  # x = fraction * 2**exponent, fraction in [1/2, 1)
+    return torch.where(fraction == 0.5, x, x / fraction)

@@ -68,7 +68,11 @@ class Simulation:
         valid = self._valid
         if valid is None and self.lengths is not None and x.dim() > 2:  # a value without time has no padding
             valid = self._before_end(x)
-        self._seen.setdefault(site, []).append(x if valid is None else x[valid])
+        if valid is not None:
+            # Which rows these are a GPU alone knows, and it is not waited for: a training step wants only the extremes.
+            extremes = x.device.type != "cpu" and self.training and site.config.observer != "percentile"
+            x = _extremes(x, valid) if extremes else x[valid]
+        self._seen.setdefault(site, []).append(x)
 
     def _before_end(self, x: Tensor) -> Tensor:
         """bool ``[time, batch]``: what of the sequences ``x`` is no padding."""
@@ -339,8 +343,7 @@ class Simulation:
             if self._valid is not None:
                 valid = valid & self._valid
             if valid.any():
-                rows = x.detach()[valid]
-                self._seen.setdefault(site, []).append(torch.stack([rows.amin(0), rows.amax(0)]))
+                self._seen.setdefault(site, []).append(_extremes(x.detach(), valid))
         return self._fake_quantize(site, x)
 
     def _quantize(self, site: QuantSite, x: Tensor) -> Tensor:
@@ -354,6 +357,14 @@ class Simulation:
         if site not in self._parameters:
             self._parameters[site] = site.simulation_parameters(torch.empty(0, device=x.device))
         return FakeQuantize.apply(x.float(), *self._parameters[site], *site.range())
+
+
+def _extremes(x: Tensor, valid: Tensor) -> Tensor:
+    """``[2, ...]``: the smallest and the largest of ``x [*valid.shape, ...]`` where ``valid``, of each place behind."""
+    shape = (-1, *x.shape[valid.dim() :])
+    rows, mask = x.reshape(shape), valid.reshape(-1, *[1] * (len(shape) - 1))
+    lowest, highest = (torch.where(mask, rows, fill) for fill in (math.inf, -math.inf))
+    return torch.stack([lowest.amin(0), highest.amax(0)])
 
 
 def _image(x: Tensor, channels: int) -> Tensor:

@@ -18,6 +18,7 @@ from irnn.batch_part import Part
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.orthogonal.optimizer import ProjectedAdam, ProjectedSGD, projected_weights
+from pipelines.core.graphs import GraphedSteps
 from pipelines.core.shared_buffers import average_statistics, join_ranges
 
 # Nats per word or unit; a uniform guess over a million words has 14.
@@ -35,8 +36,8 @@ class Score:
 @dataclass(frozen=True)
 class TaskSettings:
     """One training stage: its name, what identifies it, the run's seed, learning rates by epoch and the share of
-    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train, and who
-    is shown the curve so far after every epoch."""
+    each epoch in which they rise from zero, the number of epochs at the end that are averaged, how to train (graphs: by
+    recorded CUDA graphs), and who is shown the curve so far after every epoch."""
 
     stage: str
     identity: str
@@ -46,6 +47,7 @@ class TaskSettings:
     average: int
     optimizer: str
     bf16: bool
+    graphs: bool
     show: Callable[[Sequence[Mapping[str, float]]], None]
 
 
@@ -104,7 +106,8 @@ class StageTask(pl.LightningModule):
     """One training stage: optimizer, seeds, learning rates, what stands in a checkpoint.
 
     A subclass brings `training_step`, which returns what `of_all` makes of a loss, the data and the validation, which
-    ends in `log_validation`.  Where several processes train together, each computes its `part` of every batch.
+    ends in `log_validation`.  Where the steps of its batches can be recorded as CUDA graphs, their loss is `computed`.
+    Where several processes train together, each computes its `part` of every batch.
     """
 
     # A process may have nothing to validate.
@@ -118,6 +121,7 @@ class StageTask(pl.LightningModule):
         self.average = AveragedModel(model, use_buffers=True) if settings.average else None
         if self.average is not None:
             self.average.requires_grad_(False)
+        self._graphed = GraphedSteps(model, self.compute) if settings.graphs else None
         self._epoch_started = time.monotonic()
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []  # see `pipelines.watch.history.Point`
@@ -150,6 +154,16 @@ class StageTask(pl.LightningModule):
         self._set_rate(self.settings.rates[self.current_epoch])
         self._epoch_started = time.monotonic()
         self.model.refresh()
+        if self._graphed is not None:
+            self._graphed.forget()
+
+    def compute(self, *batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A training step without its backward pass: (mean loss, tensors without gradient for the next step)."""
+        raise NotImplementedError
+
+    def computed(self, *batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As :meth:`compute`, of a recorded graph where such are asked for."""
+        return self.compute(*batch) if self._graphed is None else self._graphed(*batch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """The rise of the learning rate; after it the rate is the epoch's."""

@@ -26,8 +26,10 @@ from pipelines.watch.history import History
 from pipelines.watch.progress import StageProgressBar
 
 
-def need_accelerator(name: str) -> None:
-    """An `IrnnError` where `trainer.accelerator=name` asks for a GPU and PyTorch has none."""
+def need_accelerator(name: str, *, cuda_graphs: bool = False) -> None:
+    """An `IrnnError` where `trainer.accelerator=name`, or graphs of CUDA, ask for a GPU and PyTorch has none."""
+    if cuda_graphs and not CUDAAccelerator.is_available():
+        raise IrnnError("trainer.cuda_graphs=true: PyTorch finds no GPU of CUDA; set it to false")
     if name != "gpu" or CUDAAccelerator.is_available() or MPSAccelerator.is_available():
         return
     built_for_gpus = torch.version.cuda or torch.version.hip
@@ -81,6 +83,7 @@ class Training:
             average=recipe.average(stage.name),
             optimizer=recipe.optimizer,
             bf16=self.config.trainer.precision == "bf16",
+            graphs=self.config.trainer.cuda_graphs,
             show=partial(self.history.show, stage.name),
         )
         return self.problem.task(model, settings)

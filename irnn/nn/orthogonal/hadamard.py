@@ -31,15 +31,18 @@ class _StraightSigns(torch.autograd.Function):
 class HadamardWeight(OrthogonalWeight):
     """``u [size]``, of which the signs count; their gradient passes as it is."""
 
+    hadamard: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.u = nn.Parameter(torch.empty(size).uniform_(-1, 1))
-        self.hadamard = hadamard_matrix(size) / math.sqrt(size)  # no buffer: its size says it all
+        # Not in a state_dict: its size says it all.
+        self.register_buffer("hadamard", hadamard_matrix(size) / math.sqrt(size), persistent=False)
 
     @property
     def weight(self) -> Tensor:
         """Rows of the Hadamard matrix with their signs."""
-        return _StraightSigns.apply(self.u)[:, None] * self.hadamard.to(self.u)
+        return _StraightSigns.apply(self.u)[:, None] * self.hadamard
 
     @property
     def identity(self) -> int:

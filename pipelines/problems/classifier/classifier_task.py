@@ -31,9 +31,13 @@ class ClassifierTask(StageTask):
         return self._dev
 
     def training_step(self, batch: LabelledBatch, index: int) -> Tensor:
-        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            loss = self.model.loss(batch)
+        (loss,) = self.computed(*batch)
         return self.of_all(loss, len(batch.labels) if self._train.owns(index) else 0)
+
+    def compute(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Of a batch's tensors."""
+        with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self.settings.bf16):
+            return (self.model.loss(LabelledBatch(*batch)),)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = []

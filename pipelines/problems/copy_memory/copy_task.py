@@ -31,8 +31,14 @@ class CopyTask(StageTask):
         return self._dev
 
     def training_step(self, batch: CopyBatch, index: int) -> Tensor:
-        loss, _ = self.model.loss(batch.ids, batch.targets)
+        (loss,) = self.computed(*batch)
         return self.of_all(loss, len(batch.ids) if self._train.owns(index) else 0)
+
+    def compute(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Of a batch's tensors."""
+        ids, targets = batch
+        loss, _ = self.model.loss(ids, targets)
+        return (loss,)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = []

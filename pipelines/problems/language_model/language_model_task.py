@@ -47,9 +47,18 @@ class LanguageModelTask(StageTask):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         ids, targets = batch
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            loss, self._carried = self.model.loss(ids, targets, self._carried)
+        state = self.model.initial_state(len(ids)) if self._carried is None else self._carried
+        loss, *values = self.computed(ids, targets, *state.values())
+        self._carried = dict(zip(state, values, strict=True))
         return self.of_all(loss, targets.numel())
+
+    def compute(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Of ids, targets and the states, in the order of the network's; it hands on the states."""
+        ids, targets, *values = batch
+        names = [spec.name for spec in self.model.state_specs()]
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            loss, state = self.model.loss(ids, targets, dict(zip(names, values, strict=True)))
+        return loss, *(state[name] for name in names)
 
     def on_validation_epoch_start(self) -> None:
         self._validation_state = None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from irnn.data.speech.corpus import SpeechCorpus
 from irnn.data.speech.speech_batches import SpeechBatch, SpeechBatches
+from irnn.errors import IrnnError
 from irnn.models.speech import SpeechModel
 from irnn.recognition.recognizer import ModelRecognizer, cross_entropy_sum
 from pipelines.core.problem import StageTask, TaskSettings
@@ -34,6 +35,8 @@ class SpeechTask(StageTask):
 
     def __init__(self, model: SpeechModel, settings: TaskSettings, corpus: SpeechCorpus, seed: int) -> None:
         super().__init__(model, settings)
+        if settings.graphs:
+            raise IrnnError("trainer.cuda_graphs=true: no two batches of speech have one shape; set it to false")
         # A stage that starts from a trained model has nothing to begin with.
         curriculum = corpus.config.batches.curriculum if settings.stage == "float" else 0
         self._train = SpeechBatches(corpus, "train", seed, curriculum)
