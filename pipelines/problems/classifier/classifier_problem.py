@@ -43,6 +43,7 @@ class ClassifierProblem:
 
     def __init__(self, config: RunConfig) -> None:
         self.seed, self.batch_size = config.seed, config.evaluation.batch_size
+        self.compared = config.evaluation.interpreter_sequences
         with arguments_of(type(config.data), "data."):
             self.corpus = load_labelled(config.data)
         show_left_out(self.corpus.left_out, "recordings")
@@ -52,7 +53,7 @@ class ClassifierProblem:
         sizes = {"classes": len(self.corpus.labels), "feature_size": self.corpus.feature_size}
         self.architecture = read_section(ClassifierConfig, {**config.model, **sizes}, "model.")
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
-        self.evaluation: dict[str, Any] = {}
+        self.evaluation: dict[str, Any] = {} if self.compared is None else {"compared": self.compared}
 
     def batching(self, stage: str) -> dict[str, Any]:
         """See `Problem`."""
@@ -98,7 +99,7 @@ class ClassifierProblem:
         return {"us_per_sequence": measured["us"]}, {"frames": x.shape[1], **details}
 
     def evaluate(self, program: Program, model: Classifier, runner: Any | None, baseline: Path, folder: Path) -> Score:
-        """QAT, interpreter and TVM are compared on every sequence of dev and test, and scored."""
+        """QAT, interpreter and TVM are compared on the first sequences of dev and test; all are scored."""
         executors = {"interpreter_vs_qat": model.frozen(), "tvm_vs_interpreter": runner}
         mismatches = {
             name: None if executor is None else self._mismatch(program, executor)
@@ -121,7 +122,7 @@ class ClassifierProblem:
     def _mismatch(self, program: Program, executor: Any) -> dict[str, int]:
         """Integers of logits and states that differ from the interpreter's."""
         found = equality.Comparison()
-        for batch in self._batches(*_SPLITS):
+        for batch in self._compared_batches():
             inputs = program_inputs(program, batch.features, batch.frames)
             ours, theirs = (equality.named(program, *one.run_all(inputs)) for one in (executor, program))
             found += equality.compare("the executor", ours, theirs)
@@ -140,6 +141,16 @@ class ClassifierProblem:
 
     def _batches(self, *splits: str) -> Iterable[LabelledBatch]:
         return (batch for split in splits for batch in LabelledBatches(self.corpus, split, self.batch_size))
+
+    def _compared_batches(self) -> Iterable[LabelledBatch]:
+        """The sequences of dev and test on which executors are compared."""
+        for split in _SPLITS:
+            left = len(self.corpus.splits[split]) if self.compared is None else self.compared
+            for batch in self._batches(split):
+                yield LabelledBatch(*(part[:left] for part in batch))
+                left -= len(batch.labels)
+                if left <= 0:
+                    break
 
     def _figures(self, logits: Logits) -> dict[str, float]:
         figures = {}

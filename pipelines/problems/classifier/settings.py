@@ -20,12 +20,16 @@ class ClassifierOptions:
 
 @dataclass(frozen=True)
 class ClassifierEvaluation:
-    """batch_size: sequences that are evaluated at once."""
+    """batch_size: sequences that are evaluated at once.
+    interpreter_sequences: of dev and of test, on which QAT, interpreter and TVM are compared; None: all."""
 
     batch_size: int
+    interpreter_sequences: int | None
 
     def __post_init__(self) -> None:
         need_positive("evaluation.batch_size", self.batch_size)
+        if self.interpreter_sequences is not None:
+            need_positive("evaluation.interpreter_sequences", self.interpreter_sequences)
 
 
 def read_data(section: Mapping[str, Any]) -> LabelledConfig:

@@ -91,6 +91,10 @@ def test_a_wrong_executor_is_counted(finished) -> None:
 
     counted = problem_of(config)._mismatch(program, Wrong())
     assert counted == {"count": 2, "compared": 2 * 20 * (10 + 24)}  # a batch in each of two sets
+    batches = ["evaluation.interpreter_sequences=7", "evaluation.batch_size=4"]  # of 4 and of 3 of each set
+    some = problem_of(tiny(folder.parents[2], *batches))
+    assert some._mismatch(program, Wrong()) == {"count": 4, "compared": 2 * 7 * (10 + 24)}
+    assert some.evaluation == {"compared": 7}
 
 
 def test_what_follows_a_sequences_end_does_not_count(finished) -> None:
