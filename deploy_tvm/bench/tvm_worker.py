@@ -76,6 +76,8 @@ def main(arguments: list[str]) -> None:
     """``JOB CORE``: the job is JSON with ``kind`` and that loader's arguments."""
     job: dict[str, Any] = json.loads(arguments[0])
     kind = job.pop("kind")
+    # TVM imports PyTorch where it finds it: seconds and memory, for nothing that is timed here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     serve(lambda: LOADERS[kind](**job), int(arguments[1]) if arguments[1] else None)
 
 
