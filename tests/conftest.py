@@ -1,4 +1,4 @@
-"""Ends a run with one line for each group of tests that was left out, and what brings it."""
+"""Workers that share the machine and build nothing twice, and one line at the end for what was left out."""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def required() -> list[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     required()
+
+
+def shared_by(item: pytest.Item) -> str | None:
+    """Which fixture, kept for longer than a test, an item asks for by name; its own parameters are told apart."""
+    found = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009  (private, and pytest has no other way)
+    wanted, seen = list(getattr(item, "_fixtureinfo").argnames), set()  # noqa: B009
+    while wanted:
+        name = wanted.pop(0)
+        definition = found[name][-1] if name in found else None
+        if definition is None or name in seen:
+            continue
+        seen.add(name)
+        if definition.scope != "function" and definition.baseid:
+            index = item.callspec.indices.get(name, 0) if hasattr(item, "callspec") else 0
+            return f"{definition.baseid} {name} {index}"
+        wanted += definition.argnames
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what one fixture has built go to one worker: each of the others would build it again."""
+    for item in items:
+        shared = shared_by(item)
+        if shared is not None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.hookimpl(trylast=True)

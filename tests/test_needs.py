@@ -1,4 +1,4 @@
-"""The summary of skips at the end of a run, and the runs that may not skip: what the suite says of itself."""
+"""How the suite is run: what workers share, the summary of skips at the end, and the runs that may not skip."""
 
 from __future__ import annotations
 
@@ -69,3 +69,32 @@ def test_a_skip_without_a_need_is_an_error(suite: pytest.Pytester) -> None:
     result = suite.runpytest_subprocess()
     assert result.ret != 0
     result.stderr.fnmatch_lines(["*was skipped for 'Skipped: no time'*"])
+
+
+SHARED = """
+    import pytest
+
+    @pytest.fixture(scope="module", autouse=True)
+    def around():
+        yield
+
+    @pytest.fixture(scope="module", params=["a", "b"])
+    def built(request):
+        with open("built", "a") as file:
+            print(request.param, file=file)
+        return request.param
+
+    @pytest.fixture
+    def used(built):
+        return built
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_shared(used, number):
+        pass
+"""
+
+
+def test_what_tests_share_is_built_by_one_worker(suite: pytest.Pytester) -> None:
+    suite.makepyfile(SHARED)
+    assert suite.runpytest_subprocess("-n", "2", "--dist=loadgroup").ret == 0
+    assert sorted((suite.path / "built").read_text().split()) == ["a", "b"]
