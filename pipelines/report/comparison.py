@@ -21,7 +21,7 @@ Row = dict[str, Any]
 Run = dict[str, Any]  # of a results.json
 STAGES = ("float", "float_matched", "integer")
 # What a row is known by.
-KEYS = ("cell", "code", "weight_bits", "activation_code", "activation_bits", "of", "post_training")
+KEYS = ("cell", "orthogonal", "code", "weight_bits", "activation_code", "activation_bits", "of", "post_training")
 
 
 def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
@@ -38,8 +38,7 @@ def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
             )
         row["runs"] |= new["runs"]
     rows = [_averaged(row) for row in found.values()]
-    order = {name: place for place, name in enumerate(CODES)}
-    return sorted(rows, key=lambda row: (row["cell"], row["post_training"], order[row["code"]], -row["weight_bits"]))
+    return sorted(rows, key=_place)
 
 
 def _row_of(run: Run) -> Row:
@@ -48,6 +47,7 @@ def _row_of(run: Run) -> Row:
         raise IrnnError(f"{run['experiment']}, seed {run['seed']}: no figures of an integer program; run it to its end")
     return {
         "cell": model["cell"],
+        "orthogonal": (model.get("cell_options") or {}).get("orthogonal"),
         "code": _code(quant.choice("weight")),
         "weight_bits": quant.bits("weight"),
         "activation_code": _code(quant.choice("hidden")),
@@ -116,7 +116,7 @@ def table_of_rows(rows: Sequence[Row]) -> str:
             "|---|---" + "|---:" * (len(heads) - 2) + "|",
         ]
         for row in (row for row in rows if row["cell"] == cell):
-            floating = row["float" if row["post_training"] else "float_matched"]
+            floating = row["float" if row["post_training"] is True else "float_matched"]
             read = "bits" if row["activation_code"] == UNIFORM else "codes"
             cells = (
                 _title(row),
@@ -147,13 +147,20 @@ def _code(choice: int | str) -> str:
 
 def _title(row: Row) -> str:
     of = "".join(f", {pattern} {choice}" for pattern, choice in row["of"].items())
-    trained = ", not trained" if row["post_training"] else ""
+    trained = ", not trained" if row["post_training"] is True else ""
+    kind = f"{row['orthogonal']}, " if row.get("orthogonal") else ""
     bits = f" {row['weight_bits']}" if CODES[row["code"]].BITS else ""
-    return f"{row['code'].replace('_', ' ')}{bits}{of}{trained}"
+    return f"{kind}{row['code'].replace('_', ' ')}{bits}{of}{trained}"
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Where it stands among the others."""
+    code = list(CODES).index(row["code"])
+    return row["cell"], row.get("orthogonal") or "", str(row["post_training"]), code, -row["weight_bits"]
 
 
 def _key(row: Row) -> str:
-    return json.dumps([row[key] for key in KEYS], sort_keys=True)
+    return json.dumps([row.get(key) for key in KEYS], sort_keys=True)  # rows of before have no `orthogonal`
 
 
 def _kind(row: Row | Run) -> problems.Kind:

@@ -198,6 +198,25 @@ def test_activations_of_few_bits_are_no_codes(tmp_path: Path) -> None:
     assert "| uniform 8 | 4 codes |" in table
 
 
+def test_what_keeps_a_matrix_orthogonal_tells_rows_apart(tmp_path: Path) -> None:
+    """And weights that were trained quantized, everything else calibrated, are compared with as much float training."""
+    folders = []
+    for orthogonal, trained in (("projunn_d", "activations"), ("bjorck", "activations"), (None, True)):
+        folder = low_bit_run(tmp_path / str(orthogonal), 1, 100.0)
+        run = json.loads((folder / "results.json").read_text())
+        model = {"cell": "ornn", "cell_options": {"orthogonal": orthogonal}}
+        run["config"] |= {"model": model, "post_training": trained}
+        (folder / "results.json").write_text(json.dumps(run))
+        folders.append(folder)
+    path = publish_rows(folders, tmp_path / "orthogonal.json")
+    assert [row["orthogonal"] for row in json.loads(path.read_text())["rows"]] == [None, "bjorck", "projunn_d"]
+    table = with_tables("<!-- rows:orthogonal -->\n<!-- /table -->\n", tmp_path)
+    matched, floating = 99, json.loads(path.read_text())["rows"][0]["float"]
+    assert f"| denseshift 2, not trained | 8 bits | {floating:.2f} |" in table
+    for name in ("bjorck", "projunn_d"):
+        assert f"| {name}, denseshift 2 | 8 bits | {matched:.2f} |" in table
+
+
 def test_a_row_of_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path = publish_rows([low_bit_run(tmp_path / "a", 1, 100.0)], tmp_path / "low_bit.json")
     before = path.read_bytes()
