@@ -136,6 +136,9 @@ class Executor(Protocol[T]):
     def complement(self, x: T) -> T:
         """``1 - x`` of a sigmoid gate, at its scale and zero point; anything else is refused."""
 
+    def minimum(self, a: T, b: T) -> T:
+        """The smaller of two quantized values, element by element, which live at one scale and zero point."""
+
     # --- shapes and time ---
 
     def split(self, x: T, parts: int) -> tuple[T, ...]:

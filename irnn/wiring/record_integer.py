@@ -273,6 +273,11 @@ class IntegerRecorder(WeightRecorder):
             raise IrnnError(f"cannot take the complement of {x.name}: only a sigmoid's output has one (scale 1/255)")
         return super().complement(x)
 
+    def minimum(self, a: Symbol, b: Symbol) -> Symbol:
+        if "int32" in (a.dtype, b.dtype):
+            raise IrnnError(f"cannot compare {a.name} and {b.name}: accumulators have no site; requantize them first")
+        return super().minimum(a, b)
+
     def _table(self, module: ActivationPart, x: Symbol) -> PwlTable:
         table = module.table()
         if (table.scale, table.zero_point) != (x.scale[0], x.zero_point) or len(x.scale) != 1:

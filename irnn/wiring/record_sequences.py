@@ -47,6 +47,11 @@ class SequenceRecorder(Recorder):
     def complement(self, x: Symbol) -> Symbol:
         return self._emit("complement", (x,), f"{x.name}.complement", x.dtype, x.shape, x.scale, x.zero_point)
 
+    def minimum(self, a: Symbol, b: Symbol) -> Symbol:
+        if (a.dtype, a.zero_point) != (b.dtype, b.zero_point) or not np.array_equal(a.scale, b.scale):
+            raise IrnnError(f"cannot compare {a.name} and {b.name}: their formats differ; let them share a site")
+        return self._emit("minimum", (a, b), f"{a.name}.minimum", a.dtype, a.shape, a.scale, a.zero_point)
+
     def last(self, x: Symbol) -> Symbol:
         return self._emit("last", self._valid(x), f"{x.name}.last", x.dtype, x.shape, x.scale, x.zero_point, axes=())
 

@@ -153,6 +153,9 @@ class Simulation:
     def complement(self, x: Tensor) -> Tensor:
         return 1 - x
 
+    def minimum(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.minimum(a, b)
+
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.chunk(parts, dim=-1)
 

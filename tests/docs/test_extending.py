@@ -20,13 +20,13 @@ from irnn.program import Node, Program, Value
 from irnn.program.ops import OPS
 from irnn.quant.codes import CODES
 from tests.extending.elman import ElmanCell
-from tests.extending.minimum import Minimum
+from tests.extending.maximum import Maximum
 from tests.extending.powers import PowersOfTwo
 from tests.support import needs
 from tests.support.models import ids, language_model, quantized, quantized_layer, wired
 from tests.support.places import ROOT
 
-EXAMPLES = ("elman.py", "powers.py", "minimum.py", "minimum_lowered.py", "sign_kernel.py")
+EXAMPLES = ("elman.py", "powers.py", "maximum.py", "maximum_lowered.py", "sign_kernel.py")
 
 
 def test_the_page_shows_the_files() -> None:
@@ -109,21 +109,21 @@ def compared(dtype: str = "int8") -> Program:
     values = {"x": Value("int8", (4,), 0.1, 0, -128, 127), "y": Value(dtype, (4,), 0.1, 0, -100, 50)}
     values["z"] = Value("int8", (4,), 0.1)
     inputs = {name: values[name] for name in ("x", "y")}
-    return Program("integer", inputs, ("z",), {}, values, (Node("minimum", ("x", "y"), "z"),), {})
+    return Program("integer", inputs, ("z",), {}, values, (Node("maximum", ("x", "y"), "z"),), {})
 
 
 def test_the_operation_is_proved_and_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(IrnnError, match="unknown operation 'minimum'"):
+    with pytest.raises(IrnnError, match="unknown operation 'maximum'"):
         compared().check()
-    monkeypatch.setitem(OPS, "minimum", Minimum())
+    monkeypatch.setitem(OPS, "maximum", Maximum())
     program = compared()
     program.check()
     rng = np.random.default_rng(0)
     x, y = rng.integers(-128, 128, (2, 3, 4)).astype("int8"), rng.integers(-100, 51, (2, 3, 4)).astype("int8")
     z, _ = program.run({"x": x, "y": y})
-    assert np.array_equal(z, np.minimum(x, y))
-    assert "in -128..50" in program.describe()
-    with pytest.raises(IrnnError, match="minimum z compares two dtypes"):
+    assert np.array_equal(z, np.maximum(x, y))
+    assert "in -100..127" in program.describe()
+    with pytest.raises(IrnnError, match="maximum z compares two dtypes"):
         compared("int16").check()
 
 
@@ -132,17 +132,17 @@ def test_the_operation_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     import deploy_tvm
     from deploy_tvm.codegen.body import Operation
     from deploy_tvm.codegen.ops import OPERATIONS
-    from tests.extending.minimum_lowered import minimum
+    from tests.extending.maximum_lowered import maximum
 
-    monkeypatch.setitem(OPS, "minimum", Minimum())
-    monkeypatch.setitem(OPERATIONS["integer"], "minimum", Operation(minimum, elementwise=True))
+    monkeypatch.setitem(OPS, "maximum", Maximum())
+    monkeypatch.setitem(OPERATIONS["integer"], "maximum", Operation(maximum, elementwise=True))
     x, half = Value("int8", (34,), 0.1, 0, -128, 127), Value("int8", (17,), 0.1)
     nodes = [Node("slice", ("x",), name, {"start": k, "stop": k + 17}) for name, k in (("a", 0), ("b", 17))]
     values = {"x": x, "a": half, "b": half, "z": half}
-    program = Program("integer", {"x": x}, ("z",), {}, values, (*nodes, Node("minimum", ("a", "b"), "z")), {})
+    program = Program("integer", {"x": x}, ("z",), {}, values, (*nodes, Node("maximum", ("a", "b"), "z")), {})
     inputs = np.random.default_rng(0).integers(-128, 128, (1, 5, 34)).astype("int8")
     compiled, _ = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact")).run(inputs)
-    assert np.array_equal(compiled, np.minimum(inputs[..., :17], inputs[..., 17:]))
+    assert np.array_equal(compiled, np.maximum(inputs[..., :17], inputs[..., 17:]))
 
 
 @needs.with_tvm

@@ -56,6 +56,8 @@ def _node(program: Program, node: Node, x: list[np.ndarray]) -> np.ndarray:
             return x[0] * x[1]
         case "complement":
             return 1 - x[0]
+        case "minimum":
+            return np.minimum(*x)
         case "last":
             return x[0][:, -1] if len(x) == 1 else x[0][np.arange(len(x[1])), x[1] - 1]
         case "step":

@@ -21,11 +21,13 @@ def wired(stack: Recurrent) -> Recurrent:
     return stack.train()
 
 
-def language_model(*, cell="lstm", norm=None, layers=1, tie=True, size=24, dropout=0.1, seed=0) -> irnn.LanguageModel:
+def language_model(
+    *, cell="lstm", norm=None, layers=1, tie=True, size=24, dropout=0.1, seed=0, **more
+) -> irnn.LanguageModel:
     """A float model with weights large enough for gates to move."""
     torch.manual_seed(seed)
     config = irnn.LanguageModelConfig(
-        VOCABULARY, size, size, num_layers=layers, dropout=dropout, tie_weights=tie, norm=norm, cell=cell
+        VOCABULARY, size, size, num_layers=layers, dropout=dropout, tie_weights=tie, norm=norm, cell=cell, **more
     )
     model = irnn.LanguageModel(config)
     with torch.no_grad():

@@ -158,6 +158,8 @@ class ProgramOracle:
                 return [g * (v - a["zero_point"]) + b for g, v, b in rows]
             case "complement":
                 return [-1 - v for v in x[0]]
+            case "minimum":
+                return [min(p, q) for p, q in zip(*x, strict=True)]
             case "pwl":
                 table = self.table(node, a["shift"], limits)
                 return [table(v) for v in x[0]]

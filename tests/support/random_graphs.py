@@ -205,7 +205,7 @@ class _Builder(Builder):
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
             self.concat, self.complement, self.multibit, self.subtract,
-            self.affine, self.mod_relu,
+            self.affine, self.mod_relu, self.minimum,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -279,6 +279,12 @@ class _Builder(Builder):
     def complement(self) -> str:
         x = self.of("int8")
         return self.node("complement", (x,), "int8", self.values[x].shape)
+
+    def minimum(self) -> str:
+        x = self.of("int8", "int16")
+        dtype = self.values[x].dtype
+        other = self.pick([x, *(name for name in self.like(x) if self.values[name].dtype == dtype)])
+        return self.node("minimum", (x, other), dtype, self.values[x].shape)
 
     def multibit(self) -> str:
         x = self.of("int8")

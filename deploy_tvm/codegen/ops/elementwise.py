@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from tvm import tirx
 
 from deploy_tvm.codegen.body import Body
-from deploy_tvm.codegen.rows import Row, Table, Term, join, number, part
+from deploy_tvm.codegen.rows import Row, Table, Term, combine, join, number, part
 from irnn.program import Node
 from irnn.program.ops import OPS
 
@@ -28,6 +29,12 @@ def complement(body: Body, node: Node) -> Row:
     """``-1 - x`` on int8, which has every result: the primed value of a sigmoid gate becomes 255 minus it."""
     (x,) = (body.rows[name] for name in node.inputs)
     return number(-1, body.dtype(node)) - x
+
+
+def minimum(body: Body, node: Node) -> Row:
+    """The smaller of two rows, in one instruction."""
+    a, b = (body.rows[name] for name in node.inputs)
+    return combine(body.dtype(node), tirx.Min, a, b)
 
 
 def pwl(body: Body, node: Node) -> Row:

@@ -24,7 +24,7 @@ from irnn.program.ops import OPS
 # What these make of one element of an operand, they make of it alone: the operand needs no memory.
 FUSING = frozenset({
     "requantize", "add", "multiply", "pwl", "residual", "subtract", "affine", "mod_relu", "complement",
-    "slice", "concat",
+    "minimum", "slice", "concat",
 })  # fmt: skip
 
 

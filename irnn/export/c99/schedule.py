@@ -17,7 +17,7 @@ from irnn.program.axes import Axis
 # Operations of one step: the same function of every step's inputs, whatever the others hold.
 STEPWISE = frozenset({
     "embedding", "scaled_embedding", "linear", "requantize", "add", "multiply", "pwl", "mad_norm", "layer_norm",
-    "slice", "concat", "residual", "subtract", "affine", "mod_relu", "complement", "multibit", "flatten",
+    "slice", "concat", "residual", "subtract", "affine", "mod_relu", "complement", "minimum", "multibit", "flatten",
     "attention_weights", "attention_context",
 })  # fmt: skip
 COUNTING = frozenset({"mask", "repeat"})  # ... that know which step it is, or how many there are

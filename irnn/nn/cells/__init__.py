@@ -7,9 +7,12 @@ from irnn.nn.cells.base import Cell
 from irnn.nn.cells.elman import ElmanCell
 from irnn.nn.cells.gru import GRUCell
 from irnn.nn.cells.lstm import LSTMCell
+from irnn.nn.cells.mogrifier import MogrifierCell
 from irnn.nn.cells.ornn import ORNNCell
 
-CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell, "ornn": ORNNCell, "elman": ElmanCell}
+CELLS: dict[str, type[Cell]] = {
+    "gru": GRUCell, "lstm": LSTMCell, "ornn": ORNNCell, "elman": ElmanCell, "mogrifier": MogrifierCell,
+}  # fmt: skip
 
 
 def cell_class(name: str) -> type[Cell]:

@@ -22,6 +22,7 @@ from irnn.program.ops.flatten import Flatten
 from irnn.program.ops.last import Last
 from irnn.program.ops.linear import Linear
 from irnn.program.ops.mask import Mask
+from irnn.program.ops.minimum import Minimum
 from irnn.program.ops.mod_relu import ModRelu
 from irnn.program.ops.multibit import Multibit
 from irnn.program.ops.multiply import Multiply
@@ -63,7 +64,7 @@ OPS = Registry(
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
         Complement(), Last(), ScaledEmbedding(), Multibit(), Step(), Subtract(), MaxPool(), MeanPool(), TimeMean(),
-        TimeMax(), Repeat(), Affine(), ModRelu(),
+        TimeMax(), Repeat(), Affine(), ModRelu(), Minimum(),
         Relu(), Clamp(), Scale(), Sigmoid(), Tanh(),
     )
 )  # fmt: skip

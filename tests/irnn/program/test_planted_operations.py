@@ -39,6 +39,8 @@ MUTATIONS = [
     operation("linear", "linear: bias left out", ' + tensors["bias"]', ""),
     operation("linear", "linear: int16 operands cut", "ops.matmul(inputs[0],", "ops.matmul(inputs[0].astype(np.int8),"),
     operation("mask", "mask: filled with 0", 'ops.to(node.attributes["fill"], dtype)', "ops.to(0, dtype)"),
+    operation("minimum", "minimum: the larger", "ops.where(a <= b, a, b)", "ops.where(a <= b, b, a)"),
+    operation("minimum", "minimum: the first", "ops.where(a <= b, a, b)", "a"),
     operation("mod_relu", "mod_relu: the bias of the first element", 'inputs[0], tensors["bias"]',
               'inputs[0], tensors["bias"][:1]'),
     operation("mod_relu", "mod_relu: saturates at its dtype", 'a["low"], a["high"], dtype', '-32768, 32767, dtype'),
