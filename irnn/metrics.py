@@ -8,20 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
-# (ids [1, time] int64, state or None) -> (logits [1, time, vocabulary], state)
+# (ids [rows, time] int64, state or None) -> (logits [rows, time, vocabulary], state)
 Run = Callable[[np.ndarray, Any], tuple[Any, Any]]
 
 
-def stream_chunks(tokens: np.ndarray, first: int, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(inputs, targets) ``[1, <= chunk]`` of one stream in which every token is a target.
+def stream_chunks(tokens: np.ndarray, first: int, chunk: int, rows: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(inputs, targets) ``[rows, <= chunk]`` of one stream in which every token is a target.
 
-    ``first`` (the end-of-sentence id) stands before the first token.
+    ``first`` (the end-of-sentence id) stands before the first token.  rows: equal parts of the stream side by side;
+    the fewer than ``rows`` tokens that do not fill them are left out.
     """
-    before = first
-    for start in range(0, len(tokens), chunk):
-        targets = np.asarray(tokens[start : start + chunk], dtype=np.int64)
-        yield np.concatenate([[before], targets[:-1]])[None], targets[None]
-        before = targets[-1]
+    columns = len(tokens) // rows
+    table = np.asarray(tokens[: rows * columns]).reshape(rows, columns)
+    before = np.concatenate([[first], table[:-1, -1]]) if columns else np.empty(0, np.int64)
+    for start in range(0, columns, chunk):
+        targets = table[:, start : start + chunk].astype(np.int64)
+        yield np.concatenate([before[:, None], targets[:, :-1]], axis=1), targets
+        before = targets[:, -1]
 
 
 def cross_entropy_sum(logits: Any, targets: np.ndarray, scale: float = 1.0) -> float:
@@ -32,14 +35,16 @@ def cross_entropy_sum(logits: Any, targets: np.ndarray, scale: float = 1.0) -> f
 
 
 def stream_cross_entropy(
-    run: Run, tokens: np.ndarray, first: int, *, scale: float = 1.0, chunk: int = 512
+    run: Run, tokens: np.ndarray, first: int, *, scale: float = 1.0, chunk: int = 512, rows: int = 1
 ) -> tuple[float, int]:
-    """(total cross-entropy in nats, number of tokens) of one stream at batch 1 with carried state.
+    """(total cross-entropy in nats, number of tokens) of one stream with carried state, as a batch of ``rows`` parts.
 
     ``scale`` is the real value of one step of the logits (1 for float logits).  Perplexity is exp(total / number).
+    Each part but the first starts from the initial state, so that figures of different ``rows`` are not the same.
     """
-    total, state = 0.0, None
-    for inputs, targets in stream_chunks(tokens, first, chunk):
+    total, count, state = 0.0, 0, None
+    for inputs, targets in stream_chunks(tokens, first, max(1, chunk // rows), rows):
         logits, state = run(inputs, state)
         total += cross_entropy_sum(logits, targets, scale)
-    return total, len(tokens)
+        count += targets.size
+    return total, count

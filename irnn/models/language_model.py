@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
 from irnn.nn.linear import Linear
 from irnn.nn.norm import NORMS
 from irnn.nn.recurrent import Recurrent
+from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
 
@@ -29,6 +31,10 @@ class LanguageModelConfig:
     """Sizes and regularization.  ``tie_weights`` shares the embedding with the output layer (sizes must agree).
 
     embedding_size: None reads ids one-hot: no table is trained.  cell_options: those of the cell (``Cell.OPTIONS``).
+    sum_layers: the output layer reads the sum of all layers' outputs, in place of the last one's.
+    down_projection: the output layer reads a projection to ``embedding_size``, so that it may be tied to a smaller
+    embedding.  dropout: of what the output layer reads; that of the embedding and that between layers are the same
+    where they are None.
     """
 
     vocabulary_size: int
@@ -40,18 +46,26 @@ class LanguageModelConfig:
     norm: str | None = None
     cell: str = "lstm"
     cell_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    sum_layers: bool = False
+    down_projection: bool = False
+    input_dropout: float | None = None
+    layer_dropout: float | None = None
 
     def __post_init__(self) -> None:
         cell_class(self.cell)
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_layers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise IrnnError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise IrnnError(f"dropout={self.dropout}: must lie in [0, 1)")
-        if self.tie_weights and self.embedding_size != self.hidden_size:
+        for name in ("dropout", "input_dropout", "layer_dropout"):
+            p = getattr(self, name)
+            if p is not None and not 0 <= p < 1:
+                raise IrnnError(f"{name}={p}: must lie in [0, 1)")
+        if self.down_projection and self.embedding_size is None:
+            raise IrnnError("down_projection=true projects to embedding_size, which is null; set it, or leave it out")
+        if self.tie_weights and not self.down_projection and self.embedding_size != self.hidden_size:
             raise IrnnError(
                 f"tie_weights=true needs embedding_size={self.embedding_size} equal to "
-                f"hidden_size={self.hidden_size}; set them equal or tie_weights=false"
+                f"hidden_size={self.hidden_size}; set them equal, tie_weights=false or down_projection=true"
             )
         if self.norm is not None and self.norm not in NORMS:
             raise IrnnError(f"norm={self.norm!r}: allowed are {', '.join(NORMS)} and null")
@@ -72,6 +86,7 @@ class LanguageModel(StreamModel):
         else:
             table = nn.Parameter(torch.empty(config.vocabulary_size, config.embedding_size).uniform_(-0.1, 0.1))
         self.embedding = Embedding(table)
+        between = config.dropout if config.layer_dropout is None else config.layer_dropout
         # Under its cell's name, so that programs and state_dicts say lstm.0.w_x.
         self.add_module(
             config.cell,
@@ -80,14 +95,22 @@ class LanguageModel(StreamModel):
                 config.embedding_size or config.vocabulary_size,
                 config.hidden_size,
                 config.num_layers,
-                dropout=config.dropout if config.num_layers > 1 else 0.0,
+                dropout=between if config.num_layers > 1 else 0.0,
                 norm=config.norm,
                 **config.cell_options,
             ),
         )
+        size = self.recurrent.output_size
+        self.summed = QuantSite("hidden", size) if config.sum_layers else None
+        self.down = self.projected = None
+        if config.down_projection and config.embedding_size is not None:
+            bound = 1 / math.sqrt(size)
+            down = nn.Parameter(torch.empty(config.embedding_size, size).uniform_(-bound, bound))
+            self.down, self.projected = Linear(down, reads_hidden=True), QuantSite("hidden", config.embedding_size)
+            size = config.embedding_size
         weight = table
         if not config.tie_weights:
-            weight = nn.Parameter(torch.empty(config.vocabulary_size, config.hidden_size).uniform_(-0.1, 0.1))
+            weight = nn.Parameter(torch.empty(config.vocabulary_size, size).uniform_(-0.1, 0.1))
         self.decoder = Linear(weight, (nn.Parameter(torch.zeros(config.vocabulary_size)),), role="logits_weight")
 
     @property
@@ -101,8 +124,13 @@ class LanguageModel(StreamModel):
 
     def wire(self, a: Executor[T], ids: T) -> T:
         """Everything before the output layer, for any executor: ids -> features."""
-        x = a.dropout(a.embedding(self.embedding, ids), self.config.dropout)
-        return a.dropout(self.recurrent.wire(a, x, self.config.cell), self.config.dropout)
+        config = self.config
+        p = config.dropout if config.input_dropout is None else config.input_dropout
+        outputs = self.recurrent.outputs(a, a.dropout(a.embedding(self.embedding, ids), p), config.cell)
+        y = a.dropout(outputs[-1] if self.summed is None else a.residual(self.summed, *outputs), config.dropout)
+        if self.down is not None and self.projected is not None:
+            y = a.requantize(self.projected, a.linear(self.down, y))
+        return y
 
     def program_wire(self, a: ProgramExecutor[T]) -> None:
         """The whole network for an executor that records a program."""
@@ -115,7 +143,7 @@ class LanguageModel(StreamModel):
         return {name: weight.new_zeros(batch_size, size) for name, size, _ in self.state_specs()}
 
     def simulate(self, ids: Tensor, state: State | None, *, observing: bool) -> tuple[Tensor, Simulation]:
-        """Float features ``[time, batch, hidden]`` of ids ``[batch, time]``, and the executor with the new state."""
+        """Float features ``[time, batch, size]`` of ids ``[batch, time]``, and the executor with the new state."""
         state = self.initial_state(len(ids)) if state is None else state
         simulation = self._simulation(state, observing)
         # Quantized values need more than bfloat16's 8 significant bits; the output layer's loss may keep them.

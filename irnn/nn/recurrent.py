@@ -142,7 +142,7 @@ class Recurrent(TorchParameters):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional, self.norm = bias, batch_first, bidirectional, norm
         self.dropout = check_dropout(dropout, num_layers)
-        between = self.cell.output_size(hidden_size, **self.options) * (2 if bidirectional else 1)
+        between = self.output_size
         with device:
             self.layers = ModuleList(
                 RecurrentLayer(
@@ -160,11 +160,22 @@ class Recurrent(TorchParameters):
 
     def wire(self, a: Executor[T], x: T, name: str) -> T:
         """Sequence -> sequence, through all layers; ``name`` is that of its states."""
+        return self.outputs(a, x, name)[-1]
+
+    def outputs(self, a: Executor[T], x: T, name: str) -> list[T]:
+        """As :meth:`wire`: the sequence of each layer, before the dropout between them."""
+        found: list[T] = []
         for k, layer in enumerate(self.layers):
             if k:
                 x = a.dropout(x, self.dropout)
             x = layer.wire(a, x, f"{name}.{k}")
-        return x
+            found.append(x)
+        return found
+
+    @property
+    def output_size(self) -> int:
+        """Elements of the output, of both directions together."""
+        return self.cell.output_size(self.hidden_size, **self.options) * (2 if self.bidirectional else 1)
 
     def state_specs(self, name: str) -> list[StateSpec]:
         """Every state, in torch's order: layer by layer, forward then backward."""

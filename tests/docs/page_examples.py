@@ -53,6 +53,7 @@ def training(corpus: str | None, small: str, shown: str = "FOLDER", **places: st
 
 QUICK = training(None, f"data=text data.dir={{w.text}} {TEXT}")
 LANGUAGE_MODEL = training("text", TEXT)
+MOGRIFIER = training("text", f"{TEXT} evaluation.rows=4 model.cell_options.rounds=2 model.cell_options.rank=3")
 SHORT = "--rounds 2 --seconds 0.02"
 PROGRAM = {"outputs/.../program": "{w.language_model}/program"}
 RECOGNIZER = {"outputs/.../program": "{w.recognizer}/program"}
@@ -117,6 +118,8 @@ PIPELINE = {
     "python run.py experiment=ptb_ln_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=ptb_gru data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=wikitext2_lstm data.dir=FOLDER": LANGUAGE_MODEL,
+    "python run.py experiment=wikitext2_mogrifier data.dir=FOLDER": replace(MOGRIFIER, slow=True),
+    "python run.py experiment=wikitext2_mogrifier_small data.dir=FOLDER": MOGRIFIER,
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2": LANGUAGE_MODEL,
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2 until=float_matched logger=wandb": Example(
         {"FOLDER": "{w.text}"}, TEXT, slow=True

@@ -16,16 +16,19 @@ W_x x cannot be computed for all steps at once: its x depends on h.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
 from irnn.nn.cells.lstm import FUNCTIONS, GATES
 from irnn.nn.containers import ModuleDict, ModuleList
+from irnn.nn.fast.exact_mogrifier import exact_mogrifier
 from irnn.nn.linear import Linear
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
@@ -112,6 +115,11 @@ class MogrifierCell(Cell):
         """There is none in torch, nor is its LSTM one with 0 rounds: that one's input gate has no cap."""
         raise IrnnError(f"torch has no Mogrifier LSTM, and {module.mode} is none: its input gate has no cap")
 
+    @classmethod
+    def fused(cls, cells: Sequence[Self]) -> Callable[..., Any] | None:
+        """One direction by ``irnn.nn.fast.exact_mogrifier``."""
+        return partial(_one_direction, cells[0]) if len(cells) == 1 else None
+
     def hoist(self, a: Executor[T], x: T) -> T:
         """x as it is: h gates it first."""
         return x
@@ -136,3 +144,11 @@ class MogrifierCell(Cell):
             StateSpec(f"{name}.h", self._hidden[0].size, self._hidden[0]),
             StateSpec(f"{name}.c", self.hidden_size, self.cell),
         ]
+
+
+def _one_direction(
+    cell: MogrifierCell, x: Tensor, lengths: Tensor | None, states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """``Executor.fused``'s layer: states are h, c."""
+    rounds = [(r.left.weight, r.right.weight, r.right.bias_0) for r in cell.rounds]
+    return exact_mogrifier(x, lengths, cell.w_x.weight, cell.w_x.bias, cell.w_h.weight, rounds, states)

@@ -14,7 +14,7 @@ from pipelines.core.problem import StageTask, TaskSettings
 
 Batch = tuple[Tensor, Tensor]
 
-# Rows of the validation stream during training: a quick estimate; the reported figures use one row.
+# Rows of the validation stream during training, at least: a quick estimate; a stage's score is `evaluation.rows`'s.
 _VALIDATION_ROWS = 10
 
 
@@ -38,7 +38,7 @@ class LanguageModelTask(StageTask):
         return TextBatches(self._corpus.train, self._corpus.vocabulary.eos, rows, steps, self.part)
 
     def val_dataloader(self) -> TextBatches:
-        rows = min(_VALIDATION_ROWS, len(self._corpus.valid))
+        rows = min(max(_VALIDATION_ROWS, self._data.batch_size), len(self._corpus.valid))
         return TextBatches(self._corpus.valid, self._corpus.vocabulary.eos, rows, self._data.steps, self.part)
 
     def on_train_epoch_start(self) -> None:

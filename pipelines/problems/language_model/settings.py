@@ -23,12 +23,17 @@ class LanguageModelOptions:
 
 @dataclass(frozen=True)
 class TextEvaluation:
-    """interpreter_tokens: tokens of each split on which QAT, interpreter and TVM are compared."""
+    """interpreter_tokens: tokens of each split on which QAT, interpreter and TVM are compared.
+
+    rows: into how many parts, side by side in a batch, a split is cut to be scored; each starts from the first state.
+    """
 
     interpreter_tokens: int
+    rows: int
 
     def __post_init__(self) -> None:
         need_positive("evaluation.interpreter_tokens", self.interpreter_tokens)
+        need_positive("evaluation.rows", self.rows)
 
 
 def read_data(section: Mapping[str, Any]) -> TextConfig:

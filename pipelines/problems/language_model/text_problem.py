@@ -32,7 +32,7 @@ _CHUNK = 256
 _ROUNDS = 20
 _SECONDS = 1.0
 
-# (ids [1, time] int64, state or None) -> (int32 logits [1, time, vocabulary], state)
+# (ids [rows, time] int64, state or None) -> (int32 logits [rows, time, vocabulary], state)
 IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
 
 
@@ -50,11 +50,13 @@ class TextProblem:
         self.architecture = read_section(LanguageModelConfig, model, "model.")
         self.tokens = config.evaluation.interpreter_tokens
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
-        self.evaluation = {"tokens": self.tokens}
+        self.rows = config.evaluation.rows
+        self.evaluation = {"tokens": self.tokens} | ({"rows": self.rows} if self.rows > 1 else {})
 
     def batching(self, stage: str) -> dict[str, Any]:
         """See `Problem`."""
-        return {"batch_size": self.data.batch_size, "steps": self.data.steps}
+        scored = {"evaluated_rows": self.rows} if self.rows > 1 else {}  # what a stage scores itself by
+        return {"batch_size": self.data.batch_size, "steps": self.data.steps} | scored
 
     def build(self) -> LanguageModel:
         """See `Problem`."""
@@ -72,7 +74,7 @@ class TextProblem:
 
     @torch.no_grad()
     def score(self, model: LanguageModel, folder: Path) -> Score:
-        """Perplexity of every token of the streams, at batch 1 with carried state."""
+        """Perplexity of the streams with carried state: at batch 1 of every token, or by `evaluation.rows` parts."""
         return Score(self._perplexities(lambda ids, state: model(torch.from_numpy(ids), state), 1.0))
 
     def metadata(self) -> dict[str, Any]:
@@ -121,7 +123,9 @@ class TextProblem:
         metrics = {}
         for split in ("valid", "test"):
             tokens = getattr(self.corpus, split)
-            nats, count = stream_cross_entropy(run, tokens, self.corpus.vocabulary.eos, scale=scale)
+            if len(tokens) < self.rows:
+                raise IrnnError(f"evaluation.rows={self.rows}: the {split} text has {len(tokens)} tokens; take fewer")
+            nats, count = stream_cross_entropy(run, tokens, self.corpus.vocabulary.eos, scale=scale, rows=self.rows)
             metrics[f"{split}_perplexity"] = math.exp(nats / count)
         return metrics
 

@@ -18,6 +18,7 @@ from irnn.nn.cells.mogrifier import MogrifierCell
 from irnn.nn.recurrent import Recurrent
 from irnn.program import Node, Program, Scan
 from irnn.program.check import ranges
+from irnn.wiring.simulate import Simulation
 from tests.irnn.wiring.test_converted_programs import NARROW, assert_equal_to_evaluator
 from tests.support.models import ids, language_model, quantized, quantized_layer, wired
 
@@ -252,3 +253,30 @@ def test_the_training_simulation_is_close_to_the_integers() -> None:
     found = qat.simulation_mismatch(model, ids(16, 3))
     scale = float(model.recurrent.layers[0].cells["forward_cell"].cell.qparams()[0][0])
     assert found["cell"]["max_steps"] * scale < 4 * (2 / 255 + 1 / 127)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 4, 5])
+def test_all_steps_at_once_are_the_wiring(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs, last states and gradients, with and without lengths; in double precision."""
+    torch.manual_seed(0)
+    stack = Recurrent("mogrifier", 5, 7, num_layers=2, rounds=rounds, rank=3).double()
+    for lengths in (None, torch.tensor([6, 1, 4])):
+        found = []
+        for at_once in (True, False):
+            if not at_once:
+                monkeypatch.setattr(MogrifierCell, "fused", classmethod(lambda cls, cells: None))
+            generator = torch.Generator().manual_seed(1)
+            x = torch.randn(6, 3, 5, dtype=torch.double, generator=generator).requires_grad_()
+            start = {spec.name: torch.randn(3, 7, dtype=torch.double, generator=generator).requires_grad_()
+                     for spec in stack.state_specs("mogrifier")}  # fmt: skip
+            simulation = Simulation(start, training=True, observing=False)
+            simulation.ragged(lengths)
+            y = stack.wire(simulation, x, "mogrifier")
+            y = y if lengths is None else simulation.mask(y)
+            stack.zero_grad()
+            (y.square().sum() + sum(s.square().sum() for s in simulation.state.values())).backward()
+            gradients = [p.grad.clone() for p in (*stack.parameters(), *start.values())]
+            found.append([y, *simulation.state.values(), x.grad, *gradients])
+            monkeypatch.undo()
+        for expected, mine in zip(*found, strict=True):
+            torch.testing.assert_close(mine, expected, rtol=0, atol=1e-11)
