@@ -30,7 +30,7 @@ def stream_chunks(tokens: np.ndarray, first: int, chunk: int, rows: int = 1) -> 
 def cross_entropy_sum(logits: Any, targets: np.ndarray, scale: float = 1.0) -> float:
     """Sum over all positions of ``-log softmax(scale * logits)[target]`` in nats; logits ``[..., vocabulary]``."""
     rows = torch.as_tensor(logits).flatten(0, -2).to(torch.float32)
-    classes = torch.as_tensor(targets).flatten()
+    classes = torch.as_tensor(targets).flatten().to(rows.device)
     return float(torch.nn.functional.cross_entropy(rows * scale, classes, reduction="sum").double())
 
 

@@ -27,9 +27,7 @@ class ExactMogrifier(torch.autograd.Function):
         ctx: Any, x: Tensor, h: Tensor, c: Tensor, w_x: Tensor, bias: Tensor, w_h: Tensor, *rounds: Tensor
     ) -> tuple[Tensor, Tensor]:
         time, batch, size = len(x), len(h), h.shape[1]
-        order = torch.cat([torch.arange(2 * size), torch.arange(3 * size, 4 * size), torch.arange(2 * size, 3 * size)])
-        order = order.to(x.device)
-        w_x, bias, w_h = w_x[order], bias[order], w_h[order]  # i, f, o, g: sigmoids side by side
+        w_x, bias, w_h = (_turned(part) for part in (w_x, bias, w_h))  # i, f, o, g: sigmoids side by side
         w_x_t, w_h_t = w_x.T.contiguous(), w_h.T.contiguous()
         lefts = list(rounds[::3])
         rights, biases = [r / 2 for r in rounds[1::3]], [b / 2 for b in rounds[2::3]]
@@ -59,15 +57,13 @@ class ExactMogrifier(torch.autograd.Function):
             torch.minimum(1 - f, i, out=cap[t])
             c = torch.mul(f, c, out=cells[t]).addcmul_(cap[t], g)
             h = torch.mul(o, torch.tanh(c, out=tanh_c[t]), out=output[t])
-        ctx.save_for_backward(
-            x, w_x, w_h, order, read_h, read_c, pre, cap, tanh_c, *lefts, *rights, *gated, *low, *tanhs
-        )
+        ctx.save_for_backward(x, w_x, w_h, read_h, read_c, pre, cap, tanh_c, *lefts, *rights, *gated, *low, *tanhs)
         ctx.rounds = len(lefts)
         return output, cells
 
     @staticmethod
     def backward(ctx: Any, grad_h: Tensor, grad_c: Tensor) -> tuple[Tensor | None, ...]:
-        x, w_x, w_h, order, read_h, read_c, pre, cap, tanh_c, *rest = ctx.saved_tensors
+        x, w_x, w_h, read_h, read_c, pre, cap, tanh_c, *rest = ctx.saved_tensors
         n, (time, batch, size) = ctx.rounds, read_h.shape
         lefts, rights, gated, low, tanhs = (rest[k * n : (k + 1) * n] for k in range(5))
         gates = torch.empty_like(pre)  # the gradient before the four functions, i, f, o, g
@@ -101,14 +97,20 @@ class ExactMogrifier(torch.autograd.Function):
         # The products of all steps at once.
         flat = gates.flatten(0, 1)
         last = [_before(n + (n + changed) % 2, x, read_h, gated) for changed in (0, 1)]
-        back = torch.argsort(order)
-        grads = [(flat.T @ last[0].flatten(0, 1))[back], flat.sum(0)[back], (flat.T @ last[1].flatten(0, 1))[back]]
+        rows = (flat.T @ last[0].flatten(0, 1), flat.sum(0), flat.T @ last[1].flatten(0, 1))
+        grads = [_turned(part) for part in rows]
         for k in range(n):
             read = _before(k + 1, x, read_h, gated[:k])
             z = zs[k].flatten(0, 1)
             grads.append(lows[k].flatten(0, 1).T @ read.flatten(0, 1))
             grads += [z.T @ low[k].flatten(0, 1) / 2, z.sum(0) / 2]
         return grad_x, dh, dc, *grads
+
+
+def _turned(rows: Tensor) -> Tensor:
+    """Of four parts the last two change places: i, f, g, o and i, f, o, g become each other."""
+    first, second, third, fourth = rows.chunk(4)
+    return torch.cat([first, second, fourth, third])
 
 
 def _before(k: int, x: Tensor, read_h: Tensor, gated: Sequence[Tensor]) -> Tensor:

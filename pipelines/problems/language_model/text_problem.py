@@ -51,6 +51,8 @@ class TextProblem:
         self.tokens = config.evaluation.interpreter_tokens
         self.origin = {"model": architecture_inputs(self.architecture), "data": self.corpus.fingerprint}
         self.rows = config.evaluation.rows
+        on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_gpu else "cpu")  # where a stage's model is scored
         self.evaluation = {"tokens": self.tokens} | ({"rows": self.rows} if self.rows > 1 else {})
 
     def batching(self, stage: str) -> dict[str, Any]:
@@ -75,7 +77,10 @@ class TextProblem:
     @torch.no_grad()
     def score(self, model: LanguageModel, folder: Path) -> Score:
         """Perplexity of the streams with carried state: at batch 1 of every token, or by `evaluation.rows` parts."""
-        return Score(self._perplexities(lambda ids, state: model(torch.from_numpy(ids), state), 1.0))
+        model.to(self.device)
+        scored = self._perplexities(lambda ids, state: model(torch.from_numpy(ids).to(self.device), state), 1.0)
+        model.cpu()
+        return Score(scored)
 
     def metadata(self) -> dict[str, Any]:
         """Which recognizers the model may help: those with the same units."""
@@ -125,7 +130,9 @@ class TextProblem:
             tokens = getattr(self.corpus, split)
             if len(tokens) < self.rows:
                 raise IrnnError(f"evaluation.rows={self.rows}: the {split} text has {len(tokens)} tokens; take fewer")
-            nats, count = stream_cross_entropy(run, tokens, self.corpus.vocabulary.eos, scale=scale, rows=self.rows)
+            nats, count = stream_cross_entropy(
+                run, tokens, self.corpus.vocabulary.eos, scale=scale, rows=self.rows, chunk=max(512, 16 * self.rows)
+            )
             metrics[f"{split}_perplexity"] = math.exp(nats / count)
         return metrics
 

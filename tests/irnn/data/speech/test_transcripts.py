@@ -135,7 +135,7 @@ def test_transcripts_that_cannot_be_used_are_named_or_counted(
     assert "train: 1 utterances are left out; the first: " in capsys.readouterr().out
     assert problem.metadata() == {"units": corpus.units.describe()}
     monkeypatch.setattr(text_problem, "mismatch", lambda *executors: {})
-    monkeypatch.setattr(text_problem, "stream_cross_entropy", lambda *stream, scale: (1.0, 1))
+    monkeypatch.setattr(text_problem, "stream_cross_entropy", lambda *stream, **options: (1.0, 1))
     program = SimpleNamespace(run=None, logits_scale=1.0)
     assert problem.evaluate(program, nn.Module(), None, tmp_path, tmp_path).metrics["left_out"] == {"train": 1}
 
