@@ -8,6 +8,7 @@
     python -m deploy_tvm bench --recognizer speech_espresso --frames 1000 --units 40 --against onnxruntime
     python -m deploy_tvm bench PROGRAM_OR_ARTEFACT device=rpc device.host=board target=cortex_a72 --json out.json
     python -m deploy_tvm bench --static --layer lstm --input 650 --hidden 650 target=cortex_a76 --json out.json
+    python -m deploy_tvm profile PROGRAM_OR_ARTEFACT --kernels avx2
     python -m deploy_tvm serve --host 0.0.0.0 --key pixel --tracker host:9190
     python -m deploy_tvm bundle PROGRAM_OR_ARTEFACT target=armv7a out=network.tar.gz
     python -m deploy_tvm doctor device=tracker device.host=host device.key=pixel
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 import deploy_tvm
-from deploy_tvm.cli import bench, bundle, compile, doctor, options, plan, run, serve
+from deploy_tvm.cli import bench, bundle, compile, doctor, options, plan, profile, run, serve
 from irnn.errors import IrnnError
 
 PROGRAM = "python -m deploy_tvm"
@@ -31,6 +32,7 @@ COMMANDS = {
     "plan": plan,
     "run": run,
     "bench": bench,
+    "profile": profile,
     "serve": serve,
     "doctor": doctor,
     "bundle": bundle,

@@ -17,6 +17,7 @@ from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.choice import Choice
 from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
+from deploy_tvm.codegen.spans import Part, part_of
 from irnn.program import Node, Program
 
 
@@ -96,7 +97,11 @@ class Body:
 
     def apply(self, node: Node) -> Row:
         """The output of ``node``, as a row of its inputs' rows."""
-        row = self.rows[node.output] = self.operations[node.op].emit(self, node)
+        belongs = part_of(node.op)
+        with self.emitter.part(belongs):
+            row = self.rows[node.output] = self.operations[node.op].emit(self, node)
+        if belongs is not None:
+            row.belong(belongs)
         return row
 
     def materialize(self, names: Iterable[str]) -> None:
@@ -152,8 +157,9 @@ class Body:
         emitter, rows, x = self.emitter, self.program.values[node.output].shape[0], self.rows[node.inputs[0]]
         kernel, packed = self.packed(node)
         operand = kernel.allocate(emitter, 1, x.length)
-        kernel.fill(emitter, self.ops, operand, 0, x)
-        with emitter.loop(kernel.blocks(rows), "block") as block:
+        with emitter.part(Part.OPERAND):
+            kernel.fill(emitter, self.ops, operand, 0, x)
+        with emitter.part(Part.PRODUCT), emitter.loop(kernel.blocks(rows), "block") as block:
             block = self.in_turn(block, kernel.blocks(rows))
             (registers,) = kernel.tile(emitter, operand, [0], packed, block)
             for u, register in enumerate(registers):

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, load
 from deploy_tvm.codegen.rows import SLACK
+from deploy_tvm.codegen.spans import Part
 
 # Buffers are padded to whole blocks of every kernel, so that registers are stored whole.
 BLOCK = 128
@@ -66,5 +67,5 @@ class Constants:
 
 def copy(emitter: Emitter, size: int, source: tirx.Buffer, at: tuple, target: tirx.Buffer, to: tuple) -> None:
     """Copy ``size`` elements, none beyond."""
-    with emitter.loop(size) as i:
+    with emitter.part(Part.COPY), emitter.loop(size) as i:
         emitter.store(target, load(source, 1, *at, i), *to, i)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from deploy_tvm.codegen.spans import Part, span
+
 Expr = Any
 STACK_BYTES = 8192
 
@@ -56,6 +58,7 @@ class Emitter:
         self._open: list[list[tirx.Stmt]] = [[]]
         self._memory = 0  # the open body at whose beginning memory is allocated
         self._names = 0
+        self._part = Part.REST
 
     def emit(self, statement: tirx.Stmt) -> None:
         """Append a statement to the innermost open body."""
@@ -71,7 +74,7 @@ class Emitter:
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
         variable = tirx.Var(self.name(stem), dtype_of(value))
-        self.emit(tirx.Bind(variable, value))
+        self.emit(tirx.Bind(variable, value, span(self._part)))
         return variable
 
     def hold(self, value: Expr) -> Expr:
@@ -106,7 +109,14 @@ class Emitter:
             raise ValueError(f"{lanes} elements from {indices[-1]} on do not fit {buffer.name}, which has {int(size)}")
         if lanes > 1:
             indices = (*indices[:-1], tirx.Ramp(as_index(indices[-1]), as_index(1), lanes))
-        self.emit(tirx.BufferStore(buffer, value, [as_index(i) for i in indices]))
+        self.emit(tirx.BufferStore(buffer, value, [as_index(i) for i in indices], span(self._part)))
+
+    @contextmanager
+    def part(self, part: Part | None) -> Iterator[None]:
+        """Statements emitted inside belong to ``part``; None: to what those outside do."""
+        before, self._part = self._part, self._part if part is None else part
+        yield
+        self._part = before
 
     @contextmanager
     def loop(self, extent: Expr, stem: str = "i", *, unroll: bool = False) -> Iterator[Expr]:
@@ -116,7 +126,7 @@ class Emitter:
         yield variable
         kind = tirx.ForKind.UNROLLED if unroll else tirx.ForKind.SERIAL
         if (body := self._close()) is not None:
-            self.emit(tirx.For(variable, as_index(0), as_index(extent), kind, body))
+            self.emit(tirx.For(variable, as_index(0), as_index(extent), kind, body, span=span(self._part)))
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
@@ -124,7 +134,7 @@ class Emitter:
         self._open.append([])
         yield
         if (body := self._close()) is not None:
-            self.emit(tirx.IfThenElse(condition, body, None))
+            self.emit(tirx.IfThenElse(condition, body, None, span(self._part)))
 
     @contextmanager
     def apart(self, condition: Expr) -> Iterator[None]:

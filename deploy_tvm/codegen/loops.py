@@ -20,6 +20,7 @@ from deploy_tvm.codegen.kernels.base import Operand
 from deploy_tvm.codegen.plan import Loop
 from deploy_tvm.codegen.products import in_tiles
 from deploy_tvm.codegen.sequences import Sequences
+from deploy_tvm.codegen.spans import Part
 from irnn.program import Node, Scan
 
 # Sequences that take a step together: their operands stay in the first-level cache.
@@ -197,14 +198,15 @@ class _Together:
             node = self.parts[k + 1][0]
             kernel, operand = self.operands[node.output]
             body.materialize(node.inputs)
-            kernel.fill(s.emitter, body.ops, operand, m, body.rows[node.inputs[0]])
+            with s.emitter.part(Part.OPERAND):
+                kernel.fill(s.emitter, body.ops, operand, m, body.rows[node.inputs[0]])
 
     def _multiply(self, node: Node, count: Expr) -> None:
         """A product for all sequences: each block of rows is read once."""
         s, body, emitter = self.s, self.s.body, self.s.emitter
         (kernel, operand), (_, packed) = self.operands[node.output], body.packed(node)
         target, blocks = self.kept[node.output], kernel.blocks(s.program.values[node.output].shape[0])
-        with emitter.loop(blocks, "block") as counted:
+        with emitter.part(Part.PRODUCT), emitter.loop(blocks, "block") as counted:
             block = body.in_turn(counted, blocks)
 
             def tile(vectors: list[Expr]) -> None:

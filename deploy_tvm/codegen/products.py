@@ -12,6 +12,7 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, load
 from deploy_tvm.codegen.plan import Early, Product
 from deploy_tvm.codegen.rows import SLACK, Block, Row
 from deploy_tvm.codegen.sequences import Sequences
+from deploy_tvm.codegen.spans import Part
 from irnn.program import Node
 
 # Steps multiplied at a time: their operands stay in the first-level cache while the weights stream by.
@@ -35,10 +36,13 @@ def product(s: Sequences, step: Product) -> None:
         first = emitter.bind(chunk * CHUNK, "first")
         count = emitter.bind(tirx.Min(as_index(CHUNK), vectors - first), "count")
         with emitter.loop(count, "v") as v:
-            kernel.fill(emitter, body.ops, operand, v, _vector(s, step, first + v, bands))
+            x = _vector(s, step, first + v, bands)
+            with emitter.part(Part.OPERAND):
+                kernel.fill(emitter, body.ops, operand, v, x)
         body.turn = emitter.bind((s.turn + chunk) & as_index(1), "turn")
         blocks = kernel.blocks(value.shape[-1])
-        with emitter.loop(blocks, "block") as counted:
+        multiplying = Part.OUTPUT if step.in_place else Part.PRODUCT
+        with emitter.part(multiplying), emitter.loop(blocks, "block") as counted:
             block = body.in_turn(counted, blocks)
 
             def tile(vectors: list[Expr]) -> None:

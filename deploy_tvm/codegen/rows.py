@@ -29,6 +29,7 @@ from deploy_tvm.codegen.emitter import (
     lanes_of,
     load,
 )
+from deploy_tvm.codegen.spans import Part
 from irnn.arithmetic import fixed_point
 
 # A register may begin at any element and reach this many elements past the end of a row: buffers have that much room.
@@ -51,7 +52,8 @@ class Block:
         """The elements of ``row`` as an expression of ``lanes`` lanes."""
         key = (id(row), start)
         if key not in self.memory:
-            self.memory[key] = (row, self.emitter.hold(row.function(self, start)))
+            with self.emitter.part(row.part):
+                self.memory[key] = (row, self.emitter.hold(row.function(self, start)))
         return self.memory[key][1]
 
 
@@ -72,6 +74,14 @@ class Row:
         wide: Row | None = None,
     ) -> None:
         self.size, self.dtype, self.function, self.breaks, self.wide = size, dtype, function, breaks, wide
+        # What its instructions are counted as; None: as those of the row that reads it.
+        self.part: Part | None = None
+
+    def belong(self, part: Part) -> None:
+        """Count the row's instructions as those of ``part``."""
+        self.part = part
+        if self.wide is not None:
+            self.wide.part = part
 
     @property
     def length(self) -> int | Expr:

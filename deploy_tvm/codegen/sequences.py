@@ -16,6 +16,7 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, constant, 
 from deploy_tvm.codegen.interface import Interface, identifier
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.rows import SLACK, Row, buffer_row, combine, scalar
+from deploy_tvm.codegen.spans import part_of
 from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
 from irnn.program.axes import Axis
@@ -85,7 +86,11 @@ class Sequences:
                 self.bring(name, *self.at(name, row))
         for node in fused:
             if node.op in ROWS:
-                self.body.rows[node.output] = ROWS[node.op](self, node, row)
+                belongs = part_of(node.op)
+                with self.emitter.part(belongs):
+                    made = self.body.rows[node.output] = ROWS[node.op](self, node, row)
+                if belongs is not None:
+                    made.belong(belongs)
                 self.body.stored.discard(node.output)
             else:
                 self.body.run([node])

@@ -1,6 +1,7 @@
 """Runs one compiled function for ARM under user-mode qemu, without TVM on the emulated side, and counts instructions.
 
-``driver.c`` calls the function on arrays from a file; ``plugin.c``, compiled here, counts what qemu executes.
+For this machine's own processor it runs as it is.  ``driver.c`` calls the function on arrays from a file; ``plugin.c``,
+compiled here, counts what qemu executes.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ HERE = Path(__file__).parent
 SECONDS = 900  # of one emulated process: other runtimes' float code takes minutes on a busy machine
 TYPE_CODES = {"i": 0, "u": 1, "f": 2}
 # Calls that are counted: the difference leaves out the start of the process and the reading of the arrays.
-FEW, MANY = 1, 5
+CALLS = (1, 5)
 
 
 def emulator(target: Target) -> list[str]:
-    """The command in front of a program for ``target``: qemu with a CPU that has the target's instructions, no more."""
+    """The command in front of a program for ``target``: qemu with a CPU that has the target's instructions, no more.
+
+    This machine's own programs need none.
+    """
+    if target.mtriple.startswith(platform.machine()):
+        return []
     if "i8mm" in target.features():
         qemu, _, _, *rest = emulated.command("cortex-a76")
         return [qemu, "-cpu", "max", *rest]
@@ -58,8 +64,7 @@ class BareFunction:
 
     def __call__(self, *arrays: np.ndarray, calls: int = 1) -> list[np.ndarray]:
         """Call the function on copies of ``arrays`` and return all of them as they are after the last call."""
-        _write(self.folder / "in", arrays)
-        execute([*self.emulator, *self._program(calls)])
+        execute(self.command(calls, *arrays))
         results, offset, data = [], 0, (self.folder / "out").read_bytes()
         for array in arrays:
             results.append(np.frombuffer(data, array.dtype, array.size, offset).reshape(array.shape))
@@ -69,8 +74,13 @@ class BareFunction:
     def instructions(self, *arrays: np.ndarray) -> float:
         """Instructions that one call executes, between the first call and the last."""
         _write(self.folder / "in", arrays)
-        totals = [counted(self.emulator, self._program(calls)) for calls in (FEW, MANY)]
-        return (totals[1] - totals[0]) / (MANY - FEW)
+        few, many = (counted(self.emulator, self._program(calls)) for calls in CALLS)
+        return (many - few) / (CALLS[1] - CALLS[0])
+
+    def command(self, calls: int, *arrays: np.ndarray) -> list[str]:
+        """The command that calls the function so often on ``arrays``."""
+        _write(self.folder / "in", arrays)
+        return [*self.emulator, *self._program(calls)]
 
     def _program(self, calls: int) -> list[str]:
         files = [self.folder / "in", self.folder / "out"]

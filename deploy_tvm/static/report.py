@@ -43,3 +43,19 @@ def report(result: dict[str, Any]) -> RenderableType:
     lines = [f"{name}: {reason}" for name, reason in result["absent"].items()]
     lines += [f"{count} mismatches with the interpreter in {compared} integers", REMARK]
     return Group(counted, modelled, *(Text(line, style="dim") for line in lines))
+
+
+def profile_report(result: dict[str, Any]) -> RenderableType:
+    """The table of what ``profile`` returned."""
+    total = result["instructions_per_step"]
+    steps = "one step" if result["steps"] == 1 else f"{result['steps']} steps"
+    table = Table(title=f"instructions per step, {steps} a call, {result['kernels']}", title_justify="left")
+    table.add_column("")
+    for heading in ("instructions", "share"):
+        table.add_column(heading, justify="right")
+    for name, count in sorted(result["parts"].items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{count:,.0f}", f"{count / total:.1%}")
+    table.add_section()
+    table.add_row("all", f"{total:,.0f}", "")
+    lines = [f"{result['machine']['cpu']}, callgrind (valgrind {result['versions']['valgrind']}): no times"]
+    return Group(table, *(Text(line, style="dim") for line in lines))

@@ -71,6 +71,7 @@ INSTALLS_EXTRA = NotRun("installs packages: tests/test_packaging.py checks what 
 WORKER = NotRun("a process that a benchmark starts by itself")
 LAUNCHED = NotRun("starts processes that know no workspace: see tests/pipelines/sweep/test_launchers.py")
 GPUS = NotRun("needs GPUs, or a cluster")
+PROFILED = "needs valgrind and AVX2: see tests/deploy_tvm/test_profile.py"
 FORM = NotRun("no command, but the form of those that follow")
 
 PIPELINE = {
@@ -211,6 +212,8 @@ LIBRARIES = {
     "python -m deploy_tvm plan PROGRAM_FOLDER target=cortex_a76": Example(
         {"PROGRAM_FOLDER": "{w.language_model}/program"}, says="read in place: "
     ),
+    "python -m deploy_tvm profile PROGRAM_OR_ARTEFACT --kernels avx2": NotRun(PROFILED),
+    "python -m deploy_tvm profile outputs/.../program --kernels avx2": NotRun(PROFILED),
     'python -m deploy_tvm run lib "the value of the"': Example(
         {"lib": "{w.library}", "the value of the": "the cat sees a"}, "--top 12", says="  cat\n"
     ),

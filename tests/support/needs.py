@@ -24,6 +24,7 @@ COMMANDS = {
     "arm": "apt-get install --no-install-recommends qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf",
     "mca": "apt-get install --no-install-recommends llvm-19",
     "objdump": "apt-get install binutils",
+    "valgrind": "apt-get install --no-install-recommends valgrind",
     "tvm": "pip install 'irnn[tvm]'",
     "speech": "pip install 'irnn[speech]'",
     "c99": "apt-get install gcc clang libclang-rt-dev qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf "
