@@ -130,15 +130,25 @@ def _finish(
         row = body.apply(node)
     *leading, start = place
 
+    def put(lanes: int, index: Expr) -> None:
+        b = Block(emitter, index, lanes)
+        emitter.store(target, b.at(row, 0), *leading, b.index + start)
+
     def store(lanes: int, extent: Expr, first: Expr) -> None:
         with emitter.loop(extent) as i:
-            b = Block(emitter, first + i * lanes, lanes)
-            emitter.store(target, b.at(row, 0), *leading, b.index + start)
+            put(lanes, first + i * lanes)
 
     lanes = body.ops.lanes
     if step.in_place:
         # Nothing may be stored behind the caller's last element.
-        store(1, tirx.Min(as_index(height), size - base), base)
+        whole = emitter.bind(size - base >= height, "whole")
+        with emitter.when(whole):
+            # No loop: LLVM would make a call of it, that copies.
+            for first in range(0, height, lanes):
+                put(lanes, base + first)
+        if size % height:
+            with emitter.when(tirx.Not(whole)):
+                store(1, size - base, base)
     elif len(value.shape) == 1:
         store(lanes, height // lanes, base)
     elif height >= size:

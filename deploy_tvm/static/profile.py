@@ -23,8 +23,9 @@ from deploy_tvm.targets import Target, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
 
-# What LLVM calls the source of a compiled function.
+# What LLVM calls the source of a compiled function, and TVM the function without the check of its arguments.
 SOURCE = "CodeGenLLVM"
+BODY = "fn=kernel_compute_"
 CALL = "call"  # the arguments' checks, and memory that is asked for
 NAMES = {
     Part.PRODUCT: "products",
@@ -73,16 +74,20 @@ def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
 def by_part(text: str) -> dict[str, int]:
     """Instructions by part in what callgrind has written (names and positions uncompressed); their sum is its own."""
     counts: dict[str, int] = {}
-    source, inclusive = "", False
+    source, inside, inclusive = "", False, False
     for line in text.splitlines():
         if found := re.match(r"f[lie]=(.*)", line):
             source = found[1]
+        elif line.startswith("fn="):
+            inside = line.startswith(BODY)
         elif line.startswith("calls="):
             inclusive = True  # The next line repeats what the called function counts itself.
         elif found := re.match(r"(\d+) (\d+)$", line):
             if not inclusive:
                 number = int(found[1])
-                name = NAMES[Part(number)] if SOURCE in source and number in list(Part) else CALL
+                # What LLVM has put together of several lines has none.
+                of_body = SOURCE in source and inside
+                name = NAMES[Part(number or Part.REST)] if of_body and number <= max(Part) else CALL
                 counts[name] = counts.get(name, 0) + int(found[2])
             inclusive = False
     total = re.search(r"^totals: (\d+)$", text, re.MULTILINE)

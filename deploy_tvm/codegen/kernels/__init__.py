@@ -30,6 +30,7 @@ from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, Por
 from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
+from deploy_tvm.codegen.kernels.x86_pairs import Avx2Pairs
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
 from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
 from deploy_tvm.codegen.rows import RowOps
@@ -84,7 +85,7 @@ class Kernels:
                 if counting.proved_for(weight.data):
                     return counting
             bytewise = self.linear(weight)
-            small = bytewise not in (self.int8, self.int16)
+            small = bytewise not in (self.encodings.get("int8"), self.int8, self.int16)
             fits = reach is not None and REACH[0] <= reach[0] and reach[1] <= REACH[1]
             return Parts(bytewise) if small and fits else self.int16
         own = [self.encodings[name] for name in (*WITHIN.get(weight.encoding, ()), weight.encoding)
@@ -122,7 +123,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             FloatKernel(8, 4),
         )
     if X86_SETS["avx2"] <= features:
-        return _x86(
+        best = _x86(
             "avx2",
             8,
             Avx2Kernel8(),
@@ -133,6 +134,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             X86WordKernel(8, accumulates=False),
             FloatKernel(8, 4),
         )
+        return replace(best, encodings={**best.encodings, "int8": Avx2Pairs()})
     return Kernels(
         "portable",
         dict.fromkeys(NIBBLES, PortableKernel4(4, 4)),

@@ -157,8 +157,9 @@ def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
         assert kernels.linear(encoded(np.array([[255]]), "codebook")) is kernels.int16
     assert dot.linear(encoded(np.array([range(17)]), "codebook")) is dot.int8
     avx2, vnni = CPUS["avx2"].kernels(), CPUS["avx512vnni"].kernels()
-    assert avx2.linear(encoded(np.array([[-127]]), "int8")) is avx2.int8
-    assert avx2.linear(encoded(np.array([[-128]]), "int8")) is avx2.int16
+    assert avx2.linear(encoded(np.array([[-128, 0]]), "int8")) is avx2.encodings["int8"]
+    assert avx2.linear(encoded(np.array([[-127, -127]]), "int8")) is avx2.int8
+    assert avx2.linear(encoded(np.array([[-128, -128]]), "int8")) is avx2.int16
     assert vnni.linear(encoded(np.array([[-128]]), "int8")) is vnni.int8
     assert vnni.linear(encoded(np.array([[0, 1]]), "binary")) is vnni.int8  # no sign: it lies between them
     assert avx2.linear(encoded(np.array([[254]]), "codebook")) is avx2.encodings["codebook"]
