@@ -19,6 +19,7 @@ from pipelines.core.memory import keep_freed_memory
 from pipelines.core.on_device import Board, board_of
 from pipelines.core.output import need_output
 from pipelines.core.plan import plan
+from pipelines.core.precision import slow_precision
 from pipelines.core.problem import Problem
 from pipelines.core.stages import Stage, run_stages, stages_until
 from pipelines.core.team import Follower, team_of
@@ -58,6 +59,9 @@ def _run(
     config: RunConfig, stages: list[Stage], wanted: list[Stage], history: History, board: Board | None
 ) -> dict[str, Any]:
     """See `run`; what is wrong with its configuration has been told."""
+    slow = slow_precision(config.trainer)
+    if slow is not None:
+        console.print(slow, markup=False)
     manifests = run_stages(wanted, lambda stage, manifest: history.show(stage.name, manifest.get("curve", [])))
     results = results_of(config, stages, manifests)
     console.print(table_of(results))
