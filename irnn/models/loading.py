@@ -15,7 +15,7 @@ from irnn.names import readable_name
 from irnn.nn.linear import Weight
 from irnn.nn.norm import Norm
 from irnn.nn.torch_interface.parameters import TorchParameters
-from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
+from irnn.nn.torch_interface.state_dicts import check_fit, saved_buffers, unwrapped
 from irnn.quant.finite import not_finite
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, read_record
@@ -33,7 +33,7 @@ def fitting_entries(model: nn.Module, state_dict: Mapping[str, Any], *, strict: 
             own_names = module.own_entries({n.removeprefix(f"{path}."): v for n, v in inside.items()}, strict=False)
             entries = {n: v for n, v in entries.items() if n not in inside}
             entries |= {f"{path}.{name}": value for name, value in own_names.items()}
-    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    every = (*model.named_parameters(remove_duplicate=False), *saved_buffers(model))
     check_fit(
         type(model).__name__,
         {name: value.shape for name, value in every},

@@ -7,6 +7,7 @@ gradients are what they are without: only who launches differs.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 
 import torch
@@ -48,8 +49,14 @@ class GraphedSteps:
         buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
         drawn = torch.cuda.get_rng_state(device)
         step = _Step(self._model, self._compute)
-        # Samples of their own: they become the places that every call's arguments are copied to.
-        torch.cuda.make_graphed_callables(step, tuple(a.clone() for a in arguments), allow_unused_input=True)
+        # The memory of what was recorded before goes back now: given back during a recording, it breaks that off.
+        gc.collect()
+        gc.disable()
+        try:
+            # Samples of their own: they become the places that every call's arguments are copied to.
+            torch.cuda.make_graphed_callables(step, tuple(a.clone() for a in arguments), allow_unused_input=True)
+        finally:
+            gc.enable()
         torch.cuda.set_rng_state(drawn, device)
         with torch.no_grad():
             for buffer, value in buffers:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.nn.cells.base import Cell
 from irnn.nn.norm import MAD_OF_GAUSSIAN, Norm
-from irnn.nn.torch_interface.state_dicts import check_fit, unwrapped
+from irnn.nn.torch_interface.state_dicts import check_fit, saved_buffers, unwrapped
 from irnn.quant.site import QuantSite
 
 TORCH_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)_l\d+(_reverse)?")
@@ -165,12 +165,12 @@ class TorchParameters(nn.Module):
         Without ``strict`` entries may be missing or unknown; their shapes always count.
         """
         entries = unwrapped(state_dict)
-        every = (*self.named_parameters(remove_duplicate=False), *self.named_buffers())
+        every = (*self.named_parameters(remove_duplicate=False), *saved_buffers(self))
         shapes = {own: value.shape for own, value in every}
         names = {own: own for own in shapes}
         if any(TORCH_NAME.fullmatch(name) for name in entries):
             names |= {own: name for name, own in self.torch_names().items()}
-            for own, buffer in self.named_buffers():  # torch's module has observed nothing
+            for own, buffer in saved_buffers(self):  # torch's module has observed nothing
                 entries.setdefault(own, buffer)
         check_fit(
             f"{self.mode}({self.extra_repr()})",

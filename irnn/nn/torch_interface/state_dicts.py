@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 
@@ -30,6 +31,14 @@ def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             f"the state_dict holds {double!r} twice, with and without 'module.' or '_orig_mod.'; keep one of the two"
         )
     return {names[key]: value for key, value in state_dict.items()}
+
+
+def saved_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers that a state_dict holds: those that were registered as persistent."""
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(path, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
 
 
 def check_fit(

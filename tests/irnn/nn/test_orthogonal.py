@@ -182,3 +182,12 @@ def test_the_gap_is_measured_beside_its_bound() -> None:
     qat.prepare(model, irnn.QuantConfig(of={"*.w_h": "binary"}), irnn.PwlConfig(), "weights")
     assert orthogonality(model)["ornn.0.w_h"]["spectral"] < 1e-6
     qat.prepare(model, QORNN, irnn.PwlConfig(), "float")
+
+
+def test_a_hadamard_network_is_saved_without_its_matrix() -> None:
+    model, other = (one_hot_model(size=32, orthogonal="hadamard") for _ in range(2))
+    saved = model.state_dict()
+    assert not [name for name in saved if name.endswith("hadamard")]
+    other.load_state_dict(saved)
+    first, second = (m.ornn.layers[0].cells["forward_cell"].w_h.weight for m in (model, other))
+    assert torch.equal(first, second)
