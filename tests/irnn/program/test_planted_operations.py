@@ -97,7 +97,7 @@ MUTATIONS = [
 @cache
 def cases() -> list[tuple[Program, dict[str, np.ndarray], dict[str, np.ndarray], Any]]:
     made = []
-    for seed in range(24):
+    for seed in range(36):
         program = random_graph(seed)
         inputs, state = random_graph_inputs(program, 3, 5, seed), random_state(program, 3, seed)
         made.append((program, inputs, state, ProgramOracle(program).run_batch(inputs, state)))
