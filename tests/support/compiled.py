@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 from deploy_tvm import targets
@@ -18,17 +21,38 @@ from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Term, buffer_row,
 from deploy_tvm.static.bare import BareFunction
 from deploy_tvm.targets.compiler import PIPELINE
 
+# Functions that stay compiled, the last ones: a test calls one with several arrays.
+KEPT = 8
+_kept: list[tuple[targets.Target, tirx.PrimFunc, Callable[..., np.ndarray]]] = []
+
 
 def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> np.ndarray:
     """Compile the function and call it on ``arrays``: the last one is written, and returned."""
     function = prim_func(buffers, emitter.finish(), "main")
+    for known, text, made in _kept:
+        if known == target and tvm_ffi.structural_equal(text, function):
+            return made(*arrays)
+    made = compiled(target, function)
+    _kept.append((target, function, made))
+    del _kept[:-KEPT]
+    return made(*arrays)
+
+
+def compiled(target: targets.Target, function: tirx.PrimFunc) -> Callable[..., np.ndarray]:
+    """What calls the function's machine code on arrays and returns the last of them as it is afterwards."""
     if not target.mtriple.startswith("x86"):
-        with tempfile.TemporaryDirectory() as folder:
-            return BareFunction(function, target, Path(folder))(*arrays)[-1]
+        folder = Path(tempfile.mkdtemp())
+        bare = BareFunction(function, target, folder)
+        weakref.finalize(bare, shutil.rmtree, folder, ignore_errors=True)
+        return lambda *arrays: bare(*arrays)[-1]
     library = tvm.tirx.build(tvm.IRModule({"main": function}), target.tvm(), pipeline=PIPELINE)
-    tensors = [tvm.runtime.tensor(array) for array in arrays]
-    library["main"](*tensors)
-    return tensors[-1].numpy()
+
+    def here(*arrays: np.ndarray) -> np.ndarray:
+        tensors = [tvm.runtime.tensor(array) for array in arrays]
+        library["main"](*tensors)
+        return tensors[-1].numpy()
+
+    return here
 
 
 def elementwise(
