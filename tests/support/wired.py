@@ -17,6 +17,7 @@ from irnn.quant.site import QuantSite
 from irnn.wiring.simulate import Simulation
 
 SIZE = 6
+BATCH, STEPS = 3, 9
 
 
 class Wired(RecurrentModel):
@@ -45,6 +46,18 @@ class Wired(RecurrentModel):
         y = self._wire(a, self, a.input(self.input_site, x.transpose(0, 1)))
         a.finish()
         return y, a
+
+
+def features(size: int = SIZE) -> Tensor:
+    """``[batch, time, size]``; not centred, so that zero points are none of 0."""
+    return torch.randn(BATCH, STEPS, size, generator=torch.Generator().manual_seed(5)) + 0.5
+
+
+def real(model: Wired, x: Tensor) -> Tensor:
+    """Before anything is quantized, as [batch, ...]."""
+    with torch.no_grad():
+        y, _ = model.eval().simulate(x, observing=False)
+    return y.transpose(0, 1) if y.dim() > 2 else y
 
 
 def ready(model: Wired, x: Tensor) -> Wired:
