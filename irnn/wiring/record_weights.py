@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irnn.arithmetic import fixed_point
+from irnn.arithmetic import fixed_point, run_time_codes
 from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.program import Tensor
@@ -80,7 +80,7 @@ class WeightRecorder(SequenceRecorder):
         key = (x.name, module.operand_codes)
         if key not in self._coded:
             attributes = {"zero_point": x.zero_point, "codes": module.operand_codes}
-            scale = x.scale * 2.0**-fixed_point.MULTIBIT_FRACTION_BITS
+            scale = x.scale * 2.0**-run_time_codes.MULTIBIT_FRACTION_BITS
             name = f"{x.name}.codes"
             self._coded[key] = self._emit("multibit", (x,), name, "int16", x.shape, scale, 0, attributes)
         return self._coded[key]
@@ -91,7 +91,7 @@ class WeightRecorder(SequenceRecorder):
         The scale is that of x times the table's step, so that tied embedding and output layer share their factors.
         """
         largest = (
-            fixed_point.MULTIBIT_MAX if any(x is coded for coded in self._coded.values()) else -np.iinfo(x.dtype).min
+            run_time_codes.MULTIBIT_MAX if any(x is coded for coded in self._coded.values()) else -np.iinfo(x.dtype).min
         )
         reach = sum(
             np.abs(plane.integers.astype(np.int64)).sum(1) * largest * plane.scale

@@ -26,6 +26,7 @@ OPERATIONS = {
 }
 MODULES = {
     "fixed_point": "irnn.arithmetic.fixed_point",
+    "run_time_codes": "irnn.arithmetic.run_time_codes",
     "numpy_ops": "irnn.arithmetic.numpy_ops",
     "interpreter": "irnn.program.interpreter",
     **OPERATIONS,

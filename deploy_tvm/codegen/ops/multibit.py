@@ -1,14 +1,14 @@
-"""Run-time codes of an activation: ``fixed_point``'s text on a row whose elements are read several times."""
+"""Run-time codes of an activation: ``run_time_codes``'s text on a row whose elements are read several times."""
 
 from __future__ import annotations
 
 from deploy_tvm.codegen.body import Body
 from deploy_tvm.codegen.rows import Row
-from irnn.arithmetic import fixed_point
+from irnn.arithmetic import run_time_codes
 from irnn.program import Node
 
 
 def multibit(body: Body, node: Node) -> Row:
-    """``fixed_point.multibit``: codes and coefficients are found here, their sum is lazy."""
+    """``run_time_codes.multibit``: codes and coefficients are found here, their sum is lazy."""
     x, a = body.rows[node.inputs[0]], node.attributes
-    return fixed_point.multibit(body.ops, x, x.length, a["zero_point"], a["codes"])
+    return run_time_codes.multibit(body.ops, x, x.length, a["zero_point"], a["codes"])

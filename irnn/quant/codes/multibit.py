@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from irnn.arithmetic.fixed_point import MULTIBIT_CYCLES, determinant
+from irnn.arithmetic.run_time_codes import MULTIBIT_CYCLES, determinant
 from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
 
 CODE_COUNTS = (1, 2, 3, 4)
@@ -168,7 +168,7 @@ class Refined(Multibit):
 
 @dataclass(frozen=True)
 class Alternating(Multibit):
-    """See :func:`alternating`; the one that activations have, see ``irnn.arithmetic.fixed_point.multibit``."""
+    """See :func:`alternating`; the one that activations have, see ``irnn.arithmetic.run_time_codes.multibit``."""
 
     def codes(self, rows: Tensor) -> Codes:
         """See :class:`Multibit`."""

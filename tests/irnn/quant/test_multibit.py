@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import irnn
 from irnn import qat
-from irnn.arithmetic import fixed_point
+from irnn.arithmetic import run_time_codes
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
@@ -22,9 +22,10 @@ from irnn.program import Node, Program, Value
 from irnn.program.graph import Tensor
 from irnn.quant.codes.multibit import FakeMultibit
 from tests.deploy_tvm.test_low_bit_programs import assert_boards_alike, assert_compiled_alike, everywhere
+from tests.support import program_oracle
 from tests.support.models import assert_trains_in_every_stage, ids, language_model, quantized, quantized_layer
 from tests.support.planting import load, source
-from tests.support.program_oracle import ProgramOracle, run_time_codes
+from tests.support.program_oracle import ProgramOracle
 from tests.support.speech_models import quantized_speech
 from tests.support.strategies import quick
 
@@ -48,9 +49,9 @@ def vectors(length: int, seed: int) -> dict[str, np.ndarray]:
 @given(st.sampled_from([1, 2, 3, 5, 24, 65]), st.sampled_from(COUNTS), st.integers(-128, 127), st.integers(0, 10**6))
 def test_integers_are_those_of_the_definition(length: int, count: int, zero_point: int, seed: int) -> None:
     for name, x in vectors(length, seed).items():
-        expected = run_time_codes(x.tolist(), zero_point, count)
+        expected = program_oracle.run_time_codes(x.tolist(), zero_point, count)
         for ops, array in ((NUMPY, x[None]), (TORCH, torch.from_numpy(x[None]))):
-            found = np.asarray(fixed_point.multibit(ops, array, length, zero_point, count))
+            found = np.asarray(run_time_codes.multibit(ops, array, length, zero_point, count))
             assert found.dtype == np.int16
             assert np.array_equal(found[0], expected), name
 
@@ -58,12 +59,12 @@ def test_integers_are_those_of_the_definition(length: int, count: int, zero_poin
 @pytest.mark.parametrize("count", COUNTS)
 def test_int64_holds_the_longest_vectors(count: int) -> None:
     """Unbounded integers say the same at N = 2048 and 255 steps from the zero point, where products are largest."""
-    length = fixed_point.MULTIBIT_LENGTH_MAX
+    length = run_time_codes.MULTIBIT_LENGTH_MAX
     for zero_point in (-128, 127):
         for name, x in vectors(length, 1).items():
             with np.errstate(all="raise"):
-                found = fixed_point.multibit(NUMPY, x[None], length, zero_point, count)[0]
-            assert np.array_equal(found, run_time_codes(x.tolist(), zero_point, count)), name
+                found = run_time_codes.multibit(NUMPY, x[None], length, zero_point, count)[0]
+            assert np.array_equal(found, program_oracle.run_time_codes(x.tolist(), zero_point, count)), name
 
 
 BUGS = {
@@ -83,21 +84,21 @@ BUGS = {
 
 
 def agrees(text: str) -> bool:
-    """Whether this text of ``fixed_point`` says what the definition says of many vectors, short ones among them."""
-    module = load("fixed_point", text)
+    """Whether this text of ``run_time_codes`` says what the definition says of many vectors, short ones among them."""
+    module = load("run_time_codes", text)
     for seed in range(60):
         length, count = (2, 3, 4, 6, 9, 24)[seed % 6], COUNTS[seed % 4]
         for x in vectors(length, seed).values():
             zero_point = (-128, 0, 5)[seed % 3]
             found = module.multibit(NUMPY, x[None], length, zero_point, count)[0]
-            if not np.array_equal(found, run_time_codes(x.tolist(), zero_point, count)):
+            if not np.array_equal(found, program_oracle.run_time_codes(x.tolist(), zero_point, count)):
                 return False
     return True
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_noticed(bug: str) -> None:
-    text, (old, new) = source("fixed_point"), BUGS[bug]
+    text, (old, new) = source("run_time_codes"), BUGS[bug]
     assert text.count(old) == 1
     assert agrees(text)
     assert not agrees(text.replace(old, new))
@@ -105,12 +106,12 @@ def test_planted_bugs_are_noticed(bug: str) -> None:
 
 def test_the_bounds_of_the_page() -> None:
     """What the page says of int64, in numbers."""
-    length, reach, f = fixed_point.MULTIBIT_LENGTH_MAX, 255, fixed_point.MULTIBIT_FRACTION_BITS
+    length, reach, f = run_time_codes.MULTIBIT_LENGTH_MAX, 255, run_time_codes.MULTIBIT_FRACTION_BITS
     minor, whole = 24 * length**3 * reach * length, 24 * length**4
     assert 2 ** (f + 1) * minor + whole < 2**62
     assert 2 * whole < 2**62
-    assert 127 * length * fixed_point.MULTIBIT_MAX + 2**30 < 2**31
-    assert fixed_point.MULTIBIT_MAX == reach << f <= 32767
+    assert 127 * length * run_time_codes.MULTIBIT_MAX + 2**30 < 2**31
+    assert run_time_codes.MULTIBIT_MAX == reach << f <= 32767
 
 
 def test_one_value_is_exact_and_more_codes_are_closer() -> None:
@@ -118,9 +119,9 @@ def test_one_value_is_exact_and_more_codes_are_closer() -> None:
     x = np.clip(rng.normal(10, 40, (50, 300)), -128, 127).astype(np.int8)
     errors = []
     for count in COUNTS:
-        y = fixed_point.multibit(NUMPY, x, 300, -3, count) / 16
+        y = run_time_codes.multibit(NUMPY, x, 300, -3, count) / 16
         errors.append(np.square(y - (x + 3.0)).sum())
-        constant = fixed_point.multibit(NUMPY, np.full((1, 9), 7, np.int8), 9, -3, count)
+        constant = run_time_codes.multibit(NUMPY, np.full((1, 9), 7, np.int8), 9, -3, count)
         assert np.array_equal(constant, np.full((1, 9), 10 * 16))
     assert all(after < before / 2 for before, after in pairwise(errors))
 
@@ -132,7 +133,7 @@ def test_training_sees_the_same_codes() -> None:
     for count in COUNTS:
         real = torch.from_numpy(x).requires_grad_()
         simulated = FakeMultibit.apply(real, count)
-        exact = fixed_point.multibit(NUMPY, x.astype(np.int8), 300, 0, count) / 16
+        exact = run_time_codes.multibit(NUMPY, x.astype(np.int8), 300, 0, count) / 16
         errors = [float(np.square(y - x).mean()) for y in (simulated.detach().numpy(), exact)]
         # Coefficients are rounded to 1/16 of a step, and a flipped code leads to another, equally good solution.
         assert errors[0] == pytest.approx(errors[1], rel=0.02)
@@ -144,8 +145,18 @@ def alternating(weight: int, hidden: int) -> irnn.QuantConfig:
     return irnn.QuantConfig("alternating", weight, weight, weight, hidden=hidden)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("hidden", [*COUNTS[:-1], pytest.param(COUNTS[-1], marks=pytest.mark.slow)])
+# Every number of codes once, the largest in the slow tests with the other combinations.
+AT_ONCE = ((1, "lstm"), (2, "gru"), (3, "lstm"))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "cell"),
+    [
+        pytest.param(hidden, cell, marks=() if (hidden, cell) in AT_ONCE else pytest.mark.slow)
+        for hidden in COUNTS
+        for cell in ("lstm", "gru")
+    ],
+)
 def test_every_executor_gives_the_same_integers(hidden: int, cell: str, tmp_path: Path) -> None:
     model = quantized(language_model(cell=cell, layers=2), alternating(2, hidden))
     program, tokens = irnn.convert(model), ids(2, 7, seed=5)
@@ -168,7 +179,7 @@ def test_directions_share_the_codes_of_what_they_read(tmp_path: Path) -> None:
     assert_compiled_alike(program, tmp_path)
 
 
-@pytest.mark.parametrize("core", ["arm_dotprod", "arm_neon", "armv7_neon"])
+@pytest.mark.parametrize("core", [pytest.param("arm_dotprod", marks=pytest.mark.slow), "arm_neon", "armv7_neon"])
 def test_boards_give_the_same_integers(core: str) -> None:
     assert_boards_alike(core, irnn.convert(quantized(language_model(cell="gru"), alternating(2, 3))))
 
