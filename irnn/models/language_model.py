@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from irnn.models.base import StreamModel, stack_of
 from irnn.nn.cells import cell_class
 from irnn.nn.embedding import Embedding
 from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
-from irnn.nn.linear import Linear
+from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import NORMS
 from irnn.nn.recurrent import Recurrent
 from irnn.quant.site import QuantSite
@@ -104,8 +103,7 @@ class LanguageModel(StreamModel):
         self.summed = QuantSite("hidden", size) if config.sum_layers else None
         self.down = self.projected = None
         if config.down_projection and config.embedding_size is not None:
-            bound = 1 / math.sqrt(size)
-            down = nn.Parameter(torch.empty(config.embedding_size, size).uniform_(-bound, bound))
+            down = uniform(size, config.embedding_size, size)
             self.down, self.projected = Linear(down, reads_hidden=True), QuantSite("hidden", config.embedding_size)
             size = config.embedding_size
         weight = table

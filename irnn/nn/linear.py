@@ -6,11 +6,19 @@ A module holds parameters and says how they are quantized; what is computed with
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from irnn.quant.config import QuantConfig
+
+
+def uniform(size: int, *shape: int) -> nn.Parameter:
+    """A float32 parameter as torch's recurrent layers start theirs: uniform within +-1 / sqrt(size)."""
+    bound = 1 / math.sqrt(size)
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
 class Weight(nn.Module):

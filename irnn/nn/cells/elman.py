@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import ClassVar, TypeVar
 
-import torch
 from torch import nn
 
 from irnn.errors import IrnnError
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
-from irnn.nn.linear import Linear
+from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
@@ -48,11 +47,7 @@ class ElmanCell(Cell):
         super().__init__()
         if nonlinearity not in NONLINEARITIES:
             raise IrnnError(f"nonlinearity={nonlinearity!r}: allowed are {', '.join(NONLINEARITIES)}")
-        bound = 1 / math.sqrt(hidden_size)
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
+        parameter = partial(uniform, hidden_size)
         biases = [(parameter(hidden_size),) if bias else () for _ in range(2)]
         self.w_x = Linear(parameter(hidden_size, input_size), biases[0], reads_hidden=True)
         self.w_h = Linear(parameter(hidden_size, hidden_size), biases[1], recurrent=True, reads_hidden=True)

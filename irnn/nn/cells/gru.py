@@ -11,16 +11,15 @@ such.  Products and the output sequence read it at 8 bits.  n is never negated: 
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import ClassVar, TypeVar
 
-import torch
 from torch import nn
 
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
 from irnn.nn.containers import ModuleDict
-from irnn.nn.linear import Linear
+from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
@@ -45,11 +44,8 @@ class GRUCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool, norm: str | None, hidden: QuantSite) -> None:
         super().__init__()
-        rows, bound = 3 * hidden_size, 1 / math.sqrt(hidden_size)
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
+        rows = 3 * hidden_size
+        parameter = partial(uniform, hidden_size)
         self.hidden_size = hidden_size
         b_x, b_h = ((parameter(rows),), (parameter(rows),)) if bias else ((), ())
         self.w_x = Linear(parameter(rows, input_size), b_x, reads_hidden=True)

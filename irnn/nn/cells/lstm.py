@@ -7,7 +7,6 @@ NeurIPS 2019; iRNN).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
@@ -19,7 +18,7 @@ from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
 from irnn.nn.containers import ModuleDict
 from irnn.nn.fast.exact_bilstm import exact_bilstm
-from irnn.nn.linear import Linear
+from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
@@ -62,11 +61,7 @@ class LSTMCell(Cell):
     ) -> None:
         super().__init__()
         rows, state_size = 4 * hidden_size, proj_size or hidden_size
-        bound = 1 / math.sqrt(hidden_size)
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
+        parameter = partial(uniform, hidden_size)
         self.hidden_size = hidden_size
         biases = (parameter(rows), parameter(rows)) if bias else ()
         self.w_x = Linear(parameter(rows, input_size), biases, reads_hidden=True)

@@ -15,7 +15,6 @@ W_x x cannot be computed for all steps at once: its x depends on h.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
@@ -29,7 +28,7 @@ from irnn.nn.cells.base import Cell
 from irnn.nn.cells.lstm import FUNCTIONS, GATES
 from irnn.nn.containers import ModuleDict, ModuleList
 from irnn.nn.fast.exact_mogrifier import exact_mogrifier
-from irnn.nn.linear import Linear
+from irnn.nn.linear import Linear, uniform
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
 
@@ -44,13 +43,8 @@ class Round(nn.Module):
 
     def __init__(self, read: int, gated: int, rank: int) -> None:
         super().__init__()
-
-        def parameter(rows: int, columns: int) -> nn.Parameter:
-            bound = 1 / math.sqrt(columns)
-            return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
-
-        self.left = Linear(parameter(rank, read), recurrent=True, reads_hidden=True)
-        self.right = Linear(parameter(gated, rank), (nn.Parameter(torch.zeros(gated)),), recurrent=True)
+        self.left = Linear(uniform(read, rank, read), recurrent=True, reads_hidden=True)
+        self.right = Linear(uniform(rank, gated, rank), (nn.Parameter(torch.zeros(gated)),), recurrent=True)
         self.factor = QuantSite("activation", rank)
         self.preactivation = QuantSite("preactivation", gated)
         self.gate = Activation("sigmoid", self.preactivation)
@@ -90,11 +84,8 @@ class MogrifierCell(Cell):
         for name, value, least in (("rounds", rounds, 0), ("rank", rank, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise IrnnError(f"{name}={value!r} must be a whole number, at least {least}")
-        rows, bound = 4 * hidden_size, 1 / math.sqrt(hidden_size)
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
+        rows = 4 * hidden_size
+        parameter = partial(uniform, hidden_size)
         self.hidden_size = hidden_size
         sizes = (hidden_size, input_size)
         self.rounds = ModuleList(Round(sizes[k % 2], sizes[1 - k % 2], rank) for k in range(rounds))

@@ -8,7 +8,6 @@ is lost between steps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -19,7 +18,7 @@ from irnn.errors import IrnnError
 from irnn.nn.activation import ModReLU
 from irnn.nn.cells.base import Cell
 from irnn.nn.fast.recurrence import recurrence
-from irnn.nn.linear import Linear, Weight
+from irnn.nn.linear import Linear, Weight, uniform
 from irnn.nn.orthogonal import orthogonal_weight
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor, StateSpec
@@ -64,9 +63,7 @@ class ORNNCell(Cell):
         self.w_x = Linear(u, (nn.Parameter(torch.zeros(hidden_size)),) if bias else ())
         self.w_h: Weight
         if orthogonal is None:
-            bound = 1 / math.sqrt(hidden_size)
-            w = nn.Parameter(torch.empty(hidden_size, hidden_size).uniform_(-bound, bound))
-            self.w_h = Linear(w, recurrent=True)
+            self.w_h = Linear(uniform(hidden_size, hidden_size, hidden_size), recurrent=True)
         else:
             self.w_h = orthogonal_weight(orthogonal, hidden_size)
         self._hidden = (hidden,)  # registered by the layer: both directions share it
