@@ -30,6 +30,7 @@ from deploy_tvm.codegen.plan import Copy, Give, Loop, Pick, Plan, Pool, Product,
 from deploy_tvm.codegen.products import product
 from deploy_tvm.codegen.rows import Block, Row, buffer_row, combine, number, scalar
 from deploy_tvm.codegen.sequences import Sequences
+from deploy_tvm.codegen.softmax_mean import softmax_mean, unbroken
 from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
 
@@ -118,6 +119,7 @@ def _pool(s: Sequences, step: Pool) -> None:
                 emitter.store(target, register, *s.at(name, row), band * channels + index)
 
             body.store({name: store})
+    del s.neighbourhoods[name]  # the pooled rows are what anything else reads
 
 
 def _largest(s: Sequences, node: Node, taps: list[Row]) -> Row:
@@ -132,18 +134,11 @@ def _total(s: Sequences, node: Node, taps: list[Row]) -> Row:
     return reduce(lambda p, q: p + q, [s.body.ops.to(tap, "int32") - zero_point for tap in taps])
 
 
-def _unbroken(s: Sequences, name: str) -> Row:
-    """A row whose registers may be added to memory: none reaches into the next segment."""
-    row = s.body.rows[name]
-    if not row.breaks:
-        return row
-    buffer = s.emitter.alloc((room(row.length),), row.dtype, "row")
-    s.body.store({name: s.storing([(buffer, ())])})
-    return buffer_row(buffer, row.length, row.dtype)
-
-
 def _reduce(s: Sequences, step: Reduce) -> None:
     """A running total, or the largest, of each sequence; then what is made of it."""
+    if step.node.op == "softmax_mean":
+        softmax_mean(s, step)
+        return
     emitter, body, node, (source, *lengths) = s.emitter, s.body, step.node, step.node.inputs
     value = s.program.values[source]
     steps, mean = s.axes.size(value.axes[0]), node.op == "time_mean"
@@ -154,7 +149,7 @@ def _reduce(s: Sequences, step: Reduce) -> None:
         count = s.length(lengths[0], b) if lengths else steps
         with emitter.loop(count, "t") as t:
             s.fetch([source], step.fused, emitter.bind(b * steps + t, "from"))
-            row = _unbroken(s, source)
+            row = unbroken(s, source)
             if mean:
                 row = body.ops.to(row, running) - number(node.attributes.get("zero_point", 0), running)
 

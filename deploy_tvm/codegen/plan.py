@@ -290,6 +290,14 @@ class _Planner:
         self.in_memory.add(node.output)
         return 0
 
+    def weigh(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        """Scores are read twice, so they lie in memory."""
+        if node.inputs[0] not in self.in_memory:
+            self.store(node.inputs[:1])
+        self.add(Reduce(node, self.needed(node.inputs[1:2])))
+        self.in_memory.add(node.output)
+        return 0
+
     def repeat(self, node: Node, rest: Sequence[Node | Scan]) -> int:
         """A value that is read at every step is computed once."""
         if node.inputs[0] not in self.in_memory:
@@ -318,6 +326,7 @@ PLANNED: dict[str, Callable[[_Planner, Node, Sequence[Node | Scan]], int]] = {
     "mean_pool": _Planner.pool,
     "time_mean": _Planner.reduce,
     "time_max": _Planner.reduce,
+    "softmax_mean": _Planner.weigh,
     "repeat": _Planner.repeat,
     "flatten": _Planner.flatten,
 }

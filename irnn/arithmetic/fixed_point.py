@@ -261,8 +261,10 @@ def mean(ops: Any, total: Array, count: Array) -> Array:
     return ops.to(ops.floor_div(doubled_i64 + count, count + count), "int32")
 
 
-def attention_weights(ops: Any, score: Array, valid: Array, table: Array, multiplier: Array, shift: Array) -> Array:
-    """Unnormalized softmax of int32 scores over the last axis: uint16, 0 where ``valid`` is false.
+def attention_weights(
+    ops: Any, score: Array, valid: Array | None, table: Array, multiplier: Array, shift: Array
+) -> Array:
+    """Unnormalized softmax of int32 scores over the last axis: uint16, 0 where ``valid`` is false (None: nowhere).
 
     ``delta = clamp(rescale(max - score, multiplier, shift), 0, 255)``, the maximum being that of the valid places, and
     ``e = table[delta]``; ``multiplier * 2**-shift`` is the scale of the scores over that of the table's input.  At
@@ -270,12 +272,12 @@ def attention_weights(ops: Any, score: Array, valid: Array, table: Array, multip
     difference of any two scores fits int32.
     """
     lowest_i32 = ops.to(INT32_MIN, "int32")
-    highest_i32 = ops.row_max(ops.where(valid, score, lowest_i32))
+    highest_i32 = ops.row_max(score if valid is None else ops.where(valid, score, lowest_i32))
     # Padding may hold a score above the maximum; clamped to 0 it indexes the table, and is masked.
     distance_i64 = rescale(ops, highest_i32 - score, multiplier, shift)
     delta_i32 = ops.to(ops.clip(distance_i64, 0, EXP_ENTRIES - 1), "int32")
     e_i32 = ops.to(ops.take(table, delta_i32), "int32")
-    return ops.to(ops.where(valid, e_i32, ops.to(0, "int32")), "uint16")
+    return ops.to(e_i32 if valid is None else ops.where(valid, e_i32, ops.to(0, "int32")), "uint16")
 
 
 def attention_context(

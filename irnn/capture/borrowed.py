@@ -47,8 +47,10 @@ class BorrowedLinear(Weight):
         recurrent: bool = False,
         reads_hidden: bool = False,
         columns: list[int] | None = None,
+        turned: bool = False,
     ) -> None:
         super().__init__(role)
+        self._turned = turned
         self._source, self._weight, self._biases, self._columns = source, weight, biases, columns
         self._recurrent = recurrent
         self.reads_hidden |= reads_hidden
@@ -62,6 +64,10 @@ class BorrowedLinear(Weight):
     def weight(self) -> Tensor:
         """``[rows, columns]``."""
         weight = self._source.find(self._weight)
+        if weight.dim() == 1:  # of one score
+            weight = weight[None]
+        elif self._turned:
+            weight = weight.T
         return weight if self._columns is None else weight[:, self._columns]
 
     @property
@@ -75,6 +81,7 @@ class BorrowedLinear(Weight):
         weight = self._source.find(self._weight)
         # A parametrized one is computed anew at each look.
         own = id(weight) if isinstance(weight, nn.Parameter) else hash((id(self._source.network), self._weight))
+        own = hash((own, "turned")) if self._turned else own
         return own if self._columns is None else hash((own, *self._columns))
 
 

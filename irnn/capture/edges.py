@@ -18,7 +18,12 @@ from irnn.quant.site import QuantSite
 # How an edge's numbers are kept: token ids; accumulators, and those of one scale that are outputs; at up to 8 bits, or
 # at 16; zeros that no memory holds; lengths of sequences; a state of the program; an input that
 # nothing reads.
-FORMS = ("ids", "sum", "scores", "int8", "int16", "zero", "lengths", "state", "unused")
+# What waits for an operation that makes numbers of it: weights of steps and steps that are weighed by them, for a sum
+# over time; a sum over time, for its length; which steps are valid.
+FORMS = (
+    "ids", "sum", "scores", "int8", "int16", "zero", "lengths", "state", "unused", "weights", "weighed", "total",
+    "mask",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,9 @@ class Edge:
     side that are not joined: a product reads each at its own scale.  ``banded``: accumulators of a convolution, in
     which bands and filters are still two axes.  ``border``: zeros that are to stand around each dimension but
     the first two, which a convolution takes in.  ``lengths``: where its sequences end (packed).  ``state``: the
-    recurrent step after which it stands, and which of its states it is.
+    recurrent step after which it stands, and which of its states it is.  ``score``: what a softmax over time is taken
+    of.  ``weighed``: the steps that wait for a sum.  ``offset``: what has been added to lengths.  ``inverted``: a mask
+    of padding instead of valid steps.
     """
 
     t: Any
@@ -62,6 +69,10 @@ class Edge:
     side: tuple[Edge, ...] = ()
     border: tuple[tuple[int, int], ...] = ()
     state: tuple[str, int] | None = None
+    score: Edge | None = None
+    weighed: Edge | None = None
+    offset: int = 0
+    inverted: bool = False
     late: dict[str, Any] = field(default_factory=dict)  # forms of this very tensor that there are already
 
     @property

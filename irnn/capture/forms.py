@@ -26,6 +26,7 @@ class Held:
     """A parameter or buffer of the network, by its path."""
 
     path: str
+    turned: bool = False  # rows and columns exchanged
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ FUNCTIONS: dict[Any, str] = {
     torch.relu: "relu", F.relu: "relu", torch.relu_: "relu", F.relu_: "relu",
     torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", torch.tanh: "tanh", F.tanh: "tanh",
     F.silu: "silu", F.glu: "glu", F.hardsigmoid: "hardsigmoid", F.hardswish: "hardswish", F.leaky_relu: "leaky_relu",
-    F.pad: "pad", F.relu6: "relu6", F.hardtanh: "hardtanh", torch.clamp: "clamp", torch.clip: "clamp",
+    F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu", F.celu: "celu", F.selu: "selu", F.mish: "mish",
+    torch.celu: "celu", torch.selu: "selu", F.softsign: "softsign", F.logsigmoid: "log_sigmoid", F.prelu: "prelu",
+    torch.prelu: "prelu", torch.exp: "growth", torch.abs: "abs", operator.abs: "abs", torch.square: "square",
+    torch.pow: "pow", operator.pow: "pow", F.pad: "pad", F.relu6: "relu6", F.hardtanh: "hardtanh",
+    torch.clamp: "clamp", torch.clip: "clamp",
     torch.add: "add", operator.add: "add", operator.iadd: "add",
     torch.sub: "sub", operator.sub: "sub", operator.isub: "sub",
     torch.mul: "mul", operator.mul: "mul", operator.imul: "mul", torch.multiply: "mul",
@@ -52,7 +57,12 @@ FUNCTIONS: dict[Any, str] = {
     F.dropout: "dropout", torch.dropout: "dropout", F.log_softmax: "log_softmax", F.softmax: "softmax",
     torch.log_softmax: "log_softmax", torch.softmax: "softmax",
     torch.neg: "neg", operator.neg: "neg", torch.mean: "mean", torch.max: "max", torch.amax: "amax",
-    torch.zeros_like: "zeros", F.linear: "linear", F.embedding: "embedding", F.layer_norm: "layer_norm",
+    torch.sum: "sum", torch.matmul: "matmul", torch.bmm: "matmul", operator.matmul: "matmul", torch.mm: "matmul",
+    torch.einsum: "einsum", torch.functional.einsum: "einsum", F.one_hot: "one_hot", torch.lt: "lt", operator.lt: "lt",
+    torch.gt: "gt", operator.gt: "gt", torch.le: "le", operator.le: "le", torch.ge: "ge", operator.ge: "ge",
+    torch.eq: "eq", operator.eq: "eq", operator.invert: "invert", torch.logical_not: "invert",
+    torch.masked_fill: "masked_fill", torch.gather: "gather", torch.zeros_like: "zeros", F.linear: "linear",
+    F.embedding: "embedding", F.layer_norm: "layer_norm",
     F.conv1d: "conv", F.conv2d: "conv", torch.conv1d: "conv", torch.conv2d: "conv",
     F.max_pool1d: "max_pool", F.max_pool2d: "max_pool", F.avg_pool1d: "mean_pool", F.avg_pool2d: "mean_pool",
     torch.max_pool1d: "max_pool", torch.max_pool2d: "max_pool", torch.avg_pool1d: "mean_pool",
@@ -63,14 +73,16 @@ FUNCTIONS: dict[Any, str] = {
 SAME_NAME = (
     "relu", "sigmoid", "tanh", "clamp", "add", "sub", "mul", "div", "chunk", "split", "unbind", "transpose", "permute",
     "reshape", "flatten", "squeeze", "unsqueeze", "narrow", "select", "log_softmax", "softmax", "mean", "max", "amax",
-    "expand", "repeat", "unflatten", "neg",
+    "expand", "repeat", "unflatten", "neg", "abs", "square", "pow",
+    "sum", "matmul", "masked_fill", "gather", "lt", "gt", "le", "ge", "eq",
 )  # fmt: skip
-UNCHANGED = ("contiguous", "clone", "detach", "cpu", "cuda", "to", "float", "type_as", "int", "long")
+UNCHANGED = ("contiguous", "clone", "detach", "cpu", "cuda", "to", "float", "type_as", "int", "long", "bool")
 METHODS: dict[str, str] = {
     **{name: name for name in SAME_NAME},
     **dict.fromkeys(UNCHANGED, "same"),
     "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh", "clip": "clamp", "view": "reshape",
     "swapaxes": "transpose", "expand_as": "expand", "view_as": "reshape", "reshape_as": "reshape",
+    "bmm": "matmul", "mm": "matmul", "logical_not": "invert", "exp": "growth", "absolute": "abs",
     "__getitem__": "getitem", "add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div", "t": "transpose_2",
     "new_zeros": "zeros",
 }  # fmt: skip
@@ -108,6 +120,10 @@ MODULES: dict[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     nn.ReLU: ("relu", _none), nn.Sigmoid: ("sigmoid", _none), nn.Tanh: ("tanh", _none), nn.ReLU6: ("relu6", _none),
     nn.SiLU: ("silu", _none), nn.GLU: ("glu", lambda m: {"dim": m.dim}), nn.Hardsigmoid: ("hardsigmoid", _none),
     nn.Hardswish: ("hardswish", _none), nn.LeakyReLU: ("leaky_relu", lambda m: {"negative_slope": m.negative_slope}),
+    nn.GELU: ("gelu", lambda m: {"approximate": m.approximate}), nn.Mish: ("mish", _none),
+    nn.Softplus: ("softplus", lambda m: {"beta": m.beta, "threshold": m.threshold}), nn.SELU: ("selu", _none),
+    nn.ELU: ("elu", lambda m: {"alpha": m.alpha}), nn.CELU: ("celu", lambda m: {"alpha": m.alpha}),
+    nn.Softsign: ("softsign", _none), nn.LogSigmoid: ("log_sigmoid", _none), nn.PReLU: ("prelu", _held("weight")),
     nn.ConstantPad1d: ("pad", lambda m: {"pad": m.padding, "value": m.value}),
     nn.ZeroPad1d: ("pad", lambda m: {"pad": m.padding}), nn.ZeroPad2d: ("pad", lambda m: {"pad": m.padding}),
     nn.Hardtanh: ("hardtanh", lambda m: {"min_val": m.min_val, "max_val": m.max_val}),

@@ -17,6 +17,8 @@ def from_network(x: Tensor, edge: Edge, *, batch_first: bool) -> Tensor:
     for dimension, size in zip(edge.dims, x.shape, strict=True):
         known = math.prod(axis.sizes[0] for axis in dimension if axis.kind == "size")
         shape += [axis.sizes[0] if axis.kind == "size" else size // known for axis in dimension]
+    unseen = [axis for axis in _order(edge, batch_first=batch_first) if axis not in axes]
+    axes, shape = [*axes, *unseen], [*shape, *[1] * len(unseen)]  # the one step of a network that sees no time
     x = x.reshape(shape).permute([axes.index(axis) for axis in _order(edge, batch_first=batch_first)])
     leading = 2 if edge.time is not None else 1
     if edge.form in ("ids", "lengths"):
@@ -30,6 +32,7 @@ def to_network(t: Tensor, edge: Edge) -> Tensor:
     sizes = dict(zip(order[: 2 if edge.time is not None else 1], t.shape, strict=False))
     sizes |= {axis: axis.sizes[0] for axis in edge.inner}
     axes = [axis for dimension in edge.dims for axis in dimension]
+    axes += [axis for axis in order if axis not in axes]
     t = t.reshape([sizes[axis] for axis in order]).permute([order.index(axis) for axis in axes])
     return t.reshape([math.prod(sizes[axis] for axis in dimension) for dimension in edge.dims])
 

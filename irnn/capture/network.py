@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from irnn.capture.layout import from_network, layout, to_network
 from irnn.capture.lowerings import OPERATIONS
 from irnn.capture.lowerings.glue import TAILS
 from irnn.capture.plan import Input, Plan
-from irnn.capture.trace import mapped
+from irnn.capture.trace import Fields, mapped, returned
 from irnn.capture.wiring import Parts, Planner, Row, Wiring, edges_of
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
@@ -79,6 +80,12 @@ class CapturedNetwork(RecurrentModel):
 
     def _leaving(self, w: Wiring, edge: Edge) -> Edge:
         """An output in the form in which it leaves."""
+        if edge.form == "weights" and edge.score is not None:
+            if edge.score.lengths is not None:
+                raise IrnnError(
+                    f"the output {edge.producer} is a softmax over the valid steps alone: return its scores"
+                )
+            return replace(w.wide(edge.score), tail=("softmax_over_time",), dims=edge.dims)
         if edge.form == "sum" or edge.apart:
             return w.wide(edge)
         if edge.form in ("scores", "int8", "int16", "state"):
@@ -98,7 +105,7 @@ class CapturedNetwork(RecurrentModel):
         edge = self._edge(w, spec, None)
         match spec.kind:
             case "ids":
-                return edge.become(w.a.ids(spec.name, spec.count, _length(spec)))
+                return edge.become(w.a.ids(spec.name, spec.count, None if spec.time is None else _length(spec)))
             case "lengths":
                 return edge.become(w.a.lengths(spec.name, spec.counts))
             case "real" if spec.time is None:
@@ -111,8 +118,10 @@ class CapturedNetwork(RecurrentModel):
         """Every output by its name, in the form in which it leaves."""
         found = list(edges_of(w.run(OPERATIONS, inputs)))
         names = ["y"] if len(found) == 1 else [f"y{k}" for k in range(len(found))]
-        if isinstance(self.plan.output, dict) and len(self.plan.output) == len(found):
-            names = [str(key) for key in self.plan.output]
+        own = self.plan.output.values if isinstance(self.plan.output, Fields) else self.plan.output
+        own = {key: value for key, value in own.items() if value is not None} if isinstance(own, dict) else {}
+        if len(own) == len(found):
+            names = [str(key) for key in own]
         return {name: self._leaving(w, edge) for name, edge in zip(names, found, strict=True)}
 
     def program_metadata(self) -> dict[str, Any]:
@@ -154,7 +163,7 @@ class CapturedNetwork(RecurrentModel):
         structure = wiring.run(OPERATIONS, inputs)
         outputs = mapped(structure, lambda e: self._real(wiring, e))
         simulation.finish()
-        return outputs, simulation
+        return returned(outputs), simulation
 
     def _real(self, w: Wiring, edge: Any) -> Any:
         if not isinstance(edge, Edge):
@@ -244,7 +253,7 @@ class CapturedNetwork(RecurrentModel):
             assert value.scale is not None  # what leaves has one scale
             return _behind(((y.double() - value.zero_point) * value.scale).float(), self._leaving(wiring, edge))
 
-        return mapped(structure, real)
+        return returned(mapped(structure, real))
 
     def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the network's ``forward`` gives in the stages after "float"."""

@@ -26,6 +26,7 @@ GLUE = (
 )  # fmt: skip
 
 
+COUNTING = ("lt", "gt", "le", "ge", "sub", "div")  # what is done with lengths, not with ids
 TIMES = ("time", "second", "third", "fourth")  # what programs call the lengths that inputs have of their own
 
 
@@ -68,6 +69,7 @@ class Plan:
     times: list[Axis]
     constants: dict[str, Tensor]
     runs: int
+    step: Axis | None = None  # of a network without any length: the time that its recurrent modules see, one step
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # (path, where, reason) of the whole
     _readers: dict[int, set[str]] = field(default_factory=dict, repr=False)  # what `readers` has found
 
@@ -142,6 +144,8 @@ class Plan:
             if step.op == "recurrent":
                 for kind in range(self.kinds(index)):
                     start = self.start_of(index, kind)
+                    if start is not None and self.inputs[start].time is self.step:
+                        self.inputs[start].time = None  # a state stands before the step
                     if start is not None and self.only_returned(index, kind):
                         self.inputs[start].kind, self.inputs[start].state = "state", (step.name, kind)
 
@@ -170,6 +174,8 @@ def make_plan(network: nn.Module, example: Example) -> Plan:
     times = [axis for axis in axes if axis.kind == "time"]
     times = [Axis("time", axis.sizes, name) for axis, name in zip(times, TIMES, strict=False)]
     plan = Plan({}, {}, runs.base.output, batch, times, runs.base.constants, ones)
+    if not times and not runs.unrolled:
+        plan.step = Axis("time", (1,) * ones, TIMES[0])
     taken: set[str] = set()
     for index in sorted(alive):
         call = calls[index]
@@ -267,7 +273,7 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
     value: Tensor = call.value
     dims = tuple(plan.axis(sizes) for sizes in plan.steps[index].sizes)
     inner = tuple(axis for dimension in dims for axis in dimension if axis.kind == "size")
-    time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), None)
+    time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), plan.step)
     if any(step.op == "conv" and _through(plan, step.args[0]) == index for step in plan.steps.values()):
         # Channels lie innermost where a convolution reads them.
         inner = tuple(axis for d in (*dims[2:], *dims[1:2]) for axis in d if axis.kind == "size")
@@ -276,6 +282,8 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
     if value.is_floating_point():
         return Input(call.target, dims, inner, time, "real", value.dtype)
     for step in plan.steps.values():
+        if step.op == "one_hot" and _through(plan, step.args[0]) == index:
+            return Input(call.target, dims, inner, time, "ids", value.dtype, step.sizes[-1][0])
         if step.op == "embedding" and _through(plan, step.args[0]) == index:
             table = network.get_parameter(step.kwargs["weight"].path) if "weight" in step.kwargs else None
             count = 0 if table is None else len(table)
@@ -284,6 +292,9 @@ def _input(plan: Plan, network: nn.Module, index: int, call: Any) -> Input:
             packed = [axis for sizes in step.sizes for axis in plan.axis(sizes) if axis.kind == "time"]
             counts = packed[0].name if packed else "time"
             return Input(call.target, dims, inner, time, "lengths", value.dtype, counts=counts)
+    uses = [step.op for step in plan.steps.values() if any(_through(plan, a) == index for a in step.args)]
+    if dims == ((plan.batch,),) and any(op in COUNTING for op in uses):
+        return Input(call.target, dims, inner, None, "lengths", value.dtype, counts=TIMES[0])
     return Input(call.target, dims, inner, time, "ids", value.dtype)
 
 
@@ -317,8 +328,15 @@ def _baked(runs: Runs, network: nn.Module, example: Example, plan: Plan) -> Iter
     if len(lengths) > len(TIMES):
         yield "", "", f"takes sequences of {len(lengths)} lengths of their own; a program has up to {len(TIMES)}"
     recurrent = [step for step in plan.steps.values() if step.op == "recurrent"]
-    if recurrent and not plan.times and not runs.unrolled:
+    if any(not _of_one_step(step, network) for step in recurrent) and not plan.times and not runs.unrolled:
         yield recurrent[0].path, recurrent[0].where, _why("the length", runs, example)
+
+
+def _of_one_step(step: Step, network: nn.Module) -> bool:
+    """Whether a recurrent module sees sequences of a single step."""
+    module: Any = network.get_submodule(step.kwargs["module"].path)
+    sizes = step.sizes[0]
+    return len(sizes) == 3 and set(sizes[1 if getattr(module, "batch_first", True) else 0]) == {1}
 
 
 def _training_differs(runs: Runs, network: nn.Module, example: Example) -> tuple[str, str, str] | None:

@@ -11,7 +11,7 @@ import copy
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ class Packed:
 
     def __init__(self, x: Tensor, *, batch_first: bool) -> None:
         self.x, self.batch_first = x, batch_first
+
+
+class Fields:
+    """A dataclass that a network returns, as its fields by their names."""
+
+    def __init__(self, kind: type, values: dict[str, Any]) -> None:
+        self.kind, self.values = kind, values
+
+    def made(self) -> Any:
+        """The dataclass."""
+        return self.kind(**self.values)
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,11 @@ class ShapeTracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """A tensor that is neither an input nor a parameter becomes a constant of the trace."""
+        if isinstance(a, tuple) and hasattr(a, "_fields"):
+            return type(a)(*[self.create_arg(part) for part in a])
+        if is_dataclass(a) and not isinstance(a, type):
+            values = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a)}
+            return Fields(type(a), values)
         if isinstance(a, Tensor):
             held = [*self.root.named_parameters(), *self.root.named_buffers()]
             named = next((name for name, tensor in held if tensor is a), None)
@@ -273,8 +289,19 @@ class ShapeTracer(fx.Tracer):
 
 
 def mapped(structure: Any, function: Callable[[Any], Any]) -> Any:
-    """The structure (tuples, lists, dicts, slices) with the function's value in place of each leaf."""
-    return fx.node.map_aggregate(structure, function)
+    """The structure (tuples, lists, dicts, slices, :class:`Fields`) with the function's value in place of each leaf."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Fields):
+            return Fields(value.kind, {name: mapped(part, function) for name, part in value.values.items()})
+        return function(value)
+
+    return fx.node.map_aggregate(structure, leaf)
+
+
+def returned(structure: Any) -> Any:
+    """What a network returns: dataclasses in place of their fields."""
+    return fx.node.map_aggregate(structure, lambda v: v.made() if isinstance(v, Fields) else v)
 
 
 def shadow(network: nn.Module, *, training: bool = False) -> nn.Module:

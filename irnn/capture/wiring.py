@@ -16,7 +16,7 @@ from torch import nn
 from irnn.capture.edges import Axis, Dimension, Edge, shown
 from irnn.capture.forms import Held
 from irnn.capture.plan import GLUE, Plan, Step
-from irnn.capture.trace import Reference, mapped
+from irnn.capture.trace import Fields, Reference, mapped
 from irnn.errors import IrnnError
 from irnn.nn.linear import Weight
 from irnn.quant.site import QuantSite
@@ -24,7 +24,10 @@ from irnn.wiring.executor import StateSpec
 
 M = TypeVar("M", bound=nn.Module)
 # What takes a parameter as its first argument.
-READS_PARAMETERS = ("same", "add", "sub", "mul", "expand", "repeat", "unsqueeze", "reshape")
+READS_PARAMETERS = (
+    "same", "add", "sub", "mul", "expand", "repeat", "unsqueeze", "reshape", "transpose", "transpose_2", "permute",
+    "getattr", "lt", "gt", "le", "ge", "getitem", "squeeze",
+)  # fmt: skip
 # Sums and outputs at 16 bits may pass what calibration has seen so many times; of 16 bits one is no loss.
 WIDE_HEADROOM = 2.0
 
@@ -152,6 +155,8 @@ class Wiring:
             return value
         except IrnnError as error:
             self._row.problem, self._row.nearest = str(error), getattr(error, "nearest", "")
+            if self._row not in self.rows:
+                self.rows.append(self._row)
         return self._assumed(step.sizes)
 
     def _shape(self) -> str:
@@ -177,7 +182,7 @@ class Wiring:
     def edge(self, t: Any, form: str, dims: tuple[Dimension, ...], site: QuantSite | None = None) -> Edge:
         """A new value of the step's."""
         inner = tuple(axis for dimension in dims for axis in dimension if axis.kind == "size")
-        time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), None)
+        time = next((axis for dimension in dims for axis in dimension if axis.kind == "time"), self.plan.step)
         return Edge(t, form, dims, inner, self.step.name, time, site)
 
     def features(self, size: int) -> Axis:
@@ -273,7 +278,8 @@ def said(form: str) -> str:
     """A form in words."""
     return {
         "ids": "whole numbers", "sum": "int32 accumulators", "scores": "int32 of one scale", "zero": "zeros",
-        "lengths": "lengths",
+        "lengths": "lengths", "weights": "weights of steps, for a sum over time", "mask": "which steps are valid",
+        "weighed": "weighed steps, for a sum over time", "total": "a sum over time, for a division by its length",
     }.get(form, form)  # fmt: skip
 
 
@@ -315,6 +321,6 @@ def edges_of(structure: Any) -> Iterator[Edge]:
     elif isinstance(structure, (tuple, list)):
         for part in structure:
             yield from edges_of(part)
-    elif isinstance(structure, dict):
-        for part in structure.values():
+    elif isinstance(structure, (dict, Fields)):
+        for part in structure.values() if isinstance(structure, dict) else structure.values.values():
             yield from edges_of(part)

@@ -162,7 +162,7 @@ class RecurrentModel(nn.Module):
 
     def _fit_tables(self) -> None:
         for module in self.modules():
-            if isinstance(module, Activation) and module.pieces is not None and module.site.calibrated:
+            if isinstance(module, Activation) and module.pieces is not None and module.calibrated:
                 module.table()
 
     def _simulation(self, state: dict[str, Tensor], observing: bool) -> Simulation:

@@ -1,4 +1,4 @@
-"""sigmoid and tanh, exact or piecewise linear; modReLU."""
+"""Functions of one number, exact or piecewise linear; modReLU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
+from irnn.quant.functions import EXACT
 from irnn.quant.pwl import PwlTable, fit
 from irnn.quant.site import QuantSite
 
@@ -40,26 +41,31 @@ class PwlFunction(torch.autograd.Function):
 
 
 class _Fitted(NamedTuple):
-    """A table, the input's format that it was fitted to, and its lines in real numbers: knots, slopes, intercepts."""
+    """A table, the formats that it was fitted to, and its lines in real numbers: knots, slopes, intercepts."""
 
-    grid: tuple[float, int, int]  # scale, zero point, bits
+    grid: tuple[float, ...]  # scale, zero point, bits of the input; scale, zero point, smallest, largest of the output
     table: PwlTable
     lines: tuple[Tensor, Tensor, Tensor]
 
 
 class Activation(nn.Module):
-    """sigmoid or tanh of group ``group`` of the tensor at ``site``; exact, or piecewise-linear from stage "pwl" on.
+    """A function of group ``group`` of the tensor at ``site``; exact, or piecewise-linear from stage "pwl" on.
 
-    ``wide``: its integers have 16 bits in place of a gate's 8.
+    sigmoid and tanh have a fixed format, with ``wide`` 16 bits in place of a gate's 8.  Any other of ``EXACT`` has no
+    ends of its own: its values are at the site ``output``, whose observed range is its format.
     """
 
-    def __init__(self, function: str, site: QuantSite, group: int = 0, *, wide: bool = False) -> None:
+    def __init__(
+        self, function: str, site: QuantSite, group: int = 0, *, wide: bool = False, output: QuantSite | None = None
+    ) -> None:
         super().__init__()
-        if function not in GATE_FORMAT:
-            raise IrnnError(f"unknown activation {function!r}; allowed are {', '.join(GATE_FORMAT)}")
+        allowed = GATE_FORMAT if output is None else EXACT
+        if function not in allowed:
+            raise IrnnError(f"unknown activation {function!r}; allowed are {', '.join(allowed)}")
         self.function = function
-        self.format = (WIDE_FORMAT if wide else GATE_FORMAT)[function]
-        self._input = (site, group)  # a tuple: the site is registered where it is observed, not here
+        self._fixed = None if output is not None else (WIDE_FORMAT if wide else GATE_FORMAT)[function]
+        self._input = (site, group)  # tuples: the sites are registered where they are observed, not here
+        self._output = (output,)
         self.pieces: int | None = None
         self.method = "greedy"
         self.quantizing = False
@@ -76,6 +82,30 @@ class Activation(nn.Module):
         """Where the input is quantized."""
         return self._input[0]
 
+    @property
+    def output(self) -> QuantSite | None:
+        """Where the result is quantized; None: at its fixed format."""
+        return self._output[0]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are the ranges that a table is fitted to."""
+        return self.site.calibrated and (self.output is None or self.output.calibrated)
+
+    @property
+    def format(self) -> tuple[float, int, int, int]:
+        """(scale, zero point, smallest, largest integer) of the result."""
+        if self._fixed is not None:
+            return self._fixed
+        (output,) = self._output
+        assert output is not None  # one of the two is given
+        scale, zero_point = output.qparams()
+        return float(scale[0]), int(zero_point[0]), *output.range()
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The function itself."""
+        return EXACT[self.function](x)
+
     def table(self) -> PwlTable:
         """The integer table for the input's present scale (fitted again only when that has changed)."""
         return self._present().table
@@ -83,28 +113,27 @@ class Activation(nn.Module):
     def _present(self) -> _Fitted:
         site, group = self._input
         scale, zero_point = (v[group].item() for v in site.qparams())
-        grid = (scale, zero_point, site.bits)
+        grid = (scale, zero_point, site.bits, *self.format)
         if self._fitted is None or self._fitted.grid != grid:
             self._fitted = self._fit(grid)
         return self._fitted
 
-    def _fit(self, grid: tuple[float, int, int]) -> _Fitted:
+    def _fit(self, grid: tuple[float, ...]) -> _Fitted:
         if self.pieces is None:
             raise IrnnError(
                 f"{self.site.where} is read by an exact {self.function}, which has no table: prepare the model for "
                 'stage "pwl" or a later one'
             )
-        scale, zero_point, bits = grid
-        output_scale, output_zero_point, low, high = self.format
+        scale, zero_point, bits, output_scale, output_zero_point, low, high = grid
         table = fit(
             self.function,
             scale=scale,
-            zero_point=zero_point,
-            bits=bits,
+            zero_point=int(zero_point),
+            bits=int(bits),
             output_scale=output_scale,
-            output_zero_point=output_zero_point,
-            output_min=low,
-            output_max=high,
+            output_zero_point=int(output_zero_point),
+            output_min=int(low),
+            output_max=int(high),
             pieces=self.pieces,
             method=self.method,
         )
@@ -115,14 +144,15 @@ class Activation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float simulation; in training the table is the one of the last :meth:`table` call (an epoch's start)."""
         if self.pieces is None:
-            return torch.sigmoid(x) if self.function == "sigmoid" else torch.tanh(x)
+            return self.exact(x)
         fitted = self._present() if self._fitted is None else self._fitted
         knots, slopes, intercepts = fitted.lines
         if knots.device != x.device:
             knots, slopes, intercepts = (v.to(x.device) for v in fitted.lines)
             self._fitted = fitted._replace(lines=(knots, slopes, intercepts))
-        scale, zero_point, low, high = self.format
-        step = scale if self.quantizing else 0.0
+        scale, zero_point, low, high = fitted.grid[3:]
+        # What has a site of its own is rounded there.
+        step = scale if self.quantizing and self._fixed is not None else 0.0
         return PwlFunction.apply(
             x.float(), knots, slopes, intercepts, (low - zero_point) * scale, (high - zero_point) * scale, step
         )

@@ -122,7 +122,7 @@ class Node:
 
 
 # What reads several steps at once, or leaves some out.
-MANY_STEPS = ("patches", "subsample", "max_pool", "mean_pool", "time_mean", "time_max")
+MANY_STEPS = ("patches", "subsample", "max_pool", "mean_pool", "time_mean", "time_max", "softmax_mean")
 
 
 def _of_many_steps(node: Node) -> bool:

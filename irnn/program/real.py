@@ -105,6 +105,8 @@ def _flat(name: str, x: np.ndarray, note: Mapping[str, Any], axes: list[str]) ->
         sizes += [note["features"][axis] if isinstance(axis, int) else size // known for axis in dimension]
     order = [axis for dimension in note["dims"] for axis in dimension]
     wanted = ["batch", *axes, *range(len(note["features"]))]
+    unseen = [axis for axis in wanted if axis not in order]  # the one step of a network that sees no time
+    sizes, order = [*sizes, *[1] * len(unseen)], [*order, *unseen]
     x = x.reshape(sizes).transpose([order.index(axis) for axis in wanted])
     leading = 1 + len(axes)
     return x.reshape(*x.shape[:leading], -1) if note["features"] else x
@@ -116,5 +118,11 @@ def _unflat(y: np.ndarray, note: Mapping[str, Any], axes: int) -> np.ndarray:
     y = y.reshape(*y.shape[: 1 + axes], *note["features"])
     flat = [axis for dimension in note["dims"] for axis in dimension]
     sizes = dict(zip(order, y.shape, strict=True))
+    unseen = [axis for axis in order if axis not in flat]
+    if any(sizes[axis] != 1 for axis in unseen):
+        raise IrnnError(
+            f"an output holds {y.shape[1]} steps, the network gives one a call: run the program step by step"
+        )
+    flat += unseen
     y = y.transpose([order.index(axis) for axis in flat])
     return y.reshape([math.prod(sizes[axis] for axis in dimension) for dimension in note["dims"]])

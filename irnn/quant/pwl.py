@@ -1,4 +1,4 @@
-"""Quantization-aware piecewise-linear tables: sigmoid, tanh and exp as a few integer lines (iRNN, QA-PWL).
+"""Quantization-aware piecewise-linear tables: sigmoid, tanh, exp and others as a few integer lines (iRNN, QA-PWL).
 
 A function of a quantized input takes only as many values as the input has integers, so knots are chosen among those
 integers: start with all of them, and drop the knot whose removal adds the least squared error until ``pieces`` lines
@@ -23,14 +23,8 @@ import numpy as np
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.errors import IrnnError
+from irnn.quant.functions import FUNCTIONS
 
-# Softmax subtracts the maximum first, so its table takes the distance below the maximum: x >= 0, exp(-x) in (0, 1].
-# sigmoid by tanh: no overflow at either end.
-FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
-    "tanh": np.tanh,
-    "exp": lambda x: np.exp(-x),
-}
 BITS_MIN, BITS_MAX = 2, 16
 SHIFT_MIN, SHIFT_MAX = 8, 24
 # Inputs of up to 9 bits keep every integer as a candidate knot.  On a 16-bit grid 1000 candidates come within 1 % (2 %
@@ -311,7 +305,7 @@ def fit(
 ) -> PwlTable:
     """Fit ``function`` on the grid of its quantized input.
 
-    function: "sigmoid", "tanh" or "exp" (which is exp(-x), for softmax's distance below the maximum).
+    function: one of ``FUNCTIONS``; "exp" is exp(-x), for softmax's distance below the maximum.
     scale, zero_point, bits: the input, ``x = scale * (q - zero_point)``, q in [-2**(bits-1), 2**(bits-1) - 1] unless
         ``quant_min`` and ``quant_max`` give another range of at most 2**bits integers (0..255 for exp).
     output_*: the output integer is ``clamp(f(x) / output_scale + output_zero_point, output_min, output_max)``.

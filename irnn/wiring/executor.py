@@ -131,7 +131,10 @@ class Executor(Protocol[T]):
         """The norm of a quantized value (its zero point falls out), quantized at ``site``, which is symmetric."""
 
     def activation(self, module: ActivationPart, x: T) -> T:
-        """sigmoid or tanh of a value at the module's site and group, asymmetric ones included, at the gate's scale."""
+        """The function of a value at the module's site and group, asymmetric ones included.
+
+        At the gate's scale (sigmoid, tanh), or quantized at the module's output site.
+        """
 
     def complement(self, x: T) -> T:
         """``1 - x`` of a sigmoid gate, at its scale and zero point; anything else is refused."""
@@ -185,6 +188,12 @@ class Executor(Protocol[T]):
 
     def time_max(self, x: T) -> T:
         """The largest of each sequence's valid steps, element by element, a value without time at the same scale."""
+
+    def softmax_mean(self, exponential: ExponentialPart, site: QuantSite, score: T, values: T) -> T:
+        """Attention pooling: the mean of the valid steps, weighted by the softmax of their scores, at ``site``.
+
+        score: a sequence of one element, at a symmetric site of 16 bits; values: a sequence at 8 bits.
+        """
 
     def repeat(self, x: T, like: T) -> T:
         """A value without time at every step of the sequence ``like``."""
@@ -250,8 +259,11 @@ class Executor(Protocol[T]):
 class ProgramExecutor(Executor[T], Protocol[T]):
     """An executor that also declares what enters and leaves a program."""
 
-    def ids(self, name: str, count: int, axis: str = "time") -> T:
-        """An input: token ids below ``count`` along the axis of this name; two names are two lengths."""
+    def ids(self, name: str, count: int, axis: str | None = "time") -> T:
+        """An input: token ids below ``count`` along the axis of this name; two names are two lengths.
+
+        None: one of each sequence, without time.
+        """
 
     def features(self, name: str, site: QuantSite, axis: str = "time") -> T:
         """An input: a sequence in the site's format, along an axis of this name."""

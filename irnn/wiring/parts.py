@@ -70,9 +70,16 @@ class ThresholdPart(Protocol):
 
 
 class ActivationPart(Protocol):
-    """sigmoid or tanh of a group of a site (``irnn.nn.activation.Activation``)."""
+    """A function of one number, of a group of a site (``irnn.nn.activation.Activation``)."""
 
     function: str
+
+    @property
+    def output(self) -> QuantSite | None:
+        """Where the result is quantized; None: at a gate's fixed format."""
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The function itself."""
 
     @property
     def site(self) -> QuantSite:

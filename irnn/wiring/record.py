@@ -82,10 +82,11 @@ class Recorder:
             tensors=self.tensors,
         )
 
-    def ids(self, name: str, count: int, axis: str = "time") -> Symbol:
+    def ids(self, name: str, count: int, axis: str | None = "time") -> Symbol:
         """Declare the program's input: token ids below ``count``."""
-        symbol = self._declare(name, "int32", (), np.ones(1), axes=(axis,))
-        self.inputs[name] = self.values[name] = Value("int32", (), low=0, high=count - 1, axes=(axis,))
+        axes = () if axis is None else (axis,)
+        symbol = self._declare(name, "int32", (), np.ones(1), axes=axes)
+        self.inputs[name] = self.values[name] = Value("int32", (), low=0, high=count - 1, axes=axes)
         return symbol
 
     def lengths(self, name: str, axis: str, least: int = 1) -> Symbol:

@@ -121,6 +121,10 @@ class FloatRecorder(SequenceRecorder):
         axes = weights.axes[:1]
         return self._float("attention_context", (weights, values), self._name(site), values.shape, axes=axes)
 
+    def softmax_mean(self, exponential: ExponentialPart, site: QuantSite, score: Symbol, values: Symbol) -> Symbol:
+        self._need_one_time(self._name(site), (score, values))
+        return self._float("softmax_mean", (score, *self._valid(values)), self._name(site), values.shape, axes=())
+
     def norm(self, module: NormPart, site: QuantSite, x: Symbol) -> Symbol:
         tensors = {
             "gamma": _float_tensor(module.where, module.weight),
@@ -130,7 +134,9 @@ class FloatRecorder(SequenceRecorder):
         return self._float(f"{module.kind}_norm", (x,), self._name(module), x.shape, tensors, attributes)
 
     def activation(self, module: ActivationPart, x: Symbol) -> Symbol:
-        return self._float(module.function, (x,), self._name(module), x.shape)
+        if module.output is None:
+            return self._float(module.function, (x,), self._name(module), x.shape)
+        return self._float("curve", (x,), self._name(module), x.shape, attributes={"function": module.function})
 
     def _at(self, site: QuantSite, x: Symbol) -> Symbol:
         return x

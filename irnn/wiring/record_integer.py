@@ -209,6 +209,24 @@ class IntegerRecorder(WeightRecorder):
             attributes, tensors, axes=weights.axes[:1],
         )  # fmt: skip
 
+    def softmax_mean(self, exponential: ExponentialPart, site: QuantSite, score: Symbol, values: Symbol) -> Symbol:
+        self._need_one_time(self._name(site), (score, values))
+        dtype, scale, zero_point = self._format(site)
+        low, high = site.range()
+        mean = values.scale / scale * 2.0**-fixed_point.ATTENTION_FRACTION_BITS
+        tensors = {"table": Tensor(exponential.table(), 16)}
+        for end, factor in (("", score.scale / exponential.STEP), ("_mean", mean)):
+            multiplier, shift = choose_multiplier(factor, site.where)
+            tensors[f"multiplier{end}"] = Tensor(multiplier, 32)
+            tensors[f"shift{end}"] = Tensor(shift.astype(np.int8), 8)
+        attributes = {
+            "zero_point_values": values.zero_point, "zero_point": zero_point, "low": low, "high": high,
+        }  # fmt: skip
+        return self._emit(
+            "softmax_mean", (score, *self._valid(values)), self._name(site), dtype, values.shape, scale, zero_point,
+            attributes, tensors, axes=(),
+        )  # fmt: skip
+
     def add(self, site: QuantSite, a: Symbol, b: Symbol) -> Symbol:
         dtype, scale, zero_point = self._symmetric_format(site, "a saturating sum")
         self._need_one_time(self._name(site), (a, b))

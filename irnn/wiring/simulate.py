@@ -148,7 +148,12 @@ class Simulation:
         return self._quantize(site, module(x))
 
     def activation(self, module: ActivationPart, x: Tensor) -> Tensor:
-        return module(x)
+        """Observers see the function itself: a table ends where they have said, and could only shrink their range."""
+        if module.output is None:
+            return module(x)
+        if self.observing:
+            self._record(module.output, module.exact(x))
+        return self._fake_quantize(module.output, module(x))
 
     def complement(self, x: Tensor) -> Tensor:
         return 1 - x
@@ -296,6 +301,10 @@ class Simulation:
         if self.lengths is None:
             return x.amax(0)
         return torch.where(self._before_end(x)[..., None], x, x.new_full((), -math.inf)).amax(0)
+
+    def softmax_mean(self, exponential: ExponentialPart, site: QuantSite, score: Tensor, values: Tensor) -> Tensor:
+        valid = torch.ones_like(score[..., 0], dtype=torch.bool) if self.lengths is None else self._before_end(score)
+        return self.attention_context(site, exponential(score[..., 0].T, valid.T), values)
 
     def repeat(self, x: Tensor, like: Tensor) -> Tensor:
         return x.expand(len(like), *x.shape)

@@ -94,6 +94,8 @@ class ProgramOracle:
                 valid = x[0] if len(x) == 1 else x[0][: x[1]]
                 sums = [sum(v - a["zero_point"] for v in column) for column in zip(*valid, strict=True)]
                 return [nearest(256 * total, len(valid)) for total in sums]
+            case "softmax_mean":
+                return self.softmax_mean(node, *x)
             case "time_max":
                 valid = x[0] if len(x) == 1 else x[0][: x[1]]
                 return [max(column) for column in zip(*valid, strict=True)]
@@ -200,6 +202,18 @@ class ProgramOracle:
             mean = nearest(total * reciprocal, 2**32)
             context.append(clamp(factor.times(0, mean) + a["zero_point"], (a["low"], a["high"])))
         return context
+
+    def softmax_mean(self, node: Node, score: list[list[int]], values: list[list[int]], *length: int) -> list[int]:
+        a, count = node.attributes, length[0] if length else len(score)
+        exp, factor, mean_factor = self.constant(node, "table"), self.factors(node, ""), self.factors(node, "_mean")
+        best = max(row[0] for row in score[:count])
+        weights = [exp[clamp(factor.times(0, best - row[0]), (0, 255))] for row in score[:count]]
+        reciprocal, result = 2**48 // sum(weights), []
+        for k in range(len(values[0])):
+            pairs = zip(weights, values[:count], strict=True)
+            mean = nearest(sum(e * (row[k] - a["zero_point_values"]) for e, row in pairs) * reciprocal, 2**32)
+            result.append(clamp(mean_factor.times(0, mean) + a["zero_point"], (a["low"], a["high"])))
+        return result
 
     def constant(self, node: Node, role: str) -> list:
         return self.program.tensors[node.tensors[role]].data.tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deploy_tvm.codegen.body import Body, Operation
-from deploy_tvm.codegen.ops import attention, elementwise, float_ops, norms
+from deploy_tvm.codegen.ops import attention, curves, elementwise, float_ops, norms
 from deploy_tvm.codegen.ops.multibit import multibit
 from deploy_tvm.codegen.rows import Row
 from irnn.errors import IrnnError
@@ -50,6 +50,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "mod_relu": Operation(float_ops.mod_relu, elementwise=True),
         "sigmoid": Operation(float_ops.sigmoid_row, elementwise=True),
         "tanh": Operation(float_ops.tanh_row, elementwise=True),
+        "curve": Operation(curves.curve_row, elementwise=True),
         "mad_norm": Operation(norms.float_norm, in_memory=1),
         "layer_norm": Operation(norms.float_norm, in_memory=1),
     },
@@ -59,7 +60,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
 # What knows the batch, the time or a table: no operation of one step.
 OF_SEQUENCES = (
     "embedding", "scaled_embedding", "mask", "patches", "subsample", "last", "shorten", "step", "repeat", "max_pool",
-    "mean_pool", "time_mean", "time_max",
+    "mean_pool", "time_mean", "time_max", "softmax_mean",
 )  # fmt: skip
 GENERIC = Operation(elementwise.by_its_text)
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from irnn.capture.lowerings import dense, elementwise, glue, recurrent, windows
+from irnn.capture.lowerings import dense, elementwise, glue, lengths, one_hot, pooling, products, recurrent, windows
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **glue.OPERATIONS,
     **dense.OPERATIONS,
     **elementwise.OPERATIONS,
+    **lengths.OPERATIONS,
+    **one_hot.OPERATIONS,
+    **pooling.OPERATIONS,
+    **products.OPERATIONS,
     **recurrent.OPERATIONS,
     **windows.OPERATIONS,
 }

@@ -20,6 +20,7 @@ def linear(w: Wiring, input: Edge, weight: Any, bias: Any = None) -> Edge:
     columns = permutation(last, input.inner)
     source = Borrowed(w.network)
     matrix = source.find(weight.path)
+    rows = 1 if matrix.dim() == 1 else matrix.shape[1 if weight.turned else 0]
     scores = _scores(w, weight)
     role = "logits_weight" if scores or _is_table(w, matrix) else "weight"
     name = w.module_name(weight.path.rpartition(".")[0]) if w.step.path + ".weight" == weight.path else w.step.name
@@ -29,18 +30,19 @@ def linear(w: Wiring, input: Edge, weight: Any, bias: Any = None) -> Edge:
         chosen = list(range(start, start + operand.size)) if input.side else columns
         part = w.part(
             f"{name}.part_{k}" if k else name,
-            partial(BorrowedLinear, source, weight.path, biases, role, columns=chosen),
+            partial(BorrowedLinear, source, weight.path, biases, role, columns=chosen, turned=weight.turned),
         )
         products.append(w.a.linear(part, operand.t))
         start += operand.size
     t = products[0] if len(products) == 1 else w.a.accumulate(*products)
-    return w.edge(t, "scores" if scores else "sum", (*input.dims[:-1], (w.features(matrix.shape[0]),)))
+    features = ((w.features(rows),),) if matrix.dim() > 1 else ()
+    return w.edge(t, "scores" if scores else "sum", (*input.dims[:-1], *features))
 
 
 def _scores(w: Wiring, weight: Held) -> bool:
     """Whether only the network's outputs are made of what this matrix gives."""
     uses = [k for k, step in w.plan.steps.items() if step.op == "linear" and step.kwargs.get("weight") == weight]
-    return all(set(w.plan.readers(k)) == {"output"} for k in uses)
+    return bool(uses) and all(set(w.plan.readers(k)) == {"output"} for k in uses)
 
 
 def _is_table(w: Wiring, matrix: Any) -> bool:

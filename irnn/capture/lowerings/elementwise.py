@@ -10,7 +10,10 @@ from typing import Any
 from irnn.capture.edges import Edge, permutation, shown
 from irnn.capture.forms import Held
 from irnn.capture.lowerings.affine import affine
+from irnn.capture.lowerings.broadcast import broadcasts, spread
 from irnn.capture.lowerings.glue import pieced, stretch
+from irnn.capture.lowerings.lengths import masked, moved
+from irnn.capture.lowerings.pooling import divided, weigh
 from irnn.capture.wiring import UnsupportedError, Wiring
 from irnn.nn.activation import Activation
 
@@ -28,6 +31,102 @@ def _activation(function: str) -> Callable[..., Edge]:
         return _like(w, x, w.a.activation(part, x.t), "int16" if wide else "int8")
 
     return activation
+
+
+def _curve(function: str) -> Callable[..., Edge]:
+    def curve(w: Wiring, input: Edge, inplace: bool = False) -> Edge:
+        """A table onto a site of its own: at 8 bits, as an output at 16."""
+        return _by_table(w, input, function)
+
+    return curve
+
+
+def _by_table(w: Wiring, input: Edge, function: str, name: str = "") -> Edge:
+    """The function of a value at 16 bits or at the site that it has."""
+    x = input if input.form in ("int8", "int16") and input.site is not None and not input.apart else w.wide(input)
+    assert x.site is not None  # what `wide` gives, or the value's own
+    site = x.site
+    name = f"{w.step.name}.{name or function}"
+    wide = set(w.plan.readers(w.index)) == {"output"}
+    form, role = ("int16", "preactivation") if wide else ("int8", "activation")
+    output = w.site(f"{name}_{form}", role, w.site_size(x))
+    part = w.part(name, lambda: Activation(function, site, output=output))
+    return replace(_like(w, x, w.a.activation(part, x.t), form, output), producer=name)
+
+
+def gelu(w: Wiring, input: Edge, approximate: str = "none") -> Edge:
+    """Both forms."""
+    return _by_table(w, input, "gelu_tanh" if approximate == "tanh" else "gelu")
+
+
+def softplus(w: Wiring, input: Edge, beta: float = 1.0, threshold: float = 20.0) -> Edge:
+    """``log(1 + exp(beta x)) / beta``; above ``threshold`` torch leaves out what float has no bits for."""
+    return _stretched(w, input, "softplus", 1 / beta)
+
+
+def celu(w: Wiring, input: Edge, alpha: float = 1.0, inplace: bool = False) -> Edge:
+    """``alpha elu(x / alpha)``."""
+    return _stretched(w, input, "elu", alpha)
+
+
+def _stretched(w: Wiring, input: Edge, function: str, factor: float) -> Edge:
+    """``factor f(x / factor)``."""
+    if factor == 1:
+        return _by_table(w, input, function)
+    if not factor > 0:
+        raise UnsupportedError(f"is called with a factor of {factor}", "a positive number")
+    return _scaled(w, _by_table(w, _scaled(w, input, 1 / factor), function), factor)
+
+
+def elu(w: Wiring, input: Edge, alpha: float = 1.0, inplace: bool = False) -> Edge:
+    """``max(x, 0) + alpha min(elu(x), 0)``."""
+    if alpha == 1:
+        return _by_table(w, input, "elu")
+    x = w.wide(input)
+    return _two_sided(w, x, _by_table(w, x, "elu"), float(alpha))
+
+
+def selu(w: Wiring, input: Edge, inplace: bool = False) -> Edge:
+    """``scale elu(x)`` with the alpha of Klambauer et al. 2017."""
+    return _scaled(w, elu(w, input, 1.6732632423543772), 1.0507009873554805)
+
+
+def prelu(w: Wiring, input: Edge, weight: Any) -> Edge:
+    """``max(x, 0) + slope min(x, 0)``, a slope of all or one a feature."""
+    if not isinstance(weight, Held):
+        raise UnsupportedError("takes slopes that are computed", "nn.PReLU")
+    x = w.wide(input)
+    return _two_sided(w, x, x, weight)
+
+
+def leaky_relu(w: Wiring, input: Edge, negative_slope: float = 0.01, inplace: bool = False) -> Edge:
+    """``max(x, 0) + slope min(x, 0)``."""
+    x = w.wide(input)
+    return _two_sided(w, x, x, float(negative_slope))
+
+
+def _two_sided(w: Wiring, above: Edge, below: Edge, slope: Any) -> Edge:
+    """``max(above, 0) + slope min(below, 0)``, at 16 bits."""
+    parts = []
+    for k, (x, low, high) in enumerate(((above, 0.0, None), (below, None, 0.0))):
+        site = w.site(f"{w.step.name}.part_{k}", "preactivation", x.size)
+        parts.append(_like(w, x, w.a.clamp(site, x.t, low, high), "int16", site))
+    y = mul(w, parts[1], slope) if slope != 0 else None
+    terms = [parts[0].t, *([] if y is None else [_term(w, replace(y, producer=f"{w.step.name}.below"))])]
+    site = w.site(f"{w.step.name}.int16", "preactivation", above.size)
+    return _like(w, above, w.a.residual(site, *terms), "int16", site)
+
+
+def square(w: Wiring, input: Edge) -> Edge:
+    """``x x``."""
+    return mul(w, input, input)
+
+
+def power(w: Wiring, input: Any, exponent: Any) -> Edge:
+    """``x ** 2``."""
+    if exponent != 2 or not isinstance(input, Edge):
+        raise UnsupportedError(f"raises to {exponent!r}", "x ** 2, or x * x")
+    return square(w, input)
 
 
 def _like(w: Wiring, x: Edge, t: Any, form: str, site: Any = None) -> Edge:
@@ -65,11 +164,6 @@ def _clamped(w: Wiring, input: Edge, low: Any, high: Any) -> Edge:
     return _like(w, x, w.flat(x, t), form, site)
 
 
-def silu(w: Wiring, input: Edge, inplace: bool = False) -> Edge:
-    """``x sigmoid(x)``."""
-    return mul(w, input, _activation("sigmoid")(w, input))
-
-
 def glu(w: Wiring, input: Edge, dim: int = -1) -> Edge:
     """One half, gated by the other."""
     size = input.dims[dim][0].sizes[0] // 2 if len(input.dims[dim]) == 1 else 0
@@ -82,23 +176,6 @@ def glu(w: Wiring, input: Edge, dim: int = -1) -> Edge:
 def hardsigmoid(w: Wiring, input: Edge, inplace: bool = False) -> Edge:
     """``clamp(x / 6 + 1/2, 0, 1)``."""
     return _clamped(w, replace(affine(w, _scaled(w, input, 1 / 6), 1.0, 0.5), producer=f"{w.step.name}.line"), 0.0, 1.0)
-
-
-def hardswish(w: Wiring, input: Edge, inplace: bool = False) -> Edge:
-    """``x hardsigmoid(x)``."""
-    return mul(w, input, hardsigmoid(w, input))
-
-
-def leaky_relu(w: Wiring, input: Edge, negative_slope: float = 0.01, inplace: bool = False) -> Edge:
-    """``max(x, 0) + slope min(x, 0)``."""
-    x = w.wide(input)
-    parts = []
-    for k, (low, high, factor) in enumerate(((0.0, None, 1.0), (None, 0.0, negative_slope))):
-        site = w.site(f"{w.step.name}.part_{k}", "preactivation", x.size)
-        t = w.a.clamp(site, x.t, low, high)
-        parts.append(t if factor == 1.0 else w.a.scale(t, factor))
-    site = w.site(f"{w.step.name}.int16", "preactivation", x.size)
-    return _like(w, x, w.a.residual(site, *parts), "int16", site)
 
 
 def add(w: Wiring, input: Any, other: Any, *, alpha: float = 1) -> Edge:
@@ -117,6 +194,8 @@ def add(w: Wiring, input: Any, other: Any, *, alpha: float = 1) -> Edge:
 
 def sub(w: Wiring, input: Any, other: Any, *, alpha: float = 1) -> Edge:
     """As a sum."""
+    if isinstance(input, Edge) and input.form == "lengths" and isinstance(other, int):
+        return moved(w, input, -other)
     if alpha != 1:
         raise UnsupportedError(f"subtracts {alpha} times a value", "a difference, and a product before it")
     if isinstance(other, (int, float)):
@@ -140,12 +219,17 @@ def mul(w: Wiring, input: Any, other: Any) -> Edge:
         if isinstance(number, Held) or number <= 0:
             return affine(w, x, number, 0.0)
         return _scaled(w, x, float(number))
+    for x, y in ((input, other), (other, input)):
+        if isinstance(x, Edge) and isinstance(y, Edge) and x.form in ("weights", "mask"):
+            return weigh(w, x, y) if x.form == "weights" else masked(w, y, x)
     x, y = _pair(w, input, other, "multiplies")
     return _like(w, x, w.a.multiply(w.quantized(x).t, w.quantized(y).t), "sum")
 
 
 def div(w: Wiring, input: Any, other: Any) -> Edge:
     """By a number."""
+    if input.form == "total":
+        return divided(w, input, other)
     if not isinstance(other, (int, float)):
         raise UnsupportedError("divides by a value", "a product with a gate, or a number")
     return mul(w, input, 1 / other)
@@ -171,11 +255,17 @@ def _pair(w: Wiring, x: Any, y: Any, verb: str) -> tuple[Edge, Edge]:
     if "zero" in (x.form, y.form):
         return x, y
     x, y = _same_length(w, x, y), _same_length(w, y, x)
+    x, y = _spread(w, x, y), _spread(w, y, x)
     if len(x.dims) != len(y.dims) or any(not _match(a, b) for a, b in zip(x.dims, y.dims, strict=True)):
         raise UnsupportedError(f"{verb} {shown(x.dims)} and {shown(y.dims)}", "values of the same shape")
     if _order(x) != _order(y):
         raise UnsupportedError(f"{verb} values whose features lie in different orders", "both flattened in one way")
     return x, y
+
+
+def _spread(w: Wiring, x: Edge, like: Edge) -> Edge:
+    """``x`` with its features repeated where ``like`` has more."""
+    return spread(w, x, like) if broadcasts(x, like) else x
 
 
 def _same_length(w: Wiring, x: Edge, like: Edge) -> Edge:
@@ -232,6 +322,8 @@ def cat(w: Wiring, tensors: Any, dim: int = 0) -> Edge:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "sigmoid": _activation("sigmoid"), "tanh": _activation("tanh"), "relu": relu, "relu6": relu6, "clamp": clamp,
-    "hardtanh": hardtanh, "silu": silu, "glu": glu, "hardsigmoid": hardsigmoid, "hardswish": hardswish,
-    "leaky_relu": leaky_relu, "add": add, "sub": sub, "mul": mul, "div": div, "neg": negative, "cat": cat,
+    "hardtanh": hardtanh, "glu": glu, "hardsigmoid": hardsigmoid, "leaky_relu": leaky_relu, "prelu": prelu,
+    **{name: _curve(name) for name in ("silu", "mish", "softsign", "hardswish", "log_sigmoid", "growth", "abs")},
+    "gelu": gelu, "softplus": softplus, "elu": elu, "celu": celu, "selu": selu, "square": square, "pow": power,
+    "add": add, "sub": sub, "mul": mul, "div": div, "neg": negative, "cat": cat,
 }  # fmt: skip

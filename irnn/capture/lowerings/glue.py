@@ -14,6 +14,7 @@ from irnn.capture.axes import Varying
 from irnn.capture.edges import Edge, reshaped, shown
 from irnn.capture.forms import Held, Owner
 from irnn.capture.lowerings.crop import crop
+from irnn.capture.lowerings.lengths import counted, last_of
 from irnn.capture.wiring import UnsupportedError, Wiring
 
 
@@ -28,9 +29,12 @@ def held(w: Wiring, path: str) -> Any:
         return Held(path)
     if bool((w.plan.constants[path] == 0).all()):
         return zeros(w)
+    if counted(w, Held(path)):
+        return Held(path)
     raise UnsupportedError(
-        f"reads a constant {list(w.plan.constants[path].shape)} that is made in forward; only zeros are known",
-        "a parameter or buffer of the module, or torch.zeros",
+        f"reads a constant {list(w.plan.constants[path].shape)} that is made in forward; only zeros and the numbers of "
+        "steps are known",
+        "a parameter or buffer of the module, torch.zeros, or torch.arange beside lengths",
     )
 
 
@@ -46,13 +50,15 @@ def reshape(w: Wiring, x: Any, *shape: Any, **kwargs: Any) -> Any:
     return reshaped(x, w.step.sizes)
 
 
-def transpose(w: Wiring, x: Edge, dim0: int, dim1: int) -> Edge:
+def transpose(w: Wiring, x: Any, dim0: int, dim1: int) -> Any:
+    if isinstance(x, Held):
+        return replace(x, turned=not x.turned)
     dims = list(x.dims)
     dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
     return x.seen(dims)
 
 
-def transpose_last(w: Wiring, x: Edge) -> Edge:
+def transpose_last(w: Wiring, x: Any) -> Any:
     """``x.mT``, ``x.t()``."""
     return transpose(w, x, -2, -1)
 
@@ -142,8 +148,9 @@ def _part(w: Wiring, x: Edge, axis: Any, start: int, count: int, *, keep: bool) 
     inner = ((kept,) if keep else ()) + tuple(a for a in x.inner if a is not axis)
     dims = tuple(tuple(kept if a is axis else a for a in d if keep or a is not axis) for d in x.dims)
     if x.pieces:
-        pieces = x.pieces[start : start + count]
-        if not keep:
+        each = len(x.pieces) // axis.sizes[0]  # more than one where a view has split the axis that numbers them
+        pieces = x.pieces[start * each : (start + count) * each]
+        if not keep and each == 1:
             return replace(pieces[0], dims=dims, inner=inner)
         return replace(x, pieces=pieces, dims=dims, inner=inner, late={}, producer=w.step.name)
     if count == axis.sizes[0]:
@@ -167,6 +174,8 @@ def stretch(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
         whole = isinstance(index.stop, Varying) and dimension and index.stop.values == dimension[0].sizes
         if whole and index.start in (None, 0) and index.step in (None, 1):
             return x
+        if (few := _few(w, x, dim, index)) is not None:
+            return few
         ends = _ends(dimension[0].sizes, index) if len(dimension) == 1 and dimension[0].kind == "time" else None
         if ends is None or x.time is None:
             raise UnsupportedError(
@@ -179,6 +188,28 @@ def stretch(w: Wiring, x: Edge, dim: int, index: slice) -> Edge:
     if stride != 1:
         raise UnsupportedError(f"takes every {stride}th feature", "a stretch of neighbouring features")
     return _part(w, x, dimension[0], start, stop - start, keep=True)
+
+
+FEW = 32  # steps that are taken one by one
+
+
+def _few(w: Wiring, x: Edge, dim: int, index: slice) -> Edge | None:
+    """A fixed number of steps, ``x[:, -3:]``: values without time, side by side; None where there is no such number."""
+    (axis,) = x.dims[dim] if len(x.dims[dim]) == 1 else (None,)
+    if axis is None or axis.kind != "time" or index.step not in (None, 1):
+        return None
+    taken = []
+    for k, size in enumerate(axis.sizes):
+        ends = [v.values[k] if isinstance(v, Varying) else v for v in (index.start, index.stop)]
+        taken.append(range(*slice(*ends).indices(size)))
+    count = len(taken[0])
+    if len(set(axis.sizes)) == 1 or {len(steps) for steps in taken} != {count} or not 0 < count <= FEW:
+        return None
+    parts = [select(w, x, dim, Varying(tuple(steps[k] for steps in taken))) for k in range(count)]
+    place = dim % len(x.dims)
+    if count == 1:
+        return parts[0].seen([*parts[0].dims[:place], (), *parts[0].dims[place:]])
+    return pieced(w, [w.quantized(part) for part in parts], place, insert=True)
 
 
 def _ends(sizes: tuple[int, ...], index: slice) -> tuple[int, int] | None:
@@ -206,6 +237,8 @@ def getitem(w: Wiring, x: Any, index: Any) -> Any:
         place = indices.index(Ellipsis)
         missing = len(x.dims) - sum(i is not None for i in indices) + 1
         indices[place : place + 1] = [slice(None)] * missing
+    if len(indices) == 2 and isinstance(indices[1], Edge):
+        return last_of(w, x, *indices)
     at = 0
     for i in indices:
         if i is None:
@@ -253,14 +286,14 @@ def unbind(w: Wiring, x: Edge, dim: int = 0) -> tuple[Edge, ...]:
     return tuple(replace(select(w, x, dim, k), producer=f"{w.step.name}_{k}") for k in range(len(w.step.sizes)))
 
 
-def _tail(name: str) -> Callable[..., Edge]:
-    def tail(w: Wiring, x: Edge, dim: int | None = None, **kwargs: Any) -> Edge:
+def tail(name: str) -> Callable[..., Edge]:
+    def behind(w: Wiring, x: Edge, dim: int | None = None, **kwargs: Any) -> Edge:
         """In float, on what leaves the program."""
         if dim is None or (set(x.dims[dim]) != set(x.inner)):
             raise UnsupportedError("is taken over something else than all features", f"{name} over the last axis")
         return x.seen(x.dims) if x.tail else replace(x, tail=(name,), late={})
 
-    return tail
+    return behind
 
 
 def expand(w: Wiring, x: Any, *sizes: Any, **kwargs: Any) -> Any:
@@ -270,7 +303,7 @@ def expand(w: Wiring, x: Any, *sizes: Any, **kwargs: Any) -> Any:
     dims = [w.plan.axis(s) for s in w.step.sizes]
     given = [(), *x.dims] if len(x.dims) < len(dims) else list(x.dims)
     grown = [k for k, (old, new) in enumerate(zip(given, dims, strict=True)) if not old and new]
-    if not grown:
+    if not grown or x.form in ("lengths", "mask"):
         return x.seen(given)
     if x.form == "zero":
         return zeros(w)
@@ -322,6 +355,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "reshape": reshape, "flatten": reshape, "unflatten": reshape, "squeeze": squeeze, "unsqueeze": unsqueeze,
     "transpose": transpose, "transpose_2": transpose_last, "permute": permute, "expand": expand, "repeat": expand,
     "select": select, "narrow": narrow, "getitem": getitem, "chunk": chunk, "split": split, "unbind": unbind,
-    "stack": stack, "dropout": dropout, "log_softmax": _tail("log_softmax"), "softmax": _tail("softmax"),
+    "stack": stack, "dropout": dropout, "log_softmax": tail("log_softmax"),
 }  # fmt: skip
 TAILS: dict[str, Callable[..., torch.Tensor]] = {"log_softmax": torch.log_softmax, "softmax": torch.softmax}
+# Over time, of the tensor as it leaves: [batch, time, features].
+TAILS["softmax_over_time"] = lambda t, dim: torch.softmax(t, dim=1)

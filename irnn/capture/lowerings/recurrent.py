@@ -42,7 +42,8 @@ def recurrent(w: Wiring, input: Any, hx: Any = None, *, module: Owner) -> tuple[
         x = layer.wire(a, w.a.dropout(x, stack.dropout) if k else x, f"{name}.{k}")
     last = stack.layers[-1].hidden
     size = last.size * (2 if rnn.bidirectional else 1)
-    y = replace(w.edge(x, "int8", (*input.dims[:2], (w.features(size),)), last), lengths=input.lengths)
+    y = w.edge(x, "int8", (*input.dims[:2], (w.features(size),)), last)
+    y = replace(y, lengths=input.lengths, time=input.time)
     states = tuple(_final(w, specs[k::kinds], name, k) for k in range(kinds)) if w.plan.reads_state(w.index) else ()
     if input.lengths is not None:
         w.a.ragged(None)
@@ -84,7 +85,8 @@ def _check_axes(w: Wiring, input: Any, rnn: Facts) -> None:
         raise UnsupportedError(f"reads {found}, which has no axis of time", "a sequence [batch, time, size]")
     first = rnn.batch_first
     batch, time = input.dims[:2] if first else input.dims[1::-1]
-    if time != (input.time,) or batch != (w.plan.batch,):
+    one = input.time is w.plan.step and time == ()
+    if (time != (input.time,) and not one) or batch != (w.plan.batch,):
         raise UnsupportedError(
             f"takes {shown([batch])} for the batch and {shown([time])} for the time",
             f"batch_first={not rnn.batch_first}, or a transpose before",

@@ -23,7 +23,7 @@ STEPWISE = frozenset({
 COUNTING = frozenset({"mask", "repeat"})  # ... that know which step it is, or how many there are
 WINDOWS = frozenset({"patches", "subsample", "max_pool", "mean_pool"})  # steps of another axis, each of several steps
 ENDS = frozenset({"last", "step"})  # one of the steps
-SINGLE = frozenset({"shorten", "time_mean", "time_max"})  # what has no time, of all steps
+SINGLE = frozenset({"shorten", "time_mean", "time_max", "softmax_mean"})  # what has no time, of all steps
 KNOWN = STEPWISE | COUNTING | WINDOWS | ENDS | SINGLE
 
 Place = tuple[str, int]  # ("loop", k), or ("once", k): before loop k

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from irnn.errors import IrnnError
-from irnn.program.ops.activations import Clamp, Relu, Scale, Sigmoid, Tanh
+from irnn.program.ops.activations import Clamp, Curve, Relu, Scale, Sigmoid, Tanh
 from irnn.program.ops.add import Add
 from irnn.program.ops.affine import Affine
 from irnn.program.ops.attention_context import AttentionContext
@@ -36,6 +36,7 @@ from irnn.program.ops.residual import Residual
 from irnn.program.ops.scaled_embedding import ScaledEmbedding
 from irnn.program.ops.shorten import Shorten
 from irnn.program.ops.slice import Slice
+from irnn.program.ops.softmax_mean import SoftmaxMean
 from irnn.program.ops.step import Step
 from irnn.program.ops.subsample import Subsample
 from irnn.program.ops.subtract import Subtract
@@ -64,8 +65,8 @@ OPS = Registry(
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
         Complement(), Last(), ScaledEmbedding(), Multibit(), Step(), Subtract(), MaxPool(), MeanPool(), TimeMean(),
-        TimeMax(), Repeat(), Affine(), ModRelu(), Minimum(),
-        Relu(), Clamp(), Scale(), Sigmoid(), Tanh(),
+        TimeMax(), Repeat(), Affine(), ModRelu(), Minimum(), SoftmaxMean(),
+        Relu(), Clamp(), Scale(), Sigmoid(), Tanh(), Curve(),
     )
 )  # fmt: skip
 INTEGER_OPS = tuple(name for name, operation in OPS.items() if operation.integer_programs)

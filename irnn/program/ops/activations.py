@@ -36,3 +36,10 @@ class Tanh(FloatOperation):
 
     name = "tanh"
     documentation = "hyperbolic tangent"
+
+
+class Curve(FloatOperation):
+    """Any other function of one number."""
+
+    name = "curve"
+    documentation = "gelu, silu, softplus and their like (function)"

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from irnn.arithmetic import fixed_point
-from irnn.arithmetic.fixed_point import EXP_ENTRIES, EXP_ONE, INT32_MAX
+from irnn.arithmetic.fixed_point import EXP_ONE, INT32_MAX
 from irnn.program.graph import Node, Tensor, Value
 from irnn.program.ops.base import Array, Operand, Operation, Range, length_problems
 from irnn.program.ops.constants import factor_problems, table_problems, weight_problems
+from irnn.program.ops.softmax_mean import exp_problems
 
 TANH_MAGNITUDE = 128  # tanh is int8
 
@@ -41,14 +42,7 @@ class AttentionWeights(Operation):
             for x in (query, keys)
             if x.value.dtype != "int16"
         ]
-        table = tensors["table"].data
-        ends = (EXP_ONE, 0)
-        if (
-            table.shape != (EXP_ENTRIES,)
-            or (table[0], table[-1]) != ends
-            or np.any(np.diff(table.astype(np.int64)) > 0)
-        ):
-            problems.append(f"{node.tensors['table']}: exp takes {EXP_ENTRIES} entries that fall from {EXP_ONE} to 0")
+        problems += exp_problems(node.tensors["table"], tensors["table"].data)
         weight = np.abs(tensors["weight"].data.astype(np.int64))
         if 2 * int(weight.sum()) * max(abs(a["tanh_low"]), abs(a["tanh_high"])) > INT32_MAX:
             problems.append(f"{node.output}: the difference of two scores could overflow int32")
