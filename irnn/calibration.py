@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
@@ -50,12 +51,12 @@ def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights
         _widening(model),
     ):
         for batch in batches:
-            start = state if len(batch) == size else None
+            start = state if batch_size(batch) == size else None
             try:
                 _, simulation = model.simulate(batch, start, observing=True)
             except IrnnError as error:
                 raise IrnnError(f"calibration, batch {count + 1}: {error}") from None
-            state, size, count = simulation.state, len(batch), count + 1
+            state, size, count = simulation.state, batch_size(batch), count + 1
         if not count:
             raise IrnnError("calibration got no batch; give at least one")
     model.refresh()
@@ -64,6 +65,12 @@ def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights
         warnings.warn(
             "after calibration these sites are served badly by their bits or range: " + "; ".join(found), stacklevel=2
         )
+
+
+def batch_size(batch: Any) -> int:
+    """Sequences of a batch: of a tuple or a mapping of arguments, those of its first tensor."""
+    first = next((leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)), batch)
+    return len(first)
 
 
 def poor_sites(model: RecurrentModel, batch: Any, state: dict[str, Tensor] | None) -> list[str]:

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from irnn.calibration import evaluating
+from irnn.calibration import batch_size, evaluating
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
 from irnn.nn.linear import Weight
@@ -110,8 +110,8 @@ def _outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor
     state: dict[str, Tensor] | None = None
     size = 0
     for batch in batches:
-        y, state = model.response(batch, state if len(batch) == size else None)
-        size = len(batch)
+        y, state = model.response(batch, state if batch_size(batch) == size else None)
+        size = batch_size(batch)
         yield torch.cat([part.flatten() for part in tree_leaves(y) if isinstance(part, Tensor)])
 
 

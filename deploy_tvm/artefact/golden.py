@@ -40,5 +40,5 @@ class Golden:
 
 
 def steps_of(program: Program, inputs: Mapping[str, np.ndarray]) -> int:
-    """Steps of the sequence that ``inputs`` are."""
-    return next(inputs[name].shape[1] for name, value in program.inputs.items() if "time" in value.axes)
+    """Steps of the sequence that ``inputs`` are; 1 where none is a sequence: a call is one step then."""
+    return next((inputs[name].shape[1] for name, value in program.inputs.items() if "time" in value.axes), 1)

@@ -38,6 +38,14 @@ class Moment:
     unsqueezed: bool = False
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """What an LSTM's cell by itself gives: places of h and c."""
+
+    h: int
+    c: int
+
+
 def roll(trace: Trace, network: nn.Module) -> Trace:
     """The trace with its loops of cells as layers; one without cells as it is."""
     cells = [c for c in trace.calls if c.kind == "call_module" and isinstance(network.get_submodule(c.target), CELLS)]
@@ -52,11 +60,12 @@ class _Roller:
         self.calls: list[Call] = []
         self.places: dict[int, Any] = {}  # old call -> new place, or a Moment
         self.made: dict[Any, int] = {}  # what has been done for a whole sequence already
+        self.last: dict[int, int] = {}  # h of a cell by itself -> the same as the state behind it, which is returned
 
     def rolled(self) -> Trace:
         for index, call in enumerate(self.trace.calls):
             self.places[index] = self._place(call)
-        output = self._plain(self.trace.output)
+        output = mapped(self.trace.output, lambda a: self._returned(a) if isinstance(a, Reference) else a)
         return Trace(self.calls, self.trace.constants, output, self.trace.problems)
 
     def _place(self, call: Call) -> Any:
@@ -104,9 +113,11 @@ class _Roller:
         """A layer, made at the first step; later steps go on where the one before has ended."""
         given = call.kwargs.get("hx", call.args[1] if len(call.args) > 1 else None)
         x, parts = self._found(call.args[0]), given if isinstance(given, (tuple, list)) else [given] if given else []
+        states = [self._found(part) for part in parts]
+        if isinstance(x, int) and all(isinstance(state, int) for state in states):
+            return self._alone(call, x, [Reference(state) for state in states])
         if not isinstance(x, Moment):
             return self._emit(call)
-        states = [self._found(part) for part in parts]
         if x.t == 0 and not any(isinstance(state, Moment) for state in states):
             layer = self._layer(call, x, [Reference(state) for state in states])
         else:
@@ -139,11 +150,46 @@ class _Roller:
         assert self._add(first) == layer + 1
         return layer
 
-    def _item(self, call: Call) -> Moment | None:
+    def _alone(self, call: Call, x: int, states: list[Reference]) -> Any:
+        """A cell outside of any loop is a layer for one step: what a network that is called step by step does."""
+        like, many = self.calls[x], isinstance(call.value, tuple)
+        if like.value.dim() != 2:
+            return self._emit(call)
+        kinds = call.value if many else (call.value,)
+        sequence = Reference(self._new(like, "unsqueeze", (Reference(x), 1), like.value.unsqueeze(1)))
+        given = [
+            Reference(self._new(call, "unsqueeze", (state, 0), self.calls[state.index].value.unsqueeze(0)))
+            for state in states
+        ]
+        hx: tuple[Any, ...] = ((tuple(given) if many else given[0]),) if given else ()
+        after = tuple(kind.unsqueeze(0) for kind in kinds)
+        value = (kinds[0].unsqueeze(1), after if many else after[0])
+        layer = Reference(
+            self._add(Call("call_module", call.target, (sequence, *hx), {}, call.name, call.path, call.where, value))
+        )
+        y = self._new(call, operator.getitem, (layer, 0), value[0])
+        ends = [self._new(call, operator.getitem, (layer, 1), value[1])]
+        if many:
+            ends = [self._new(call, operator.getitem, (Reference(ends[0]), k), after[k]) for k in (0, 1)]
+        last = [self._new(call, "squeeze", (Reference(end), 0), kind) for end, kind in zip(ends, kinds, strict=True)]
+        h = self._new(call, "squeeze", (Reference(y), 1), kinds[0])
+        self.last[h] = last[0]
+        return Stepped(h, last[1]) if many else h
+
+    def _returned(self, argument: Reference) -> Any:
+        """What leaves the network: a cell's state as such."""
+        place = self.places[argument.index]
+        if isinstance(place, Stepped):
+            return Reference(self.last[place.h]), Reference(place.c)
+        return Reference(self.last[place]) if isinstance(place, int) and place in self.last else self._taken(place)
+
+    def _item(self, call: Call) -> Any:
         """h or c of a cell's pair."""
         if call.target is not operator.getitem:
             return None
         pair = self._found(call.args[0])
+        if isinstance(pair, Stepped):
+            return pair.c if call.args[1] == 1 else pair.h
         if not isinstance(pair, Moment) or pair.kind != "cell":
             return None
         return Moment(pair.sequence, pair.t, "c" if call.args[1] == 1 else "value")
@@ -222,6 +268,8 @@ class _Roller:
         return mapped(structure, lambda a: self._taken(self.places[a.index]) if isinstance(a, Reference) else a)
 
     def _taken(self, place: Any) -> Any:
+        if isinstance(place, Stepped):
+            return Reference(place.h), Reference(place.c)
         if not isinstance(place, Moment):
             return Reference(place)
         if place.kind == "cell":

@@ -155,7 +155,9 @@ class CapturedNetwork(RecurrentModel):
                 inputs[index] = edge
                 continue
             if spec.state is not None:
-                simulation.state |= self._parts(spec.state, from_network(x, edge, batch_first=False))
+                given = self._parts(spec.state, from_network(x, edge, batch_first=False))
+                sites = {state.name: state.site for state in self._specs(spec.state)}
+                simulation.state |= {name: simulation.input(sites[name], part) for name, part in given.items()}
                 inputs[index] = edge
                 continue
             t = from_network(x, edge, batch_first=False)

@@ -117,10 +117,10 @@ class Plan:
     def state_places(self, index: int, kind: int) -> list[int]:
         """The steps that are one kind of the last states of a recurrent step."""
         whole = [k for k in self.direct_readers(index) if self.steps[k].op == "getitem" and self.steps[k].args[1] == 1]
-        if self.kinds(index) == 1:
-            return whole
-        parts = [k for w in whole for k in self.direct_readers(w) if self.steps[k].op == "getitem"]
-        return [*whole, *(k for k in parts if self.steps[k].args[1] == kind)]
+        if self.kinds(index) > 1:
+            parts = [k for w in whole for k in self.direct_readers(w) if self.steps[k].op == "getitem"]
+            whole = [*whole, *(k for k in parts if self.steps[k].args[1] == kind)]
+        return [*whole, *(k for w in whole for k in self.direct_readers(w) if self.steps[k].op == "squeeze")]
 
     def only_returned(self, index: int, kind: int) -> bool:
         """Whether the last states of a kind leave the network and nothing else reads them."""
@@ -134,9 +134,12 @@ class Plan:
         step = self.steps[index]
         given = step.kwargs.get("hx", step.args[1] if len(step.args) > 1 else None)
         part = given[kind] if isinstance(given, (tuple, list)) and kind < len(given) else given
+        seen = [index]
+        while isinstance(part, Reference) and self.steps[part.index].op == "unsqueeze":
+            seen, part = [part.index], self.steps[part.index].args[0]
         if not isinstance(part, Reference) or part.index not in self.inputs:
             return None
-        return part.index if self.direct_readers(part.index) == [index] and not self.returns(part.index) else None
+        return part.index if self.direct_readers(part.index) == seen and not self.returns(part.index) else None
 
     def carry(self) -> None:
         """Find the states of the program: inputs that recurrent steps start from and give back as outputs."""

@@ -288,13 +288,14 @@ def nearest_operation(op: str) -> str:
     return NEAREST.get(op, "")
 
 
-NEAREST = { "ELU": "nn.ReLU", "GELU": "nn.ReLU", "PReLU": "nn.ReLU", "Softplus": "nn.ReLU", "Softsign": "nn.Tanh",
-    "GroupNorm": "nn.LayerNorm", "InstanceNorm1d": "nn.LayerNorm", "RMSNorm": "nn.LayerNorm",
-    "MultiheadAttention": "irnn.models.speech's attention of a decoder", "TransformerEncoder": "nn.LSTM or nn.GRU",
-    "TransformerEncoderLayer": "nn.LSTM or nn.GRU", "gelu": "F.relu",
-    "elu": "F.relu", "exp": "torch.sigmoid or torch.tanh", "log": "", "matmul": "nn.Linear with a fixed weight",
-    "bmm": "nn.Linear with a fixed weight", "ConvTranspose1d": "nn.Conv1d", "EmbeddingBag": "nn.Embedding and a mean",
-    "softplus": "F.relu", "pow": "a product x * x", "sqrt": "", "norm": "nn.LayerNorm", "einsum": "nn.Linear",
+NEAREST = {
+    "GroupNorm": "nn.LayerNorm", "InstanceNorm1d": "nn.LayerNorm", "RMSNorm": "nn.LayerNorm", "norm": "nn.LayerNorm",
+    "MultiheadAttention": "attention pooling over time, or nn.LSTM or nn.GRU", "sin": "torch.tanh", "cos": "torch.tanh",
+    "TransformerEncoder": "nn.LSTM or nn.GRU", "TransformerEncoderLayer": "nn.LSTM or nn.GRU",
+    "scaled_dot_product_attention": "attention pooling over time, or nn.LSTM or nn.GRU", "cumsum": "nn.GRU",
+    "ConvTranspose1d": "nn.Conv1d", "EmbeddingBag": "nn.Embedding and a mean", "argmax": "scores as outputs",
+    "topk": "scores as outputs", "sort": "scores as outputs", "log": "F.logsigmoid or F.softplus",
+    "std": "nn.LayerNorm", "var": "nn.LayerNorm", "erf": "torch.tanh", "RReLU": "nn.LeakyReLU", "where": "a product with a gate, or lengths",
 }  # fmt: skip
 
 

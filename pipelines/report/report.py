@@ -88,12 +88,14 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def goals(results: dict[str, Any]) -> tuple[float, float] | None:
     """The figure of merit of the last scored stage (of a language model the validation perplexity) and the program's
-    bytes: what a search over bits goes by.  None where there is no program."""
-    size, figures = results["size_bytes"]["integer"], list(figures_of(results))
+    bytes, both to be as low as possible: what a search over bits goes by.  Of a share of which more is better it is
+    what is missing to 1.  None where there is no program."""
+    size, figures = results["size_bytes"]["integer"], figures_of(results)
     if size is None or not figures:
         return None
-    last = [stage for stage in results["stages"].values() if figures[0] in stage][-1]
-    return last[figures[0]], float(size)
+    key, figure = next(iter(figures.items()))
+    value = [stage for stage in results["stages"].values() if key in stage][-1][key]
+    return 1 - value if figure.higher else value, float(size)
 
 
 def figures_of(results: dict[str, Any]) -> dict[str, Figure]:

@@ -38,18 +38,48 @@ def test_speech_is_nothing(tmp_path: Path) -> None:
     clips, targets = data.speech_clips(tmp_path)
     assert clips.shape == (10, 64, 20)  # the short one has no clip
     assert set(targets.flatten().tolist()) == {data.NOTHING}
-    assert data.speech_minutes(tmp_path) == pytest.approx(4.5 / 60)
+    quiet = SimpleNamespace(
+        quantize=lambda x: x, run=lambda x: (scored([10] * (x.shape[1] - 4))[None], None), logits_scale=4.0
+    )
+    listened, minutes = data.speech(quiet, tmp_path, "dev")
+    assert minutes == pytest.approx(3 / 60)
+    assert [s.shape for s in listened] == [(294, 11)]
+    assert listened[0].max() == 16.0  # nats
 
-    def scores(best: list[int]) -> np.ndarray:
-        return np.eye(11, dtype=np.int32)[None, best]
 
-    said = {
-        298: [10] * 20 + [3] * 9 + [10] * 80 + [4] * 7 + [10] * 20 + [5] * 40 + [6] * 16 + [10] * 101,
-        148: [10] * 144,
-    }
-    runs = SimpleNamespace(quantize=lambda x: x, run=lambda x: (scores(said[x.shape[1]]), None), logits_scale=4.0)
-    # Three is there for nine steps, four for seven, which are too few; six comes while five rests.
-    assert data.alarms(runs, tmp_path) == 2
+def scored(best: list[int]) -> np.ndarray:
+    """Scores of a program whose ``logits_scale`` is 4: the best stands 4 above the others."""
+    return 4 * np.eye(11, dtype=np.int32)[best]
+
+
+def test_what_is_heard() -> None:
+    """Three is there for nine steps, four for seven, which are too few; six comes while five rests."""
+    said = [10] * 20 + [3] * 9 + [10] * 80 + [4] * 7 + [10] * 20 + [5] * 40 + [6] * 16 + [10] * 101
+    assert data.heard(scored(said), data.Rule(3.0, 8)) == [3, 5]
+    assert data.heard(scored(said), data.Rule(3.0, 10)) == [5]
+    assert data.heard(scored(said), data.Rule(4.0, 8)) == []
+    assert data.missed([scored(said)] * 2, [3, 4], data.Rule(3.0, 8)) == 1
+
+
+def test_the_rule_is_the_quietest_that_misses_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By digits that were learned from and the part "dev"; the part "test" has no say."""
+    digits = [scored([10] * 30 + [3] * 14 + [10] * 30)] * 10
+    noise = [scored([10] * 9 + [7] * 9 + [10] * 60 + [8] * 13 + [10] * 9)]
+    asked: list[str] = []
+
+    def streams(program, folder, part, count=None):
+        asked.append(part)
+        return digits, [3] * 10
+
+    def speech(program, folder, part):
+        asked.append(part)
+        return noise, 1.0
+
+    monkeypatch.setattr(data, "streams", streams)
+    monkeypatch.setattr(data, "speech", speech)
+    # 16 steps would raise no alarm and miss all digits; of what hears them 12 steps wait the longest.
+    assert data.choose(SimpleNamespace(), Path(), Path()) == data.Rule(3.0, 12)
+    assert asked == ["train", "dev"]
 
 
 @pytest.mark.parametrize(("count", "bound"), [(0, 2.9957), (1, 4.7439), (10, 16.9622), (150, 171.76)])

@@ -58,6 +58,8 @@ def test_what_a_search_goes_by() -> None:
     results = {"problem": "language_model", "stages": stages, "size_bytes": {"integer": 7}}
     assert goals(results) == (5.0, 7.0)
     assert goals(results | {"size_bytes": {"integer": None}}) is None
+    accurate = {"problem": "classifier", "stages": {"all": {"dev_accuracy": 0.75}}, "size_bytes": {"integer": 7}}
+    assert goals(accurate) == (0.25, 7.0)  # a search makes it as low as possible
 
 
 def test_a_front_that_is_not_there_is_one_line(tmp_path: Path) -> None:

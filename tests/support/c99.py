@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,18 @@ class Machine:
         for tool in (self.compiler, *self.runner[:1]):
             if shutil.which(tool) is None:
                 needs.skip("c99", f"{tool} is not installed")
+        if SANITIZED[0] in self.flags and not _sanitizes(self.compiler):
+            needs.skip("c99", f"{self.compiler} has no sanitizer runtime (clang's is Debian's libclang-rt-dev)")
+
+
+@cache
+def _sanitizes(compiler: str) -> bool:
+    """Whether the compiler links with its sanitizers, whose runtimes are packages of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.c"
+        source.write_text("int main(void) { return 0; }\n", encoding="ascii")
+        made = [compiler, *SANITIZED, str(source), "-o", str(source.with_suffix(""))]
+        return subprocess.run(made, capture_output=True, check=False).returncode == 0
 
 
 def _cortex(board: str, cpu: str) -> Machine:

@@ -74,7 +74,9 @@ class _Model:
         for name, state in self.program.states.items():
             self.work.named(self.states[name], f"next.{name}")
             outputs.append(value_info(f"next.{name}", state.dtype, (BATCH, *state.shape)))
-        graph = helper.make_graph(self.work.nodes, "irnn", inputs, outputs, self.work.constants)
+        graph = helper.make_graph(
+            [*self.work.unpacking, *self.work.nodes], "irnn", inputs, outputs, self.work.constants
+        )
         made = helper.make_model(
             graph, producer_name="irnn", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
         )

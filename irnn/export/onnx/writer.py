@@ -20,6 +20,8 @@ TYPES = {
     "uint16": TensorProto.UINT16, "int32": TensorProto.INT32, "int64": TensorProto.INT64,
 }  # fmt: skip
 BATCH = Steps(Axis("batch"))
+PACKED_MIN = 512  # elements from which on a constant of few values is packed: below, the nodes take more than they save
+FIELDS = (1, 2, 4)  # bits of an element that divide a byte
 
 
 class Writer:
@@ -28,6 +30,7 @@ class Writer:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.unpacking: list[NodeProto] = []  # of constants that are packed; they stand before all others
         self._known: dict[tuple[str, tuple[int, ...], str], str] = {}
         self._current = self.nodes
         self._count = 0
@@ -43,9 +46,45 @@ class Writer:
         """The name of a constant; equal ones are written once."""
         key = (str(data.dtype), data.shape, hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest())
         if key not in self._known:
-            name = self._known[key] = self.new_name("c")
-            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name))
+            values = np.unique(data) if data.size >= PACKED_MIN else None
+            bits = None if values is None else next((b for b in FIELDS if len(values) <= 1 << b), None)
+            if values is None or bits is None:
+                name = self._initializer(self.new_name("c"), data)
+            else:
+                name = self._unpacked(data, values, bits)
+            self._known[key] = name
         return self._known[key]
+
+    def _initializer(self, name: str, data: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name))
+        return name
+
+    def _unpacked(self, data: np.ndarray, values: np.ndarray, bits: int) -> str:
+        """Several elements a byte, lowest bits first, and the nodes that make the constant of them.
+
+        Nothing in them depends on a call: ONNX Runtime folds them when it loads the model.
+        """
+        per = 8 // bits
+        index = np.searchsorted(values, data.reshape(-1)).astype(np.uint8)
+        index = np.pad(index, (0, -len(index) % per)).reshape(-1, per)
+        packed = (index << (np.arange(per, dtype=np.uint8) * bits)).sum(1).astype(np.uint8)
+
+        def step(op: str, *inputs: str, **attributes: Any) -> str:
+            made = self.new_name("u")
+            self.unpacking.append(helper.make_node(op, list(inputs), [made], **attributes))
+            return made
+
+        def known(array: Any, dtype: type) -> str:
+            return self._initializer(self.new_name("c"), np.asarray(array, dtype))
+
+        wide = step("Cast", self._initializer(self.new_name("c"), packed[:, None]), to=TensorProto.INT32)
+        shifted = step("Div", wide, known([[1 << (bits * k) for k in range(per)]], np.int32))
+        fields = step("Mod", shifted, known(1 << bits, np.int32))
+        flat = step("Reshape", fields, known([-1], np.int64))
+        ends = (known([end], np.int64) for end in (0, data.size))
+        index_name = step("Slice", flat, *ends)
+        taken = step("Gather", self._initializer(self.new_name("c"), values), index_name, axis=0)
+        return step("Reshape", taken, known(data.shape, np.int64))
 
     def node(self, op: str, inputs: list[Array], shape: tuple[Size, ...], dtype: str, **attributes: Any) -> Array:
         """A node of one output."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from torch import nn
 
 import irnn
 from examples.own_networks import Decoder, Dispatcher, LoadForecaster, PhonemeTagger, build, tensors
+from irnn.calibration import batch_size
 from irnn.capture.network import REFRESH_EVERY
 from irnn.errors import IrnnError
 from tests.irnn.capture.test_own_networks import calibration, prepared, run
+from tests.support import needs
 
 OTHER = LoadForecaster.example(5, 14, seed=7)
 
@@ -141,3 +144,48 @@ def test_dropout_is_the_networks_own_at_the_time() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(run(model, arguments), first, strict=True))
     model.keys.dropout = 0.0
     assert all(torch.equal(a, b) for a, b in zip(run(model, arguments), run(model, arguments), strict=True))
+
+
+def test_compiled_by_torch_in_float_it_trains_on() -> None:
+    """The float part is what ``torch.compile`` sees; stages after it are the wiring's, which runs as it is."""
+    model, x = build(LoadForecaster), LoadForecaster.example(4, 12, 3)
+    irnn.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), example_inputs=LoadForecaster.example())
+    expected = run(model, x)
+    compiled = torch.compile(model, backend="eager")
+    assert all(torch.equal(a, b) for a, b in zip(run(compiled, x), expected, strict=True))
+    irnn.calibrate(model, calibration(LoadForecaster))
+    irnn.set_stage(model, "all").eval()
+    assert all(torch.equal(a, b) for a, b in zip(run(compiled, x), run(model, x), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(run(model, x), expected, strict=True))
+
+
+def test_wrapped_for_several_processes_it_trains(tmp_path: Path) -> None:
+    """Every parameter has a gradient, so that ``DistributedDataParallel`` waits for none."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        needs.skip("gloo", "this PyTorch has no Gloo")
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = irnn.set_stage(prepared(LoadForecaster), "activations").train()
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for seed in range(2):
+            optimizer.zero_grad()
+            sum(y.square().mean() for y in tensors(wrapped(*LoadForecaster.example(4, 12, seed)))).backward()
+            optimizer.step()
+        assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
+        twin = prepared(LoadForecaster)
+        irnn.set_stage(twin, "activations")
+        twin.load_state_dict({name.removeprefix("module."): v for name, v in wrapped.state_dict().items()})
+        irnn.set_stage(twin, "all").eval()
+        irnn.set_stage(model, "all").eval()
+        assert all(torch.equal(a, b) for a, b in zip(run(twin, OTHER), run(model, OTHER), strict=True))
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_the_size_of_a_batch_of_arguments() -> None:
+    """A pair of arguments is no batch of two: what streams carries its state by this."""
+    x, lengths = torch.zeros(5, 7, 3), torch.ones(5)
+    assert [batch_size(b) for b in (x, (x, lengths), {"x": x}, [[1, 2], [3, 4], [5, 6]])] == [5, 5, 5, 3]

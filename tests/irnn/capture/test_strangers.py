@@ -112,6 +112,23 @@ class OneStep(nn.Module):
     )
 
 
+class Policy(nn.Module):
+    """A cell by itself: its state goes on to the heads, and leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.cell, self.head = nn.Linear(4, 6), nn.LSTMCell(6, 8), nn.Linear(8, 3)
+
+    def forward(self, seen, state):
+        h, c = self.cell(torch.relu(self.front(seen)), state)
+        return {"scores": self.head(h), "state": (h, c)}
+
+    @staticmethod
+    def example(batch: int = 3, steps: int = 1, seed: int = 0) -> tuple[Any, ...]:
+        state = tuple(0.3 * randn(batch, 8, seed=seed + k) for k in (1, 2))
+        return randn(batch, 4, seed=seed), state
+
+
 class Recent(nn.Module):
     """The last three steps side by side, one as the level, states in a view of layers and directions, broadcast."""
 
@@ -132,7 +149,7 @@ class Recent(nn.Module):
     example = staticmethod(lambda batch=2, steps=9, seed=0: (randn(batch, steps, 2, seed=seed),))
 
 
-NETWORKS = [Scored, Asked, Averaged, OneStep, Recent]
+NETWORKS = [Scored, Asked, Averaged, OneStep, Policy, Recent]
 
 
 def real(outputs: Any) -> list[Tensor]:
@@ -145,7 +162,7 @@ def real(outputs: Any) -> list[Tensor]:
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
 def test_captured_as_it_stands(network) -> None:
     torch.manual_seed(2)
-    net, other = network().eval(), network.example(8, 9 if network is OneStep else 12, 5)
+    net, other = network().eval(), network.example(8, 12, 5)
     with torch.no_grad():
         returned = net(*other)
         wanted = real(returned)

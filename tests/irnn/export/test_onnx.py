@@ -115,7 +115,8 @@ def evaluated(build: Any, *arrays: np.ndarray) -> np.ndarray:
     result = build(OnnxOps(work), *inputs)
     work.named(result, "y")
     infos = [value_info(x.name, x.dtype, x.shape) for x in inputs]
-    graph = helper.make_graph(work.nodes, "g", infos, [value_info("y", result.dtype, result.shape)], work.constants)
+    ends = [value_info("y", result.dtype, result.shape)]
+    graph = helper.make_graph([*work.unpacking, *work.nodes], "g", infos, ends, work.constants)
     model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])
     return session(model).run(None, {f"x{k}": a for k, a in enumerate(arrays)})[0]
 
@@ -144,6 +145,33 @@ def test_products_are_exact_at_the_ends_of_both_operands(value: int) -> None:
     weight = np.full((5, 64), 127, np.int8)
     weight[1::2] = -127
     x = np.full((2, 64), value, np.int8)
+    y = evaluated(lambda ops, v: ops.matmul(v, ops.weight(weight, 128)), x)
+    np.testing.assert_array_equal(y, x.astype(np.int32) @ weight.T.astype(np.int32), strict=True)
+
+
+@pytest.mark.parametrize(("count", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8)])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_constants_of_few_values_are_packed(count: int, bits: int, dtype: type) -> None:
+    """Rows and bytes do not end together; a codebook's values are no range."""
+    rng = np.random.default_rng(count)
+    values = rng.choice(np.arange(-128, 128), count, replace=False).astype(dtype)
+    data = rng.choice(values, (37, 29))
+    data.reshape(-1)[:count] = values
+    x = np.zeros((37, 29), dtype)
+    work = Writer()
+    assert OnnxOps(work)._known(data).name
+    sizes = [len(tensor.raw_data) for tensor in work.constants]
+    assert max(sizes) == (-(-data.size * bits // 8) if bits < 8 else data.nbytes)
+    np.testing.assert_array_equal(
+        evaluated(lambda ops, v: ops.to(ops._known(data), "int32") + ops.to(v, "int32"), x), data
+    )
+
+
+def test_a_product_with_packed_weights() -> None:
+    """Four bits, read from half a byte each, with the integers that a byte each gives."""
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-7, 8, (40, 33)).astype(np.int8)
+    x = rng.integers(-128, 128, (3, 33)).astype(np.int8)
     y = evaluated(lambda ops, v: ops.matmul(v, ops.weight(weight, 128)), x)
     np.testing.assert_array_equal(y, x.astype(np.int32) @ weight.T.astype(np.int32), strict=True)
 
