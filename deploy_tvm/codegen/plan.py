@@ -285,8 +285,8 @@ class _Planner:
         self.in_memory.add(node.output)
         return 0
 
-    def reduce(self, node: Node, rest: Sequence[Node | Scan]) -> int:
-        self.add(Reduce(node, self.needed(node.inputs[:1])))
+    def reduce(self, node: Node, rest: Sequence[Node | Scan], source: int = 0) -> int:
+        self.add(Reduce(node, self.needed([node.inputs[source]])))
         self.in_memory.add(node.output)
         return 0
 
@@ -294,9 +294,7 @@ class _Planner:
         """Scores are read twice, so they lie in memory."""
         if node.inputs[0] not in self.in_memory:
             self.store(node.inputs[:1])
-        self.add(Reduce(node, self.needed(node.inputs[1:2])))
-        self.in_memory.add(node.output)
-        return 0
+        return self.reduce(node, rest, 1)
 
     def repeat(self, node: Node, rest: Sequence[Node | Scan]) -> int:
         """A value that is read at every step is computed once."""

@@ -295,7 +295,8 @@ NEAREST = {
     "scaled_dot_product_attention": "attention pooling over time, or nn.LSTM or nn.GRU", "cumsum": "nn.GRU",
     "ConvTranspose1d": "nn.Conv1d", "EmbeddingBag": "nn.Embedding and a mean", "argmax": "scores as outputs",
     "topk": "scores as outputs", "sort": "scores as outputs", "log": "F.logsigmoid or F.softplus",
-    "std": "nn.LayerNorm", "var": "nn.LayerNorm", "erf": "torch.tanh", "RReLU": "nn.LeakyReLU", "where": "a product with a gate, or lengths",
+    "std": "nn.LayerNorm", "var": "nn.LayerNorm", "erf": "torch.tanh", "RReLU": "nn.LeakyReLU",
+    "where": "a product with a gate, or lengths",
 }  # fmt: skip
 
 

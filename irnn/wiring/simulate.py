@@ -30,6 +30,7 @@ from irnn.wiring.parts import (
     WeightPart,
 )
 from irnn.wiring.recurrent_product import RecurrentProduct
+from irnn.wiring.simulate_windows import bordered, convolve, flat, image_of
 
 
 class Simulation:
@@ -310,22 +311,22 @@ class Simulation:
         return x.expand(len(like), *x.shape)
 
     def max_pool(self, window: Window, channels: int, x: Tensor) -> Tensor:
-        image = _bordered(_image(x, channels), window, -math.inf)
-        return _flat(torch.nn.functional.max_pool2d(image, window.kernel, window.strides, 0, window.dilation))
+        image = bordered(image_of(x, channels), window, -math.inf)
+        return flat(torch.nn.functional.max_pool2d(image, window.kernel, window.strides, 0, window.dilation))
 
     def mean_pool(self, window: Window, channels: int, x: Tensor) -> Tensor:
         need_undilated(window)
-        image = _bordered(_image(x, channels), window, 0.0)
-        return _flat(torch.nn.functional.avg_pool2d(image, window.kernel, window.strides))
+        image = bordered(image_of(x, channels), window, 0.0)
+        return flat(torch.nn.functional.avg_pool2d(image, window.kernel, window.strides))
 
     def convolution(self, module: ConvolutionPart, x: Tensor) -> Tensor:
         """Sequences ``[time, batch, bands * channels]`` -> ``[time', batch, bands', filters]``."""
-        image = _image(x, module.channels)
+        image = image_of(x, module.channels)
         if module.batch_statistics and self.training:
             if self.lengths is None:
                 raise IrnnError(f"{module.where} normalizes by its valid steps: say where sequences end (ragged) first")
-            return module.normalized(_convolve(module, image, module.kernel, None), self.lengths)
-        return _convolve(module, image, self.weight(module), module.bias).permute(2, 0, 3, 1)
+            return module.normalized(convolve(module, image, module.kernel, None), self.lengths)
+        return convolve(module, image, self.weight(module), module.bias).permute(2, 0, 3, 1)
 
     def flatten(self, x: Tensor) -> Tensor:
         return x.flatten(-2)
@@ -377,30 +378,3 @@ def _extremes(x: Tensor, valid: Tensor) -> Tensor:
     rows, mask = x.reshape(shape), valid.reshape(-1, *[1] * (len(shape) - 1))
     lowest, highest = (torch.where(mask, rows, fill) for fill in (math.inf, -math.inf))
     return torch.stack([lowest.amin(0), highest.amax(0)])
-
-
-def _image(x: Tensor, channels: int) -> Tensor:
-    """Sequences ``[time, batch, bands * channels]`` -> ``[batch, channels, time, band]``."""
-    return x.reshape(*x.shape[:2], -1, channels).permute(1, 3, 0, 2)
-
-
-def _flat(image: Tensor) -> Tensor:
-    """The reverse of :func:`_image`."""
-    return image.permute(2, 0, 3, 1).flatten(2)
-
-
-def _bordered(image: Tensor, window: Window, fill: float) -> Tensor:
-    (top, bottom), (left, right) = window.padding
-    return torch.nn.functional.pad(image, (left, right, top, bottom), value=fill)
-
-
-def _convolve(module: ConvolutionPart, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``[batch, channels, time, band]`` -> ``[batch, filters, time', band']``; a row of the weight is a filter."""
-    window = module.window
-    kernel = weight.reshape(len(weight), *window.kernel, module.channels).permute(0, 3, 1, 2)
-    time, band = window.padding
-    if time[0] == time[1] and band[0] == band[1]:
-        border = time[0], band[0]
-    else:
-        image, border = _bordered(image, window, 0.0), (0, 0)
-    return torch.nn.functional.conv2d(image, kernel, bias, window.strides, border, window.dilation)

@@ -10,13 +10,24 @@ import pytest
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
+from irnn.export.c99 import export as export_c99
 from irnn.nn.attention import Exponential
 from irnn.program import Node, Program, Tensor
 from irnn.program.interpreter import Interpreter
 from irnn.program.windows import Window
-from tests.deploy_tvm.codegen.test_sequence_operations import LENGTHS, LENGTHS_VALUE, SIZE, after, compiled, features
+from tests.deploy_tvm.codegen.test_sequence_operations import (
+    BATCH,
+    LENGTHS,
+    LENGTHS_VALUE,
+    SIZE,
+    STEPS,
+    after,
+    compiled,
+    features,
+)
 from tests.deploy_tvm.codegen.test_sequence_operations import target as target
 from tests.deploy_tvm.codegen.test_sequence_operations import value as value
+from tests.support.c99 import MACHINES, Exported
 from tests.support.program_oracle import ProgramOracle
 
 ROLES = ("table", "multiplier", "shift", "multiplier_mean", "shift_mean")
@@ -84,6 +95,18 @@ def test_exported_as_onnx(ragged: bool, tmp_path: Path) -> None:
     session = runtime.InferenceSession(str(tmp_path / "p.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(["y"], given(ragged=ragged))
     np.testing.assert_array_equal(found, Interpreter(program).run_all(given(ragged=ragged))[0][0])
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_exported_as_c99(ragged: bool, tmp_path: Path) -> None:
+    program, machine = pooling(ragged=ragged), MACHINES["gcc"]
+    machine.need()
+    (source,) = export_c99(program, tmp_path, name="net", max_steps=STEPS)
+    runner = Exported(program, source, tmp_path, machine, {"time": STEPS})
+    calls = [{name: array[b : b + 1] for name, array in given(ragged=ragged).items()} for b in range(BATCH)]
+    for call, (code, (found,), _) in zip(calls, runner.run([(call, None) for call in calls]), strict=True):
+        assert code == 0
+        np.testing.assert_array_equal(found, Interpreter(program).run_all(call)[0][0], strict=True)
 
 
 def test_a_product_reads_what_was_pooled_not_its_window(target: targets.Target) -> None:
