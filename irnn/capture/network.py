@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from irnn.capture.edges import Edge
 from irnn.capture.example import Signature
@@ -257,6 +258,7 @@ class CapturedNetwork(RecurrentModel):
 
         return returned(mapped(structure, real))
 
+    @_disable_dynamo  # torch.compile leaves it alone: tables, observers and programs are no graph of tensors
     def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the network's ``forward`` gives in the stages after "float"."""
         if self.integer:

@@ -47,10 +47,6 @@ class Fields:
     def __init__(self, kind: type, values: dict[str, Any]) -> None:
         self.kind, self.values = kind, values
 
-    def made(self) -> Any:
-        """The dataclass."""
-        return self.kind(**self.values)
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -300,8 +296,17 @@ def mapped(structure: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def returned(structure: Any) -> Any:
-    """What a network returns: dataclasses in place of their fields."""
-    return fx.node.map_aggregate(structure, lambda v: v.made() if isinstance(v, Fields) else v)
+    """What a network returns: its own dataclasses, and dicts and lists that can be changed (not those of torch.fx)."""
+    if isinstance(structure, Fields):
+        return structure.kind(**{name: returned(part) for name, part in structure.values.items()})
+    if isinstance(structure, dict):
+        return {name: returned(part) for name, part in structure.items()}
+    if isinstance(structure, list):
+        return [returned(part) for part in structure]
+    if isinstance(structure, tuple):
+        parts = [returned(part) for part in structure]
+        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+    return structure
 
 
 def shadow(network: nn.Module, *, training: bool = False) -> nn.Module:
