@@ -47,30 +47,40 @@ def pytest_configure(config: pytest.Config) -> None:
     required()
 
 
-def shared_by(item: pytest.Item) -> str | None:
-    """Which fixture, kept for longer than a test, an item asks for by name; its own parameters are told apart."""
-    found = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009  (private, and pytest has no other way)
-    wanted, seen = list(getattr(item, "_fixtureinfo").argnames), set()  # noqa: B009
-    while wanted:
-        name = wanted.pop(0)
-        definition = found[name][-1] if name in found else None
-        if definition is None or name in seen:
+def shared_by(item: pytest.Item) -> list[str]:
+    """The fixtures that are kept for longer than a test and that an item asks for, by name or through another.
+
+    Those with several parameters are one a parameter.
+    """
+    info = getattr(item, "_fixtureinfo")  # noqa: B009  (private, and pytest has no other way)
+    wanted, shared = list(info.argnames), {}
+    for name in wanted:  # it grows
+        definition = info.name2fixturedefs.get(name, [None])[-1]
+        if definition is None:
             continue
-        seen.add(name)
+        wanted += [other for other in definition.argnames if other not in wanted]
         if definition.scope != "function" and definition.baseid:
             index = item.callspec.indices.get(name, 0) if hasattr(item, "callspec") else 0
-            return f"{definition.baseid} {name} {index}"
-        wanted += definition.argnames
-    return None
+            shared[f"{definition.baseid} {name} {index}"] = None
+    return list(shared)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what one fixture has built go to one worker: each of the others would build it again."""
-    for item in items:
-        shared = shared_by(item)
-        if shared is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(shared))
+    """Tests that share what a fixture has built go to one worker: each of the others would build it again."""
+    fixtures = {item: shared_by(item) for item in items if item.get_closest_marker("xdist_group") is None}
+    leader: dict[str, str] = {}
+
+    def group(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            name = leader[name]
+        return name
+
+    for first, *others in filter(None, fixtures.values()):
+        for other in others:
+            leader[group(other)] = group(first)
+    for item, (first, *_) in ((item, names) for item, names in fixtures.items() if names):
+        item.add_marker(pytest.mark.xdist_group(group(first)))
 
 
 @pytest.hookimpl(trylast=True)

@@ -88,8 +88,20 @@ SHARED = """
     def used(built):
         return built
 
+    @pytest.fixture(scope="module")
+    def further():
+        with open("built", "a") as file:
+            print("further", file=file)
+
     @pytest.mark.parametrize("number", range(4))
     def test_shared(used, number):
+        pass
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_further(further, number):
+        pass
+
+    def test_both(used, further):
         pass
 """
 
@@ -97,4 +109,4 @@ SHARED = """
 def test_what_tests_share_is_built_by_one_worker(suite: pytest.Pytester) -> None:
     suite.makepyfile(SHARED)
     assert suite.runpytest_subprocess("-n", "2", "--dist=loadgroup").ret == 0
-    assert sorted((suite.path / "built").read_text().split()) == ["a", "b"]
+    assert sorted((suite.path / "built").read_text().split()) == ["a", "b", "further"]

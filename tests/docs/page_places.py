@@ -26,7 +26,7 @@ from deploy_tvm.remote.server import serve
 from tests.support.pictures import write_mnist
 from tests.support.places import ROOT
 from tests.support.speech_files import tone, write_fsdd, write_librispeech
-from tests.support.tiny_run import write_corpus
+from tests.support.tiny_run import short_timings, write_corpus
 
 TRAINING = "trainer.progress=false recipe.float.epochs=1 recipe.float.average=0 pwl.pieces=8"
 TEXT = f"{TRAINING} model.embedding_size=8 model.hidden_size=8 data.batch_size=4 data.steps=8 " + (
@@ -205,9 +205,5 @@ class Workspace:
 @contextlib.contextmanager
 def workspace(folder: Path) -> Iterator[Workspace]:
     """A workspace whose timings are as short as they can be."""
-    with (
-        patch("pipelines.problems.language_model.text_problem._SECONDS", 0.02),
-        patch("pipelines.problems.language_model.text_problem._ROUNDS", 2),
-        contextlib.ExitStack() as running,
-    ):
+    with short_timings(), contextlib.ExitStack() as running:
         yield Workspace(folder, running)

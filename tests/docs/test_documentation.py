@@ -24,9 +24,6 @@ from tests.docs.page_places import Workspace, workspace
 from tests.support import boards, needs
 from tests.support.places import ROOT
 
-# The commands share a workspace, in which one makes what another reads: they stay with one worker.
-pytestmark = pytest.mark.xdist_group("pages")
-
 SHOWN = pages.commands()
 RUN = {command: example for command, example in EXAMPLES.items() if isinstance(example, Example)}
 WHOLE = {
@@ -38,6 +35,7 @@ WHOLE = {
 
 @pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """The workspace of all commands, in which one makes what another reads."""
     needs.tvm()
     with workspace(tmp_path_factory.mktemp("workspace")) as made:
         yield made

@@ -2,8 +2,11 @@
 
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -31,6 +34,20 @@ TINY = [
     "pwl.pieces=8",
     "evaluation.interpreter_tokens=20",
 ]
+
+
+# What the benchmark at a run's end takes its time from.
+TIMED = ("language_model.text_problem", "classifier.classifier_problem", "copy_memory.copy_problem")
+
+
+@contextmanager
+def short_timings() -> Iterator[None]:
+    """Benchmarks at a run's end that are as short as they can be."""
+    with ExitStack() as stack:
+        for module in TIMED:
+            stack.enter_context(patch(f"pipelines.problems.{module}._SECONDS", 0.02))
+            stack.enter_context(patch(f"pipelines.problems.{module}._ROUNDS", 2))
+        yield
 
 
 def write_corpus(folder: Path, lines: int = 60) -> Path:

@@ -40,10 +40,6 @@ TINY_MODEL = [
 ]
 
 
-# By one worker: they share a trained recognizer and its language model.
-pytestmark = pytest.mark.xdist_group("a recognizer's language model")
-
-
 @pytest.fixture(scope="module")
 def language_model(finished) -> Path:
     """The run's folder of a language model of the recognizer's transcripts."""
