@@ -303,6 +303,12 @@ class _Planner:
         self.lazy[node.output] = node
         return 0
 
+    def once(self, node: Node, rest: Sequence[Node | Scan]) -> int:
+        """What is costly is put into memory, however many read it."""
+        self.lazy[node.output] = node
+        self.store([node.output])
+        return 0
+
     def flatten(self, node: Node, rest: Sequence[Node | Scan]) -> int:
         (source,) = node.inputs
         if source in self.in_memory:
@@ -327,6 +333,7 @@ PLANNED: dict[str, Callable[[_Planner, Node, Sequence[Node | Scan]], int]] = {
     "softmax_mean": _Planner.weigh,
     "repeat": _Planner.repeat,
     "flatten": _Planner.flatten,
+    "top": _Planner.once,
 }
 
 

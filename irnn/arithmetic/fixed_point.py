@@ -8,10 +8,10 @@ quantization-aware model and the compiled library execute *this* text and nobody
 and comparisons are the operands' own; the namespace supplies the rest::
 
     to(x, dtype)  where(condition, a, b)  clip(x, low, high)  take(table, index)  abs(x)  row_sum(x)  row_max(x)
-    floor_div(a, b)  isqrt(x)  count_le(sorted_table, x)  keep(arrays)
+    floor_div(a, b)  isqrt(x)  count_le(sorted_table, x)  keep(arrays)  places(x)
 
-``row_sum`` and ``row_max`` reduce the last axis and keep it.  ``floor_div`` needs b > 0, ``isqrt`` x >= 0.  ``keep``
-gives the same arrays, computed once for all that reads them.
+``row_sum`` and ``row_max`` reduce the last axis and keep it; ``places`` are its int32 indices, 0 and up.
+``floor_div`` needs b > 0, ``isqrt`` x >= 0.  ``keep`` gives the same arrays, computed once for all that reads them.
 
 There is one rounding rule: half up, ``floor(v + 1/2)``.  Real value of a tensor: ``r = scale * (q - zero_point)``;
 the multipliers and shifts stand for real factors ``multiplier * 2**-shift`` and are chosen by ``multipliers``.
@@ -259,6 +259,26 @@ def mean(ops: Any, total: Array, count: Array) -> Array:
     """
     doubled_i64 = ops.to(total, "int64") << ops.to(MEAN_FRACTION_BITS + 1, "int64")
     return ops.to(ops.floor_div(doubled_i64 + count, count + count), "int32")
+
+
+def top(ops: Any, x: Array, count: int) -> list[Array]:
+    """The ``count`` largest of int32 x along the last axis, the largest first, then their places, each ``[..., 1]``.
+
+    Of equal elements the lower place comes first.  What has been taken is the lowest integer at the last place.
+    """
+    lowest_i32 = ops.to(INT32_MIN, "int32")
+    turned_i32 = ops.to(0, "int32") - ops.places(x)
+    values, places = [], []
+    for _ in range(count):
+        best_i32 = ops.row_max(x)
+        # The highest of the places turned round is the lowest place.
+        at_i32 = ops.row_max(ops.where(best_i32 <= x, turned_i32, lowest_i32))
+        values.append(best_i32)
+        places.append(ops.to(0, "int32") - at_i32)
+        found = [ops.where(turned_i32 <= at_i32, lowest_i32, part) for part in (x, turned_i32)]
+        kept = [ops.where(at_i32 <= turned_i32, new, old) for new, old in zip(found, (x, turned_i32), strict=True)]
+        x, turned_i32 = ops.keep(kept)
+    return values + places
 
 
 def attention_weights(

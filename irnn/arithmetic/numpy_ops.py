@@ -47,6 +47,10 @@ class NumpyOps:
         return arrays
 
     @staticmethod
+    def places(x: np.ndarray) -> np.ndarray:
+        return np.arange(x.shape[-1], dtype=np.int32)
+
+    @staticmethod
     def isqrt(x: np.ndarray) -> np.ndarray:
         return np.vectorize(math.isqrt, otypes=[np.int64])(x)
 

@@ -43,6 +43,10 @@ class TorchOps:
         return arrays
 
     @staticmethod
+    def places(x: torch.Tensor) -> torch.Tensor:
+        return torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+
+    @staticmethod
     def isqrt(x: torch.Tensor) -> torch.Tensor:
         # The float64 root of an int64 is off by at most one: mend it with integers.
         root = x.double().sqrt().long()

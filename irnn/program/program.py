@@ -8,6 +8,7 @@ names this class.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from irnn.program.document import save
 from irnn.program.graph import Graph, Inputs, States
 from irnn.program.interpreter import Interpreter
 from irnn.program.listing import listing
+from irnn.program.top import top_values
 
 
 class Program(Graph):
@@ -71,6 +73,14 @@ class Program(Graph):
     def check(self) -> None:
         """Prove that the program is integer-only and cannot overflow; see :func:`irnn.program.check.check`."""
         check(self)
+
+    def top(self, count: int) -> Program:
+        """The same program that gives only the ``count`` best logits and their ids, in this order, int32 ``[count]``.
+
+        The best comes first, of equal ones that of the lower id.  A count that is no number of logits, or a program
+        whose only output is no row of logits, is an :class:`IrnnError`.
+        """
+        return replace(self, **top_values(self, count))
 
     def save(self, folder: str | Path) -> None:
         """Write ``program.json`` and ``tensors.safetensors``; see :func:`irnn.program.document.save`."""

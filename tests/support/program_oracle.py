@@ -160,6 +160,9 @@ class ProgramOracle:
                 return [g * (v - a["zero_point"]) + b for g, v, b in rows]
             case "complement":
                 return [-1 - v for v in x[0]]
+            case "top":
+                places = sorted(range(len(x[0])), key=lambda k: (-x[0][k], k))[: a["count"]]
+                return [x[0][k] for k in places] + places
             case "minimum":
                 return [min(p, q) for p, q in zip(*x, strict=True)]
             case "pwl":

@@ -205,7 +205,7 @@ class _Builder(Builder):
         makers: list[Callable] = [
             self.linear, self.requantize, self.residual, self.add, self.multiply, self.pwl, self.norm, self.slice,
             self.concat, self.complement, self.multibit, self.subtract,
-            self.affine, self.mod_relu, self.minimum,
+            self.affine, self.mod_relu, self.minimum, self.top,
         ]  # fmt: skip
         for _ in range(count):
             self.pick(makers)()
@@ -279,6 +279,14 @@ class _Builder(Builder):
     def complement(self) -> str:
         x = self.of("int8")
         return self.node("complement", (x,), "int8", self.values[x].shape)
+
+    def top(self) -> str:
+        """Of accumulators, or of what is clamped to a few integers, so that many are equal."""
+        x = self.requantize(dtype="int32")
+        if len(self.values[x].shape) > 1:
+            return x
+        count = int(self.rng.integers(1, min(5, self.values[x].shape[0]), endpoint=True))
+        return self.node("top", (x,), "int32", (2 * count,), {"count": count})
 
     def minimum(self) -> str:
         x = self.of("int8", "int16")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from deploy_tvm.codegen.body import Body, Operation
 from deploy_tvm.codegen.ops import attention, curves, elementwise, float_ops, norms
 from deploy_tvm.codegen.ops.multibit import multibit
+from deploy_tvm.codegen.ops.top import top
 from deploy_tvm.codegen.rows import Row
 from irnn.errors import IrnnError
 from irnn.program import Node
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
         "complement": Operation(elementwise.complement, elementwise=True),
         "minimum": Operation(elementwise.minimum),
         "multibit": Operation(multibit, in_memory=1),
+        "top": Operation(top, in_memory=1, stored=True),
         "mad_norm": Operation(norms.integer_norm, in_memory=1),
         "layer_norm": Operation(norms.integer_norm, in_memory=1),
     },

@@ -63,6 +63,9 @@ class COps:
     def row_max(self, x: Array) -> Array:
         return self.work.reduced(x, INTEGER_DTYPES[x.dtype][0], "if ({value} > {total}) {total} = {value};")
 
+    def places(self, x: Array) -> Array:
+        return Element(self.work, x.shape[-1:], "int32", lambda block, place: f"(int32_t)({place[-1]})")
+
     def floor_div(self, a: Array, b: Array) -> Array:
         return a // b
 

@@ -18,7 +18,7 @@ from irnn.program.axes import Axis
 STEPWISE = frozenset({
     "embedding", "scaled_embedding", "linear", "requantize", "add", "multiply", "pwl", "mad_norm", "layer_norm",
     "slice", "concat", "residual", "subtract", "affine", "mod_relu", "complement", "minimum", "multibit", "flatten",
-    "attention_weights", "attention_context",
+    "attention_weights", "attention_context", "top",
 })  # fmt: skip
 COUNTING = frozenset({"mask", "repeat"})  # ... that know which step it is, or how many there are
 WINDOWS = frozenset({"patches", "subsample", "max_pool", "mean_pool"})  # steps of another axis, each of several steps

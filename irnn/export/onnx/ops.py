@@ -69,6 +69,9 @@ class OnnxOps:
         largest = self.work.node("ReduceMax", [wide], (*x.shape[:-1], 1), wide.dtype, keepdims=1, axes=[-1])
         return self.to(largest, x.dtype)
 
+    def places(self, x: Array) -> Array:
+        return self._known(np.arange(known(x.shape[-1]), dtype=np.int32))
+
     def floor_div(self, a: Array, b: Array) -> Array:
         return a // b
 

@@ -42,6 +42,7 @@ from irnn.program.ops.subsample import Subsample
 from irnn.program.ops.subtract import Subtract
 from irnn.program.ops.time_max import TimeMax
 from irnn.program.ops.time_mean import TimeMean
+from irnn.program.ops.top import Top
 
 __all__ = ["FLOAT_OPS", "INTEGER_OPS", "OPS", "Operand", "Operation", "Range", "Registry", "table"]
 
@@ -65,7 +66,7 @@ OPS = Registry(
         Embedding(), Linear(), Requantize(), Add(), Multiply(), Pwl(), MadNorm(), LayerNorm(), Slice(), Concat(),
         Residual(), Mask(), Shorten(), Subsample(), Patches(), Flatten(), AttentionWeights(), AttentionContext(),
         Complement(), Last(), ScaledEmbedding(), Multibit(), Step(), Subtract(), MaxPool(), MeanPool(), TimeMean(),
-        TimeMax(), Repeat(), Affine(), ModRelu(), Minimum(), SoftmaxMean(),
+        TimeMax(), Repeat(), Affine(), ModRelu(), Minimum(), SoftmaxMean(), Top(),
         Relu(), Clamp(), Scale(), Sigmoid(), Tanh(), Curve(),
     )
 )  # fmt: skip

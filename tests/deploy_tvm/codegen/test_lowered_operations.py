@@ -86,6 +86,31 @@ def test_complement(target: targets.Target) -> None:
         assert np.array_equal(y, np.array(one, dtype) - x)
 
 
+def test_minimum(target: targets.Target) -> None:
+    """Halves of a row against each other, integers and floats."""
+    for dtype in ("int8", "int16", "float32"):
+        values = {"x": sequence(dtype, 34), **{name: sequence(dtype, 17) for name in "aby"}}
+        halves = [Node("slice", ("x",), name, {"start": k, "stop": k + 17}) for name, k in (("a", 0), ("b", 17))]
+        kind = "float" if dtype == "float32" else "integer"
+        program = made(kind, values, ("y",), (*halves, Node("minimum", ("a", "b"), "y")))
+        x = np.concatenate([features(dtype), features(dtype)[..., ::-1]], -1)[..., :34].copy()
+        (y,) = execute(target, program, x)
+        assert np.array_equal(y, np.minimum(x[..., :17], x[..., 17:]))
+
+
+@pytest.mark.parametrize("count", [1, 3, SIZE])
+def test_top(target: targets.Target, count: int) -> None:
+    """Ties go to the lower place; the ends of int32 are elements as any other."""
+    values = {"x": sequence("int32"), "y": sequence("int32", 2 * count)}
+    x = np.random.default_rng(0).integers(-3, 3, (BATCH, STEPS, SIZE)).astype(np.int32)
+    x[0, 0, 5:9] = np.iinfo("int32").max
+    x[1] = np.iinfo("int32").min
+    x[2, :, 1:] = np.iinfo("int32").min
+    (y,) = execute(target, made("integer", values, ("y",), (Node("top", ("x",), "y", {"count": count}),)), x)
+    places = np.argsort(-x.astype(np.int64), axis=-1, kind="stable")[..., :count]
+    assert np.array_equal(y, np.concatenate([np.take_along_axis(x, places, -1), places], -1))
+
+
 def test_complement_of_every_byte(target: targets.Target) -> None:
     every = np.arange(-128, 128).astype(np.int8)[None, None].repeat(STEPS, 1)
     values = {"x": sequence(size=256), "y": sequence(size=256)}

@@ -1,0 +1,42 @@
+"""A program whose output is the best of its logits, for callers who do not want all of a large vocabulary's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from irnn.errors import IrnnError
+from irnn.program.graph import Graph, Node, Value
+
+
+def top_values(program: Graph, count: int) -> dict[str, object]:
+    """The fields of ``program`` that change where only its ``count`` best logits leave it, see ``Program.top``."""
+    if program.kind != "integer":
+        raise IrnnError(
+            f"a {program.kind} program has no top: its logits are no integers; take that of the integer one"
+        )
+    if len(program.outputs) != 1:
+        raise IrnnError(f"the program has {len(program.outputs)} outputs; top takes one of one output, its logits")
+    (name,) = program.outputs
+    logits = program.values.get(name)
+    if logits is None or logits.dtype != "int32" or len(logits.shape) != 1:
+        said = "an input" if logits is None else f"{logits.dtype} {list(logits.shape)}"
+        raise IrnnError(f"the output {name} is {said}; top takes int32 logits, one row a step")
+    (size,) = logits.shape
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= size:
+        raise IrnnError(f"top {count!r}: take a whole number from 1 to {size}, the number of logits")
+    best, values, ids = f"{name}.top", f"{name}.best", f"{name}.ids"
+    made = {
+        best: Value("int32", (2 * count,), axes=logits.axes),
+        values: replace(logits, shape=(count,), low=None, high=None),
+        ids: Value("int32", (count,), axes=logits.axes),
+    }
+    nodes = (
+        Node("top", (name,), best, {"count": count}),
+        Node("slice", (best,), values, {"start": 0, "stop": count}),
+        Node("slice", (best,), ids, {"start": count, "stop": 2 * count}),
+    )
+    return {
+        "outputs": (values, ids),
+        "values": {**program.values, **made},
+        "nodes": (*program.nodes, *nodes),
+    }
