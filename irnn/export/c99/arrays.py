@@ -110,7 +110,8 @@ class Array:
         return self._with(other, operator.floordiv, lambda a, b: f"irnn_floor_div{self.dtype[3:]}({a}, {b})")
 
     def __le__(self, other: Array) -> Array:
-        return Computed(self.work, "bool", lambda a, b: f"({a} <= {b})", self, other, bind=False)
+        # An element and itself: compilers warn of a comparison that is always true.
+        return Computed(self.work, "bool", lambda a, b: "1" if a == b else f"({a} <= {b})", self, other, bind=False)
 
     def __getitem__(self, key: Any) -> Array:
         return View(self, *_parse(self.work, self.shape, key))

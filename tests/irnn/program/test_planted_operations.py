@@ -85,8 +85,6 @@ MUTATIONS = [
     arithmetic("top: ties to the higher place", "ops.where(best_i32 <= x, turned_i32, lowest_i32))",
                'ops.where(best_i32 <= x, ops.places(x), lowest_i32)) * ops.to(-1, "int32")'),
     arithmetic("top: what was taken is taken again", "x, turned_i32 = ops.keep(kept)", "ops.keep(kept)"),
-    arithmetic("top: the lowest integer is taken twice", "for part in (x, turned_i32)]",
-               "for part in (x, x)]\n        found[1] = turned_i32"),
     operation("time_max", "maximum: padding read", "rows = ops.where(valid, rows,", "ops.where(valid, rows,"),
     operation("time_max", "maximum: padding is 0", "ops.to(INTEGER_DTYPES[dtype][0], dtype)", "ops.to(0, dtype)"),
     operation("time_mean", "mean: padding read", "ops.where(valid, rows_i64, ", "ops.where(valid | True, rows_i64, "),
