@@ -13,13 +13,11 @@ import torch
 
 import irnn
 from irnn.errors import IrnnError
-from pipelines.config import read_config
-from pipelines.core import deploy, problem
+from pipelines.config import RunConfig, read_config
+from pipelines.core import checkpoints, deploy, problem
 from pipelines.core.checkpoints import load_weights
-from pipelines.problems.language_model import text_problem
 from pipelines.recipe import QAT_STAGES
 from pipelines.run import run
-from tests.support import needs
 from tests.support.places import ROOT
 from tests.support.tiny_run import WORDS, composed, stages_of, tiny_config, tiny_overrides
 
@@ -60,7 +58,11 @@ def run_and_kill(stage: str, count: int, overrides: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "checkpoint"),
-    [("float", 1), pytest.param("float", 3, marks=pytest.mark.slow), ("activations", 1)],
+    [
+        pytest.param("float", 1, marks=pytest.mark.slow),
+        pytest.param("float", 3, marks=pytest.mark.slow),
+        ("activations", 1),
+    ],
 )
 def test_a_killed_run_ends_bit_equal_to_an_unbroken_one(tmp_path: Path, stage: str, checkpoint: int) -> None:
     # Dropout, two epochs a stage and moving ranges: whatever could differ after a resume is in play.
@@ -166,10 +168,18 @@ def test_a_mean_of_weights_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items() if "observed" not in name)
 
 
-def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path) -> None:
-    overrides = [*tiny_overrides(tmp_path), "until=float"]
-    run_and_kill("float", 1, overrides)
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path, "until=float")
+    save = checkpoints.AtomicCheckpointIO.save_checkpoint
+
+    def save_and_fail(*given: object, **named: object) -> None:
+        save(*given, **named)
+        raise OSError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.AtomicCheckpointIO, "save_checkpoint", save_and_fail)
+        with pytest.raises(OSError, match="broken off"):
+            run(config)
     checkpoint = stages_of(config)["float"].folder / "resume.ckpt"
     other = tiny_config(tmp_path, "until=float", "seed=2")
     target = stages_of(other)["float"].folder
@@ -237,15 +247,11 @@ def test_whole_run_without_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_whole_run_with_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needs.tvm()
+def test_whole_run_with_tvm(whole_run: tuple[RunConfig, dict, Path]) -> None:
     import deploy_tvm
 
-    monkeypatch.setattr(text_problem, "_ROUNDS", 2)
-    monkeypatch.setattr(text_problem, "_SECONDS", 0.05)
-    config = tiny_config(tmp_path, "recipe.float.epochs=1")
-    results = run(config)
-    (folder,) = (config.output_dir / "quickstart").glob("*/")
+    config, results, folder = whole_run
+    assert list((config.output_dir / "quickstart").glob("*/")) == [folder]
     assert {path.name for path in folder.iterdir()} == {
         "results.json",
         "report.html",

@@ -14,7 +14,6 @@ from irnn.models.classifier import Classifier, ClassifierConfig, program_inputs
 from pipelines.config import RunConfig, read_config
 from pipelines.core.export import PROGRAM
 from pipelines.core.plan import plan
-from pipelines.problems.classifier import classifier_problem
 from pipelines.report.report import table_of
 from pipelines.run import problem_of, run
 from tests.support import needs
@@ -49,11 +48,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[RunConfig, dict, Path]:
     """(configuration, results, the run's folder)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier_problem, "_ROUNDS", 2)
-        patch.setattr(classifier_problem, "_SECONDS", 0.02)
-        config = tiny(tmp_path_factory.mktemp("words"))
-        results = run(config)
+    config = tiny(tmp_path_factory.mktemp("words"))
+    results = run(config)
     return config, results, config.output_dir / config.name / results["digest"]
 
 

@@ -11,7 +11,6 @@ import irnn
 from irnn.errors import IrnnError
 from pipelines.config import RunConfig, read_config
 from pipelines.core.export import PROGRAM
-from pipelines.problems.copy_memory import copy_problem
 from pipelines.report.report import table_of
 from pipelines.run import problem_of, run
 from tests.support.tiny_run import composed
@@ -31,11 +30,8 @@ def tiny(folder: Path, *more: str) -> RunConfig:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict, Path]:
     """(configuration, results, the run's folder)."""
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copy_problem, "_ROUNDS", 2)
-        patch.setattr(copy_problem, "_SECONDS", 0.02)
-        config = tiny(tmp_path_factory.mktemp("copy"))
-        results = run(config)
+    config = tiny(tmp_path_factory.mktemp("copy"))
+    results = run(config)
     torch.set_num_threads(threads)
     return config, results, config.output_dir / config.name / results["digest"]
 

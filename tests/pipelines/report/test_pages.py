@@ -9,22 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import RunConfig
 from pipelines.report.__main__ import main
 from pipelines.report.run_page import write_run_page
 from pipelines.report.sweep_page import write_sweep_page
-from pipelines.run import run
 from pipelines.sweep import sweep
 from tests.support import needs
-from tests.support.tiny_run import tiny_config
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(whole_run: tuple[RunConfig, dict, Path]) -> Path:
     """A complete tiny run."""
-    needs.tvm()
-    config = tiny_config(tmp_path_factory.mktemp("run"), "recipe.float.epochs=2")
-    results = run(config)
-    return config.output_dir / config.name / results["digest"]
+    return whole_run[2]
 
 
 @pytest.fixture
