@@ -98,11 +98,12 @@ def test_minimum(target: targets.Target) -> None:
         assert np.array_equal(y, np.minimum(x[..., :17], x[..., 17:]))
 
 
-@pytest.mark.parametrize("count", [1, 3, SIZE])
-def test_top(target: targets.Target, count: int) -> None:
+@pytest.mark.parametrize(("count", "size"), [(1, 300), (3, 300), (SIZE, SIZE)])
+def test_top(target: targets.Target, count: int, size: int) -> None:
     """Ties go to the lower place; the ends of int32 are elements as any other."""
-    values = {"x": sequence("int32"), "y": sequence("int32", 2 * count)}
-    x = np.random.default_rng(0).integers(-3, 3, (BATCH, STEPS, SIZE)).astype(np.int32)
+    values = {"x": sequence("int32", size), "y": sequence("int32", 2 * count)}
+    x = np.random.default_rng(0).integers(-3, 3, (BATCH, STEPS, size)).astype(np.int32)
+    x[0, 1:] = np.random.default_rng(1).integers(-1000, 1000, (STEPS - 1, size))
     x[0, 0, 5:9] = np.iinfo("int32").max
     x[1] = np.iinfo("int32").min
     x[2, :, 1:] = np.iinfo("int32").min
