@@ -79,8 +79,8 @@ def _mean(s: Sequences, step: Reduce, sums: Row, total: Expr) -> Row:
     if s.program.kind == "float":
         return combine("float32", lambda v, n: v / n, sums, scalar(total))
     a, node = step.node.attributes, step.node
-    factor = (s.body.constant(node.tensors[role]) for role in ("multiplier_mean", "shift_mean"))
+    multiplier, shift = (s.body.constant(node.tensors[role]) for role in ("multiplier_mean", "shift_mean"))
     dtype = s.program.values[node.output].dtype
     return fixed_point.weighted_mean(
-        s.body.ops, sums, scalar(total), *factor, a["zero_point"], a["low"], a["high"], dtype
+        s.body.ops, sums, scalar(total), multiplier, shift, a["zero_point"], a["low"], a["high"], dtype
     )
