@@ -23,6 +23,10 @@ from torch import nn
 import deploy_tvm
 import irnn
 from examples.own_networks import NETWORKS, build, tensors
+from irnn.nn.activation import Activation
+from irnn.nn.attention import Exponential
+from irnn.nn.linear import Weight
+from irnn.quant.site import QuantSite
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "foreign.json"
 BATCH, STEPS = 16, 20  # of calibration and training; the example has another batch and length
@@ -41,6 +45,7 @@ def measure(network: Any, steps: int) -> dict[str, Any]:
     irnn.calibrate(model, [network.example(BATCH, STEPS, seed) for seed in range(100, 116)])
     irnn.set_stage(model, "all").eval()
     calibrated = error(model, teacher, held_out)
+    shares = parts(model, teacher, held_out)
     best = copy.deepcopy(model)
     train(best, teacher, network, steps)
     return {
@@ -49,6 +54,7 @@ def measure(network: Any, steps: int) -> dict[str, Any]:
         "nodes": nodes,
         "float_gap": gap,
         "error_calibrated": calibrated,
+        **shares,
         "error_trained": error(best, teacher, held_out),
         "steps": steps,
         **mismatches(best, held_out),
@@ -58,8 +64,38 @@ def measure(network: Any, steps: int) -> dict[str, Any]:
 def error(model: nn.Module, teacher: nn.Module, arguments: tuple[Any, ...]) -> float:
     """Root mean square, in shares of the output's range, of the worst output."""
     with torch.no_grad():
-        pairs = zip(tensors(model(*arguments)), tensors(teacher(*arguments)), strict=True)
-        return max(float((a - b).square().mean().sqrt() / (b.max() - b.min())) for a, b in pairs)
+        return worst(tensors(model(*arguments)), tensors(teacher(*arguments)))
+
+
+def worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest error of any output."""
+    pairs = zip(found, wanted, strict=True)
+    return max(float((a - b).square().mean().sqrt() / (b.max() - b.min())) for a, b in pairs)
+
+
+def parts(model: nn.Module, teacher: nn.Module, arguments: tuple[Any, ...]) -> dict[str, float]:
+    """The error of one kind of rounding alone, all else in float: weights; tables and gates of 8 bits; sites."""
+    wiring, found = irnn.wiring_of(model), {}
+    with torch.no_grad():
+        wanted = tensors(teacher(*arguments))
+        for kind in ("weights", "tables", "sites"):
+            saved = []
+            for module in wiring.modules():
+                on = kind == KINDS.get(next((k for k in KINDS if isinstance(module, k)), None))
+                changes = {"quantizing": on} if isinstance(module, tuple(KINDS)) else {}
+                if isinstance(module, (Activation, Exponential)) and kind != "tables":
+                    changes["pieces"] = None
+                saved += [(module, name, getattr(module, name)) for name in changes]
+                for name, value in changes.items():
+                    setattr(module, name, value)
+            outputs, _ = wiring.simulate(arguments, observing=False)
+            found[f"error_{kind}"] = worst(tensors(outputs), wanted)
+            for module, name, value in saved:
+                setattr(module, name, value)
+    return found
+
+
+KINDS: dict[Any, str] = {QuantSite: "sites", Activation: "tables", Weight: "weights"}
 
 
 def train(model: nn.Module, teacher: nn.Module, network: Any, steps: int) -> None:
