@@ -128,7 +128,8 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             8,
             Avx2Kernel8(),
             Avx2Fields(NIBBLE, tile_vectors=2),
-            Avx2Fields(CRUMB, tile_vectors=2),
+            # Two sums in 16 bits for each unit and vector: with more of them registers run out.
+            Avx2Fields(CRUMB, tile_vectors=2, units=2),
             Avx2Fields(SIGN, tile_vectors=1),
             Avx2Codebook(),
             X86WordKernel(8, accumulates=False),

@@ -97,11 +97,11 @@ class Avx2Kernel8(LinearKernel):
 class Avx2Fields(FieldKernel):
     """Weights of 4, 2 or 1 bits."""
 
-    lanes, units = LANES, 4
+    lanes = LANES
 
-    def __init__(self, field: Field, *, tile_vectors: int) -> None:
+    def __init__(self, field: Field, *, tile_vectors: int, units: int = 4) -> None:
         super().__init__(field)
-        self.tile_vectors, self.group = tile_vectors, 4 * field.in_a_byte
+        self.units, self.tile_vectors, self.group = units, tile_vectors, 4 * field.in_a_byte
 
     @property
     def masks(self) -> list[int]:
