@@ -24,16 +24,13 @@ from irnn.recognition.decoding import SearchConfig, Tokens
 from irnn.recognition.recognizer import ProgramRecognizer, search
 from tests.support import needs
 from tests.support.cpus import best, runnable
-from tests.support.random_programs import random_state
+from tests.support.random_programs import Spec, random_program, random_state
 from tests.support.speech_models import FEATURES, FRAMES, VOCABULARY, quantized_speech, speech_batch, speech_model
 
 BEST = best()
 # Whole registers and odd sizes, strides of 1, 2 and 3, sub-sampling by 2 and 3, one layer and two, 8 bits and fewer.
 CASES = {
     "small": (BEST, {}),
-    "small, AVX2": ("avx2", {}),
-    "small, any x86": ("portable", {}),
-    "small, 4-bit weights": (BEST, {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
     "whole registers": (
         BEST,
         {"conv_channels": (16, 32), "conv_strides": (2, 1), "encoder_size": 16, "attention_size": 32},
@@ -46,14 +43,20 @@ CASES = {
         {"conv_channels": (70,), "conv_strides": (3,), "encoder_size": 5, "downsampling": (3, 2), "decoder_layers": 1},
     ),
 }  # fmt: skip
+# Random programs over all operations run on every set (``test_any_program``), narrow weights in every kernel's tests.
+LATER = {
+    "small, AVX2": ("avx2", {}),
+    "small, any x86": ("portable", {}),
+    "small, 4-bit weights": (BEST, {"quant": irnn.QuantConfig(weight=4, embedding=4, logits_weight=4)}),
+}
 LENGTHS = ((1, 1), (1, 2), (1, 3), (1, 7), (1, 64), (3, 9), (2, 67))
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
 def built(request, tmp_path_factory) -> tuple[ProgramSet, RunnerSet]:
     if request.param == "small":
         return request.getfixturevalue("small")[:2]
-    cpu, changes = CASES[request.param]
+    cpu, changes = (CASES | LATER)[request.param]
     target, programs = runnable(cpu), irnn.convert(quantized_speech(**changes))
     folder = deploy_tvm.build(programs, tmp_path_factory.mktemp("speech") / "set", target)
     return programs, deploy_tvm.load(folder)
@@ -210,7 +213,8 @@ class TestSet:
         assert runners.programs["decoder"].outputs == programs["decoder"].outputs
         copy = shutil.copytree(folder, tmp_path / "copy")
         (copy / "left over").write_text("")
-        assert deploy_tvm.build(programs, copy) == copy
+        others = ProgramSet({name: random_program(Spec(hidden=2, logits=None)) for name in programs}, {})
+        assert deploy_tvm.build(others, copy) == copy
         assert sorted(path.name for path in copy.iterdir()) == ["artefacts.json", "decoder", "encoder"]
 
     def test_foreign_and_damaged_folders_are_refused(self, small, tmp_path) -> None:

@@ -186,7 +186,23 @@ def test_norms_equal_numpy(board: targets.Target, norm: str) -> None:
     assert np.array_equal(elementwise(board, apply, "int16", x, gamma, beta), apply(NUMPY, x, gamma, beta))
 
 
-@pytest.mark.parametrize("spec", ["plain", "extremes", "2 bits, both directions", "LayerNorm, 4 bits"])
+# Of each set one program and a plain one; the others later.
+PROGRAMS = ("plain", "extremes", "2 bits, both directions", "LayerNorm, 4 bits")
+AT_ONCE = {
+    "arm_dotprod": "extremes", "arm_i8mm": "extremes", "arm_neon": "2 bits, both directions",
+    "armv7_neon": "LayerNorm, 4 bits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("board", "spec"),
+    [
+        pytest.param(board, spec, marks=() if spec in ("plain", AT_ONCE[board]) else pytest.mark.slow)
+        for board in ARM
+        for spec in PROGRAMS
+    ],
+    indirect=["board"],
+)
 def test_programs_equal_the_interpreter(board: targets.Target, spec: str, tmp_path) -> None:
     program = random_program(SPECS[spec])
     function, constants = bare.program_function(program, board, tmp_path)
@@ -213,14 +229,17 @@ def test_an_instruction_that_a_cpu_lacks_is_noticed(tmp_path) -> None:
 
 
 def test_compiled_code_computes_with_integers_alone(board: targets.Target, tmp_path) -> None:
-    for norm in (None, "layer"):
-        spec = Spec(hidden=33, norm=norm, wide_tables=True)
-        function, _ = bare.program_function(random_program(spec), board, tmp_path)
-        listing = disassemble(function.library)
-        assert float_instructions(listing) == []
-        mark = MARKS[board.kernels().name]
-        assert f"\t{mark}" in listing
-        assert ("sdot" in listing) == (board.kernels().name in ("arm_dotprod", "arm_i8mm"))
+    function, _ = bare.program_function(
+        random_program(Spec(hidden=33, norm="layer", wide_tables=True)), board, tmp_path
+    )
+    listing = disassemble(function.library)
+    assert float_instructions(listing) == []
+    assert f"\t{MARKS[board.kernels().name]}" in listing
+    assert ("sdot" in listing) == (board.kernels().name in ("arm_dotprod", "arm_i8mm"))
+
+
+@pytest.mark.parametrize("board", ["arm_neon", "armv7_neon"], indirect=True)
+def test_float_code_is_told_from_integer_code(board: targets.Target, tmp_path) -> None:
     function, _ = bare.program_function(random_program(Spec(hidden=33, kind="float")), board, tmp_path)
     assert any("mul" in name or "mla" in name for name in float_instructions(disassemble(function.library)))
 

@@ -74,6 +74,7 @@ def test_the_program_is_measured_on_the_board(tmp_path, capsys):
     assert result["targets"]["cortex_a53"]["float"]["us_per_token"] > 0
 
 
+@pytest.mark.slow
 def test_a_recognizer_is_measured_on_the_board(tmp_path, capsys):
     need("host", cxx=True)
     irnn.float_program(speech_model()).save(tmp_path / "float_program")
