@@ -21,7 +21,7 @@ from irnn.program.document import save
 from irnn.program.graph import Graph, Inputs, States
 from irnn.program.interpreter import Interpreter
 from irnn.program.listing import listing
-from irnn.program.top import top_values
+from irnn.program.top import with_top
 
 
 class Program(Graph):
@@ -80,7 +80,8 @@ class Program(Graph):
         The best comes first, of equal ones that of the lower id.  A count that is no number of logits, or a program
         whose only output is no row of logits, is an :class:`IrnnError`.
         """
-        return replace(self, **top_values(self, count))
+        outputs, values, nodes = with_top(self, count)
+        return replace(self, outputs=outputs, values=values, nodes=nodes)
 
     def save(self, folder: str | Path) -> None:
         """Write ``program.json`` and ``tensors.safetensors``; see :func:`irnn.program.document.save`."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from irnn.errors import IrnnError
-from irnn.program.graph import Graph, Node, Value
+from irnn.program.graph import Graph, Node, Scan, Value
 
 
-def top_values(program: Graph, count: int) -> dict[str, object]:
-    """The fields of ``program`` that change where only its ``count`` best logits leave it, see ``Program.top``."""
+Parts = tuple[tuple[str, ...], dict[str, Value], tuple[Node | Scan, ...]]
+
+
+def with_top(program: Graph, count: int) -> Parts:
+    """(outputs, values, nodes) of ``program`` where only its ``count`` best logits leave it, see ``Program.top``."""
     if program.kind != "integer":
         raise IrnnError(
             f"a {program.kind} program has no top: its logits are no integers; take that of the integer one"
@@ -35,8 +38,4 @@ def top_values(program: Graph, count: int) -> dict[str, object]:
         Node("slice", (best,), values, {"start": 0, "stop": count}),
         Node("slice", (best,), ids, {"start": count, "stop": 2 * count}),
     )
-    return {
-        "outputs": (values, ids),
-        "values": {**program.values, **made},
-        "nodes": (*program.nodes, *nodes),
-    }
+    return (values, ids), {**program.values, **made}, (*program.nodes, *nodes)
