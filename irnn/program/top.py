@@ -7,7 +7,6 @@ from dataclasses import replace
 from irnn.errors import IrnnError
 from irnn.program.graph import Graph, Node, Scan, Value
 
-
 Parts = tuple[tuple[str, ...], dict[str, Value], tuple[Node | Scan, ...]]
 
 
