@@ -191,7 +191,26 @@ class _Builder(Builder):
         for op, dtypes in (("time_mean", ("int8", "int16")), ("time_max", ("int8", "int16", "int32"))):
             self.reduced(op, self.pick([name for name in over_time if self.values[name].dtype in dtypes]), lengths)
         self.draw(self.operations // 3)
+        self.softmax_mean([name for name in over_time if len(self.values[name].shape) == 1], lengths)
         return tuple(dict.fromkeys(self.level.pool))
+
+    def softmax_mean(self, over_time: list[str], lengths: str) -> None:
+        """Attention pooling, where there are scores of 16 bits beside values of 8."""
+        alike = [name for name in over_time if self.values[name].axes == self.values[over_time[0]].axes]
+        scores, values = ([n for n in alike if self.values[n].dtype == dtype] for dtype in ("int16", "int8"))
+        if not scores or not values:
+            return
+        score, x, level = self.pick(scores), self.pick(values), self.level
+        self.level = Level(level.nodes, [], self.values[x].axes)
+        one = self.node("slice", (score,), "int16", (1,), {"start": 0, "stop": 1})
+        self.level = level
+        tensors = {"table": self.exponential()}
+        for end, ends in (("", (-9, 0)), ("_mean", (-17, -15))):
+            multiplier, shift = multiplier_and_shift(2.0 ** self.rng.uniform(*ends))
+            tensors |= {f"multiplier{end}": Tensor(multiplier, 32), f"shift{end}": Tensor(shift.astype(np.int8), 8)}
+        inputs = (one, x, lengths) if self.chance(0.6) else (one, x)
+        said = {"zero_point_values": self.integer("int8"), "zero_point": self.integer("int8"), **self.limits("int8")}
+        self.node("softmax_mean", inputs, "int8", self.values[x].shape, said, (), tensors=tensors)
 
     def reduced(self, op: str, x: str, lengths: str) -> str:
         """A sequence's mean or maximum, over all of its steps or the valid ones."""
@@ -350,17 +369,20 @@ class _Builder(Builder):
         bands, channels = self.values[x].shape
         return self.node("flatten", (x,), self.values[x].dtype, (bands * channels,))
 
+    def exponential(self) -> Tensor:
+        table = np.sort(self.rng.integers(0, 65535, 256))[::-1].astype(np.uint16)
+        table[0], table[-1] = 65535, 0
+        return Tensor(table, 16)
+
     def attention(self, keys: str, memory: str, places: str) -> str:
         """Weights and context; the body goes on with the context."""
         query = self.requantize(self.linear(self.of("int8"), rows=MEMORY_SIZE), dtype="int16")
         shift = int(self.rng.integers(8, 24, endpoint=True))
         multiplier, score_shift = multiplier_and_shift(2.0 ** self.rng.uniform(-9, -4))
-        table = np.sort(self.rng.integers(0, 65535, 256))[::-1].astype(np.uint16)
-        table[0], table[-1] = 65535, 0
         tensors = {
+            "table": self.exponential(),
             "weight": self.weight("int8", 1, MEMORY_SIZE),
             **self.pieces(LIMITS["int16"], LIMITS["int8"], shift),
-            "table": Tensor(table, 16),
             "multiplier": Tensor(multiplier, 32),
             "shift": Tensor(score_shift.astype(np.int8), 8),
         }
