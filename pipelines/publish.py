@@ -3,8 +3,9 @@
 Runs that differ only in their seed are joined. The file has the form of a run's `results.json`, with perplexities and
 times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. With
 `--compare NAME RUN_FOLDER ...` the runs become rows of `docs/results/<NAME>.json`, one a quantizer
-(`pipelines.report.comparison`); `--front NAME SWEEP_FOLDER` takes over what a search has found. The tables of the
-README and docs/recipes.md are written anew from these files.
+(`pipelines.report.comparison`), beside the experiment's own figures where NAME is one; `--front NAME SWEEP_FOLDER`
+takes over what a search has found. The tables of the README and docs/orthogonal.md, and docs/recipes.md are written
+anew from these files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipelines import problems
 from pipelines.core.manifest import write_json
 from pipelines.report.comparison import joined
 from pipelines.report.front import FRONT
-from pipelines.report.readme import README, write_tables
+from pipelines.report.readme import PAGES, README, write_tables
 from pipelines.report.recipes import PAGE, recipes_page
 from pipelines.report.report import read_results
 
@@ -38,7 +39,8 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
     written = []
     for experiment in dict.fromkeys(run["experiment"] for run in runs):
         path = docs / f"{experiment}.json"
-        seeds = json.loads(path.read_text(encoding="utf-8"))["seeds"] if path.is_file() else {}
+        former = _read(path)
+        seeds = former.get("seeds", {})
         seeds |= {str(run["seed"]): run for run in runs if run["experiment"] == experiment}
         configurations = {seed: run["configuration"] for seed, run in seeds.items()}
         if len(set(configurations.values())) > 1:
@@ -47,15 +49,17 @@ def publish(folders: list[Path], docs: Path) -> list[Path]:
                 f"({', '.join(configurations.values())}); delete {path} or publish runs of one configuration together"
             )
         seeds = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-        write_json(path, {"experiment": experiment, **_joined(list(seeds.values())), "seeds": seeds})
+        beside = {"rows": former["rows"]} if "rows" in former else {}
+        write_json(path, {"experiment": experiment, **_joined(list(seeds.values())), **beside, "seeds": seeds})
         written.append(path)
     return written
 
 
 def publish_rows(folders: list[Path], path: Path) -> Path:
-    """Add the runs in `folders` to the rows of the comparison `path`, which is returned."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    write_json(path, {"rows": joined(rows, map(read_results, folders))})
+    """Add the runs in `folders` to the rows of the comparison `path`, which is returned; where an experiment's own
+    figures stand in that file, the rows stand beside them."""
+    former = _read(path)
+    write_json(path, former | {"rows": joined(former.get("rows", []), map(read_results, folders))})
     return path
 
 
@@ -66,6 +70,11 @@ def publish_front(folder: Path, path: Path) -> Path:
         raise IrnnError(f"{source} is not there: give the folder of a search that has ended (sweep=mixed_bits)")
     write_json(path, json.loads(source.read_text(encoding="utf-8")))
     return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a published file holds; nothing where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -129,7 +138,8 @@ def main(arguments: list[str]) -> int:
         else:
             for path in publish(options.folders, DOCS):
                 print(path)
-        write_tables(README, DOCS)
+        for page in (README, *(DOCS.parent / name for name in PAGES)):
+            write_tables(page, DOCS)
         (DOCS.parent / PAGE).write_text(recipes_page(EXPERIMENTS, DOCS), encoding="utf-8")
     except IrnnError as error:
         print(f"error: {error}", file=sys.stderr)

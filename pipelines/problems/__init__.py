@@ -37,6 +37,8 @@ class Kind:
     open: reads the data and gives the problem that the stages work on.
     figures: columns of the table by their key in a stage's metrics, in this order.
     timing, time: key of the benchmark's figures in the results (by back end: `tvm_float`, `tvm_integer`), their column.
+    task: keys of the section `data` whose values make other tasks of it, with how each is called beside its value:
+        runs side by side are told apart by them.
     further: keys of the evaluation, the benchmark or the float stage's inputs that the results show besides, where
         they are there.
     """
@@ -49,6 +51,7 @@ class Kind:
     timing: str
     time: Figure
     further: tuple[str, ...] = field(default=())
+    task: Mapping[str, str] = field(default_factory=dict)
 
 
 def names() -> list[str]:

@@ -1,27 +1,39 @@
 """Runs side by side, a row a quantizer: `docs/results/<name>.json` of `python -m pipelines.publish --compare NAME`.
 
 A row is what its seeds share (network, quantization, recipe) with the means of what they measured; each seed's own
-figures stay under `runs`, so that a later seed joins its row.  The figure of merit is the problem's last one (of a
-language model the test perplexity).
+figures stay under `runs`, so that a later seed joins its row.  The figure of merit is the problem's last one of which
+less is better (of a language model the test perplexity), else its last one.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from irnn.errors import IrnnError
 from irnn.quant.codes import CODES, UNIFORM
 from irnn.quant.config import QuantConfig
 from pipelines import problems
+from pipelines.core.orthogonality import FIGURES
+from pipelines.problems import Figure
 
 Row = dict[str, Any]
 Run = dict[str, Any]  # of a results.json
 STAGES = ("float", "float_matched", "integer")
 # What a row is known by.
-KEYS = ("cell", "orthogonal", "code", "weight_bits", "activation_code", "activation_bits", "of", "post_training")
+KEYS = (
+    "cell",
+    "task",
+    "orthogonal",
+    "code",
+    "weight_bits",
+    "activation_code",
+    "activation_bits",
+    "of",
+    "post_training",
+)
 
 
 def joined(rows: Iterable[Row], runs: Iterable[Run]) -> list[Row]:
@@ -47,6 +59,7 @@ def _row_of(run: Run) -> Row:
         raise IrnnError(f"{run['experiment']}, seed {run['seed']}: no figures of an integer program; run it to its end")
     return {
         "cell": model["cell"],
+        "task": {key: run["config"]["data"][key] for key in kind.task} or None,
         "orthogonal": (model.get("cell_options") or {}).get("orthogonal"),
         "code": _code(quant.choice("weight")),
         "weight_bits": quant.bits("weight"),
@@ -66,6 +79,7 @@ def _row_of(run: Run) -> Row:
                 "time": run[kind.timing],
                 "commit": run["commit"],
                 "command": run["command"],
+                **{key: _norms(run[key]) if key == "orthogonality" else run[key] for key in FIGURES if key in run},
             }
         },
     }
@@ -74,7 +88,7 @@ def _row_of(run: Run) -> Row:
 def _averaged(row: Row) -> Row:
     """`row` with the means over its seeds."""
     kind, runs = _kind(row), dict(sorted(row["runs"].items(), key=lambda item: int(item[0])))
-    merit = list(kind.figures)[-1]
+    merit, _ = _merit(kind)
     found = {
         stage: [run["stages"][stage][merit] for run in runs.values() if stage in run["stages"]] for stage in STAGES
     }
@@ -97,8 +111,8 @@ def _averaged(row: Row) -> Row:
 def table_of_rows(rows: Sequence[Row]) -> str:
     """The rows in Markdown, a table a cell."""
     kind = _kind(rows[0])
-    merit = list(kind.figures.values())[-1]
-    heads = (
+    _, merit = _merit(kind)
+    heads: tuple[str, ...] = (
         "weights",
         "read",
         f"{merit.heading}, float",
@@ -107,6 +121,9 @@ def table_of_rows(rows: Sequence[Row]) -> str:
         "size",
         "smaller",
     )
+    radii = {_key(row): _radius(row) for row in rows}
+    if measured := any(radius is not None for radius in radii.values()):
+        heads += ("spectral radius",)
     parts = []
     for cell in dict.fromkeys(row["cell"] for row in rows):
         parts += [
@@ -118,7 +135,7 @@ def table_of_rows(rows: Sequence[Row]) -> str:
         for row in (row for row in rows if row["cell"] == cell):
             floating = row["float" if row["post_training"] is True else "float_matched"]
             read = "bits" if row["activation_code"] == UNIFORM else "codes"
-            cells = (
+            cells: tuple[str, ...] = (
                 _title(row),
                 f"{row['activation_bits']} {read}",
                 f"{floating:{merit.form}}",
@@ -127,6 +144,8 @@ def table_of_rows(rows: Sequence[Row]) -> str:
                 f"{row['size_bytes'] / 1e6:.2f} MB",
                 f"{row['float_bytes'] / row['size_bytes']:.1f}x",
             )
+            if measured:
+                cells += ("" if (radius := radii[_key(row)]) is None else f"{radius:.4f}",)
             parts.append("| " + " | ".join(cells) + " |")
         parts.append("")
     wrong, compared = (sum(row[key] for row in rows) for key in ("mismatches", "compared"))
@@ -148,19 +167,52 @@ def _code(choice: int | str) -> str:
 def _title(row: Row) -> str:
     of = "".join(f", {pattern} {choice}" for pattern, choice in row["of"].items())
     trained = ", not trained" if row["post_training"] is True else ""
+    names = _kind(row).task
+    task = "".join(f"{names[key]} = {value}, " for key, value in (row.get("task") or {}).items())
     kind = f"{row['orthogonal']}, " if row.get("orthogonal") else ""
     bits = f" {row['weight_bits']}" if CODES[row["code"]].BITS else ""
-    return f"{kind}{row['code'].replace('_', ' ')}{bits}{of}{trained}"
+    return f"{task}{kind}{row['code'].replace('_', ' ')}{bits}{of}{trained}"
 
 
 def _place(row: Row) -> tuple[Any, ...]:
     """Where it stands among the others."""
     code = list(CODES).index(row["code"])
-    return row["cell"], row.get("orthogonal") or "", str(row["post_training"]), code, -row["weight_bits"]
+    return (
+        row["cell"],
+        tuple((row.get("task") or {}).values()),
+        row.get("orthogonal") or "",
+        str(row["post_training"]),
+        code,
+        -row["weight_bits"],
+    )
 
 
 def _key(row: Row) -> str:
-    return json.dumps([row.get(key) for key in KEYS], sort_keys=True)  # rows of before have no `orthogonal`
+    return json.dumps([row.get(key) for key in KEYS], sort_keys=True)  # rows of before have no `orthogonal`, `task`
+
+
+def _merit(kind: problems.Kind) -> tuple[str, Figure]:
+    """A share of right answers ends at 100 %, where a cost still tells runs apart."""
+    costs = [item for item in kind.figures.items() if not item[1].higher]
+    return (costs or list(kind.figures.items()))[-1]
+
+
+def _radius(row: Row) -> float | None:
+    """The largest spectral radius of a quantized recurrent matrix, the mean over the seeds; None: not measured."""
+    found = [
+        max(matrix["spectral_radius"] for matrix in run["orthogonality"].values())
+        for run in row["runs"].values()
+        if "orthogonality" in run
+    ]
+    return statistics.fmean(found) if found else None
+
+
+def _norms(orthogonality: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is measured of each matrix, its many singular values left out."""
+    return {
+        name: {key: value for key, value in found.items() if key != "singular_values"}
+        for name, found in orthogonality.items()
+    }
 
 
 def _kind(row: Row | Run) -> problems.Kind:

@@ -1,4 +1,4 @@
-"""The README's tables, written from `docs/results/*.json` between their markers, never by hand.
+"""The tables of the README and of PAGES, written from `docs/results/*.json` between their markers, never by hand.
 
 A marker `<!-- table:NAME -->` names an experiment: `docs/results/NAME.json`, as `pipelines.publish` writes it. A marker
 `<!-- bench:NAME -->` names benchmarks of one layer: `docs/results/NAME_*.json`, each written by
@@ -20,11 +20,12 @@ from pipelines.report.front import table_of_front
 from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
+PAGES = ("orthogonal.md",)  # of docs
 _TABLE = re.compile(r"(<!-- (table|bench|rows|front):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def write_tables(readme: Path, docs: Path) -> None:
-    """Write every table of `readme` anew from the results in `docs`."""
+    """Write every table of the page `readme` anew from the results in `docs`."""
     readme.write_text(with_tables(readme.read_text(encoding="utf-8"), docs), encoding="utf-8")
 
 

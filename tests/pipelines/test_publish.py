@@ -8,7 +8,7 @@ import pytest
 from irnn.errors import IrnnError
 from pipelines import publish as publish_module
 from pipelines.publish import DOCS, main, publish, publish_rows
-from pipelines.report.readme import README, with_tables
+from pipelines.report.readme import PAGES, README, with_tables
 
 
 def write_run(folder: Path, seed: int, perplexity: float, configuration: str = "c") -> Path:
@@ -86,12 +86,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- table:tiny -->\nold\n<!-- /table -->\nb\n")
     monkeypatch.setattr(publish_module, "README", readme)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    for page in PAGES:
+        (tmp_path / "docs" / page).write_text("<!-- table:tiny -->\nold\n<!-- /table -->\n")
     with pytest.raises(SystemExit, match="2"):
         main(["--unknown"])
     assert main([str(write_run(tmp_path / "good", 1, 1.0))]) == 0
     text = readme.read_text()
     assert "old" not in text
     assert "| float | 1.00 | 2.00 |" in text
+    for page in PAGES:
+        assert "| float | 1.00 | 2.00 |" in (tmp_path / "docs" / page).read_text()
     assert text.startswith("a\n")
     assert text.endswith("b\n")
     assert (tmp_path / "docs" / "recipes.md").read_text().startswith("# Recipes")
@@ -215,6 +220,43 @@ def test_what_keeps_a_matrix_orthogonal_tells_rows_apart(tmp_path: Path) -> None
     assert f"| denseshift 2, not trained | 8 bits | {floating:.2f} |" in table
     for name in ("bjorck", "projunn_d"):
         assert f"| {name}, denseshift 2 | 8 bits | {matched:.2f} |" in table
+
+
+def copy_run(folder: Path, delay: int, right: float) -> Path:
+    """The results of a run of the copy task."""
+    run = json.loads((low_bit_run(folder, 1, 0.0) / "results.json").read_text())
+    figures = {"test_cross_entropy": (1 - right) / 50, "test_recall": right}
+    run["config"] |= {"data": {"delay": delay}, "model": {"cell": "ornn", "cell_options": {"orthogonal": "bjorck"}}}
+    run |= {
+        "problem": "copy_memory",
+        "stages": {"float_matched": figures | {"test_cross_entropy": 0.0}, "integer": figures},
+        "us_per_step": run.pop("us_per_token"),
+        "bits": {"ornn.0.w_h": 2},
+        "orthogonality": {"ornn.0.w_h": {"singular_values": [1.5, 0.5], "spectral": 1.25, "spectral_radius": 1.125}},
+    }
+    (folder / "results.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_tasks_of_one_problem_are_rows_beside_the_experiments_own_figures(tmp_path: Path) -> None:
+    """Copying after 100 and after 1,000 steps are two tasks, told by their cost; a run published later keeps them."""
+    run = write_run(tmp_path / "own", 1, 100.0)
+    (path,) = publish([run], tmp_path)
+    own = json.loads(path.read_text())
+    publish_rows([copy_run(tmp_path / str(delay), delay, 0.5) for delay in (1000, 100)], path)
+    found = json.loads(path.read_text())
+    assert {key: found[key] for key in own} == own
+    assert [row["task"] for row in found["rows"]] == [{"delay": 100}, {"delay": 1000}]
+    table = with_tables(f"<!-- rows:{path.stem} -->\n<!-- /table -->\n", tmp_path)
+    assert "test nats/step, float" in table
+    assert (
+        "| T = 1000, bjorck, denseshift 2 | 8 bits | 0.00000 | 0.01000 | +0.01000 | 0.00 MB | 4.0x | 1.1250 |" in table
+    )
+    (kept,) = found["rows"][0]["runs"].values()
+    assert kept["orthogonality"] == {"ornn.0.w_h": {"spectral": 1.25, "spectral_radius": 1.125}}
+    assert kept["bits"] == {"ornn.0.w_h": 2}
+    publish([run], tmp_path)
+    assert json.loads(path.read_text()) == found
 
 
 def test_a_row_of_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from irnn.nn.orthogonal.base import OrthogonalWeight
 def orthogonality(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Of each orthogonal matrix by its name, as the model's configuration quantizes it, Q = W + E:
 
-    ``singular_values`` of Q from the largest on, ``spectral`` and ``frobenius`` norm of ``Q Q^T - I``, the same of W
-    before quantization (``latent_spectral``: how well it is orthogonal itself), and ``bound``, what the grid alone says
-    of the spectral norm: ``2 e + e^2`` with ``e^2 = sum E_ij^2`` at its largest, half a step for each weight and a
+    ``singular_values`` of Q from the largest on, ``spectral_radius``, the largest magnitude of its eigenvalues (in the
+    long run a linear recurrence grows by it every step), ``spectral`` and ``frobenius`` norm of ``Q Q^T - I``, the same
+    of W before quantization (``latent_spectral``: how well it is orthogonal itself), and ``bound``, what the grid alone
+    says of the spectral norm: ``2 e + e^2`` with ``e^2 = sum E_ij^2`` at its largest, half a step for each weight and a
     whole one for those that are clipped (``full_range``).  All float64.
     """
     return {
@@ -34,6 +35,7 @@ def _measured(module: OrthogonalWeight) -> dict[str, Any]:
     quantized = sum((integers * scale for integers, scale in terms[1:]), terms[0].integers * terms[0].scale)
     found = {
         "singular_values": [round(value, 5) for value in torch.linalg.svdvals(quantized).tolist()],
+        "spectral_radius": float(torch.linalg.eigvals(quantized).abs().max()),
         "spectral": float(torch.linalg.matrix_norm(_gap(quantized), 2)),
         "frobenius": float(torch.linalg.matrix_norm(_gap(quantized))),
         "latent_spectral": float(torch.linalg.matrix_norm(_gap(weight), 2)),

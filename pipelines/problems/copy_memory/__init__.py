@@ -17,4 +17,5 @@ KIND = Kind(
     timing="us_per_step",
     time=Figure("us/step", ".1f"),
     further=("baseline", "examples", *FIGURES),
+    task={"delay": "T"},
 )

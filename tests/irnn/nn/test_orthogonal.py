@@ -175,6 +175,8 @@ def test_the_gap_is_measured_beside_its_bound() -> None:
         assert found["spectral"] == pytest.approx(float((values.square() - 1).abs().max()))
         assert found["frobenius"] == pytest.approx(float((values.square() - 1).square().sum().sqrt()))
         assert found["spectral"] <= found["bound"]
+        radius = max(abs(np.linalg.eigvals(q.numpy())))
+        assert found["spectral_radius"] == pytest.approx(radius)
         assert found["latent_spectral"] < 1e-5
         spectral.append(found["spectral"])
     assert spectral[0] > 2 * spectral[1] > 4 * spectral[2]
