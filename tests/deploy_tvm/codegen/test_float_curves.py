@@ -33,9 +33,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = self.same(x)
-        return self.rnn(x)[0], *[
-            (self.modules_of[name] if name in self.modules_of else function)(y) for name, function in FUNCTIONS.items()
-        ]
+        functions = FUNCTIONS | dict(self.modules_of.items())
+        return self.rnn(x)[0], *[function(y) for function in functions.values()]
 
 
 def test_each_is_pytorchs(tmp_path: Path) -> None:
