@@ -62,7 +62,7 @@ def _row_of(run: Run) -> Row:
         "task": {key: run["config"]["data"][key] for key in kind.task} or None,
         "orthogonal": (model.get("cell_options") or {}).get("orthogonal"),
         "code": _code(quant.choice("weight")),
-        "weight_bits": quant.bits("weight"),
+        "weight_bits": _bits(quant),
         "activation_code": _code(quant.choice("hidden")),
         "activation_bits": quant.run_time_codes or quant.bits("hidden"),
         "of": {pattern: str(choice) for pattern, choice in quant.of_choices.items()},
@@ -162,6 +162,12 @@ def table_of_rows(rows: Sequence[Row]) -> str:
 def _code(choice: int | str) -> str:
     """The name of a role's code; bits alone are those of uniform integers."""
     return UNIFORM if isinstance(choice, int) else choice.partition(":")[0]
+
+
+def _bits(quant: QuantConfig) -> int:
+    """Bits of a weight: of codes that are sums of binary ones, how many are summed."""
+    name, _, bits = str(quant.choice("weight")).partition(":")
+    return int(bits) if name in CODES and bits else quant.bits("weight")
 
 
 def _title(row: Row) -> str:

@@ -187,6 +187,16 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert "Seeds: 1, 2. Epochs: float 2, float_matched 1." in table
 
 
+def test_sums_of_binary_codes_are_told_apart_by_how_many(tmp_path: Path) -> None:
+    """A code of `alternating:3` is one bit, its weight has 3."""
+    folders = [low_bit_run(tmp_path / str(k), 1, 100.0, f"alternating:{k}") for k in (2, 3)]
+    path = publish_rows(folders, tmp_path / "sums.json")
+    assert [row["weight_bits"] for row in json.loads(path.read_text())["rows"]] == [3, 2]
+    table = with_tables("<!-- rows:sums -->\n<!-- /table -->\n", tmp_path)
+    assert "| alternating 3 |" in table
+    assert "| alternating 2 |" in table
+
+
 def test_activations_of_few_bits_are_no_codes(tmp_path: Path) -> None:
     """4 bits of uniform integers and 4 codes found at run time are two rows."""
     folders = []
