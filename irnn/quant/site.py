@@ -80,6 +80,7 @@ class QuantSite(nn.Module):
             self._check(rows, low, high)
         if self.config.observer == "percentile":
             low, high = percentiles(rows, self.config.percentile)
+        low, high = low.to(self.observed_min), high.to(self.observed_max)  # a network of float64 has such ranges
         for ends, new, wider in ((self.observed_min, low, torch.minimum), (self.observed_max, high, torch.maximum)):
             moved = wider(ends, new) if self.widening else ends.lerp(new, 1 - self.config.ema_decay)
             ends.copy_(torch.where(torch.isnan(ends), new, moved))

@@ -109,7 +109,7 @@ def test_a_killed_training_ends_bit_equal_to_an_unbroken_one(tmp_path: Path) -> 
     first, second = (point["step"] for point in curve)
     assert first == math.ceil((second - first) / 2)
     # Later stages begin with a trained model and see everything at once.
-    settings = TaskSettings("pwl", "", 1, [0.1], [0.0], 0, "adam", bf16=False, show=lambda curve: None)
+    settings = TaskSettings("pwl", "", 1, [0.1], [0.0], 0, "adam", bf16=False, graphs=False, show=lambda curve: None)
     problem = problem_of(unbroken)
     assert len(problem.task(problem.build(), settings).train_dataloader()) == second - first
     run_and_kill("float", 1, [*tiny_speech_overrides(tmp_path / "broken"), *more])
