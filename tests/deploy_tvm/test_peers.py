@@ -25,9 +25,14 @@ from tests.support import needs
 from tests.support.random_programs import Spec, random_program
 from tests.support.speech_models import speech_model
 
-# Without VNNI ONNX Runtime adds pairs of products in 16 bits that saturate: such weights come out far off.
-EXACT_PRODUCTS = any("vnni" in flag for flag in cpu_flags())
-ONNXRUNTIME_ERROR = 0.2 if EXACT_PRODUCTS else 2.0
+
+def check_near(key: str, difference: float) -> None:
+    """Quantized, and not far off; without VNNI ONNX Runtime adds pairs of products in 16 bits that saturate."""
+    assert difference > 1e-4
+    if key == "onnxruntime_dynamic_int8" and not any("vnni" in flag for flag in cpu_flags()):
+        needs.skip("cpu", "this CPU has no VNNI, without which ONNX Runtime's 8-bit products saturate")
+    assert difference < 0.2
+
 
 CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 ANY_CELL = pytest.mark.parametrize("cell", CELLS)
@@ -219,7 +224,7 @@ def test_an_integer_runtime_is_near_torch_and_not_equal(key: str, cell: str, tmp
             run(key, program, x, tmp_path)
         return
     difference = np.abs(run(key, program, x, tmp_path) - expected).max()
-    assert 1e-4 < difference < ONNXRUNTIME_ERROR
+    check_near(key, difference)
     for name, parameter in theirs.named_parameters():
         gates = parameter.data.reshape(-1, HIDDEN, *parameter.shape[1:]).flip(0)
         getattr(theirs, name).data = gates.reshape(parameter.shape).contiguous()
@@ -262,7 +267,7 @@ def test_the_onnx_model_of_a_normalized_layer(layer: Layer, batch: int, steps: i
     theirs = np.ascontiguousarray(x.transpose(1, 0, 2))
     assert np.abs(run("onnxruntime_fp32", program, theirs, tmp_path) - expected.ravel()).max() < 1e-5
     difference = np.abs(run("onnxruntime_dynamic_int8", program, theirs, tmp_path) - expected.ravel()).max()
-    assert 1e-4 < difference < ONNXRUNTIME_ERROR  # products inside of loops are quantized as well
+    check_near("onnxruntime_dynamic_int8", difference)  # products inside of loops are quantized as well
 
 
 @needs.peers("onnx", "onnxruntime", "numpy")
