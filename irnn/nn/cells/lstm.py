@@ -29,7 +29,23 @@ GATES = ("i", "f", "g", "o")
 FUNCTIONS = ("sigmoid", "sigmoid", "tanh", "sigmoid")
 
 
-class LSTMCell(Cell):
+class MemoryCell(Cell):
+    """What cells of the states h and c share."""
+
+    STATES = ("h", "c")
+    hidden_size: int
+    cell: QuantSite
+    _hidden: tuple[QuantSite, ...]
+
+    def states(self, name: str) -> list[StateSpec]:
+        """h at the output's site, c at its own."""
+        return [
+            StateSpec(f"{name}.h", self._hidden[0].size, self._hidden[0]),
+            StateSpec(f"{name}.c", self.hidden_size, self.cell),
+        ]
+
+
+class LSTMCell(MemoryCell):
     """One direction of one layer.
 
     Shapes: W_x ``[4 hidden, input]``, W_h ``[4 hidden, hidden]``, in the gate order i, f, g, o.  With
@@ -45,7 +61,6 @@ class LSTMCell(Cell):
         "bias_hh": "w_x.bias_1",
         "weight_hr": "w_r.weight",
     }
-    STATES = ("h", "c")
     OPTIONS = ("proj_size",)
 
     def __init__(
@@ -135,13 +150,6 @@ class LSTMCell(Cell):
             product = a.linear(self.w_r, a.requantize(self.unprojected, product))
         h = a.requantize(self._hidden[0], product)
         return h, h, c
-
-    def states(self, name: str) -> list[StateSpec]:
-        """h at the output's site, c at its own."""
-        return [
-            StateSpec(f"{name}.h", self._hidden[0].size, self._hidden[0]),
-            StateSpec(f"{name}.c", self.hidden_size, self.cell),
-        ]
 
 
 def _both_directions(

@@ -24,13 +24,12 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.nn.activation import Activation
-from irnn.nn.cells.base import Cell
-from irnn.nn.cells.lstm import FUNCTIONS, GATES
+from irnn.nn.cells.lstm import FUNCTIONS, GATES, MemoryCell
 from irnn.nn.containers import ModuleDict, ModuleList
 from irnn.nn.fast.exact_mogrifier import exact_mogrifier
 from irnn.nn.linear import Linear, uniform
 from irnn.quant.site import QuantSite
-from irnn.wiring.executor import Executor, StateSpec
+from irnn.wiring.executor import Executor
 
 T = TypeVar("T")
 
@@ -57,14 +56,13 @@ class Round(nn.Module):
         return a.requantize(self.gated, a.multiply(a.scale(gate, 2.0), y))
 
 
-class MogrifierCell(Cell):
+class MogrifierCell(MemoryCell):
     """One direction of one layer: W_x ``[4 hidden, input]``, W_h ``[4 hidden, hidden]``, in the gate order i, f, g, o.
 
     rounds: how often x and h gate each other, 0 or more.  rank: that of the matrices of a round.
     """
 
     TITLE = "MOGRIFIER"
-    STATES = ("h", "c")
     OPTIONS: ClassVar = ("rounds", "rank")
 
     def __init__(
@@ -128,13 +126,6 @@ class MogrifierCell(Cell):
         c = a.requantize(self.cell, a.multiply(f, c), a.multiply(i, g))
         h = a.requantize(self._hidden[0], a.multiply(o, a.activation(self.tanh_c, c)))
         return h, h, c
-
-    def states(self, name: str) -> list[StateSpec]:
-        """h at the output's site, c at its own."""
-        return [
-            StateSpec(f"{name}.h", self._hidden[0].size, self._hidden[0]),
-            StateSpec(f"{name}.c", self.hidden_size, self.cell),
-        ]
 
 
 def _one_direction(
