@@ -7,13 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from tvm import tirx
 
-from deploy_tvm.codegen.emitter import Emitter, load
+from deploy_tvm.codegen.emitter import ALIGNMENT, Emitter, load
 from deploy_tvm.codegen.rows import SLACK
 from deploy_tvm.codegen.spans import Part
 
 # Buffers are padded to whole blocks of every kernel, so that registers are stored whole.
 BLOCK = 128
-ALIGNMENT = 64  # bytes
 
 
 def room(size: int) -> int:

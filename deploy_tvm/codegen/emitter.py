@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from deploy_tvm.codegen.spans import Part, span
 
 Expr = Any
 STACK_BYTES = 8192
+ALIGNMENT = 64  # bytes
 
 
 def vector(dtype: str, lanes: int) -> str:
@@ -57,6 +59,7 @@ class Emitter:
     def __init__(self) -> None:
         self._open: list[list[tirx.Stmt]] = [[]]
         self._memory = 0  # the open body at whose beginning memory is allocated
+        self._large: list[tirx.Buffer] = []  # what is asked for there, all at once
         self._names = 0
         self._part = Part.REST
 
@@ -93,14 +96,32 @@ class Emitter:
 
     def alloc(self, shape: tuple[Expr, ...], dtype: str, stem: str = "buffer") -> tirx.Buffer:
         """Scratch memory, allocated where the function (or what is :meth:`apart`) begins: loops would in each round."""
-        buffer = tirx.decl_buffer(shape, dtype, self.name(stem), scope="local", data_alignment=64)
+        buffer = tirx.decl_buffer(shape, dtype, self.name(stem), scope="local", data_alignment=ALIGNMENT)
         # Small buffers stay on the stack, where LLVM makes registers of them; TVM would ask its runtime for each.
-        known = all(isinstance(n, int) for n in shape)
-        small = known and math.prod(shape) * np.dtype(dtype).itemsize <= STACK_BYTES
-        self._open[self._memory].append(
-            tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.const(True, "bool")} if small else {})
-        )
+        if all(isinstance(n, int) for n in shape) and math.prod(shape) * np.dtype(dtype).itemsize <= STACK_BYTES:
+            on_stack = {"disable_lower_builtin": tirx.const(True, "bool")}
+            self._open[self._memory].append(tirx.AllocBuffer(buffer, on_stack))
+        else:
+            self._large.append(buffer)
         return buffer
+
+    def _asked_for(self) -> list[tirx.Stmt]:
+        """One piece of memory for all that is large: a request costs as much as hundreds of multiplications."""
+        end: Expr = as_index(0)
+        places = []
+        for buffer in self._large:
+            places.append(end)
+            size = reduce(lambda a, b: a * b, map(as_index, buffer.shape)) * np.dtype(str(buffer.dtype)).itemsize
+            end = end + tirx.floordiv(size + (ALIGNMENT - 1), as_index(ALIGNMENT)) * ALIGNMENT
+        if not places:
+            return []
+        whole = tirx.decl_buffer((end,), "uint8", self.name("memory"), scope="local", data_alignment=ALIGNMENT)
+        parts = [
+            tirx.DeclBuffer(buffer, data=tirx.address_of(load(whole, 1, place)))
+            for buffer, place in zip(self._large, places, strict=True)
+        ]
+        self._large = []
+        return [tirx.AllocBuffer(whole, {}), *parts]
 
     def store(self, buffer: tirx.Buffer, value: Expr, *indices: Expr) -> None:
         """``buffer[indices] = value``; the last index is the first element where ``value`` is a register."""
@@ -139,14 +160,16 @@ class Emitter:
     @contextmanager
     def apart(self, condition: Expr) -> Iterator[None]:
         """As :meth:`when`, with memory of its own: where the condition does not hold none is asked for."""
-        before = self._memory
+        before = self._memory, self._large
         with self.when(condition):
-            self._memory = len(self._open) - 1
+            self._memory, self._large = len(self._open) - 1, []
             yield
-            self._memory = before
+            self._open[-1][:0] = self._asked_for()
+            self._memory, self._large = before
 
     def finish(self) -> tirx.Stmt:
         """The whole body."""
+        self._open[-1][:0] = self._asked_for()
         return self._close()
 
     def _close(self) -> tirx.Stmt | None:

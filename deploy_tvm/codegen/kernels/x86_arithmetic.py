@@ -6,6 +6,8 @@ These replace compositions of ``irnn.arithmetic.fixed_point``, integer for integ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from tvm import tirx
 
@@ -45,19 +47,27 @@ class X86Ops(PermutingOps):
     def _rescaled(self, block: Block, x: Expr, multiplier: Expr, before: Expr, after: int) -> Expr:
         """``narrow.Rescale`` of one register."""
         hold = block.emitter.hold
-        pairs, half = vector("int64", self.lanes // 2), 1 << (narrow.HALF_BITS - 1 + after)
+        pairs = vector("int64", self.lanes // 2)
         bits = constant(narrow.HALF_BITS, "int64", self.lanes // 2)
-        x, multiplier = (hold(tirx.reinterpret(pairs, hold(v))) for v in (x << before, multiplier))
-        # vpmuldq multiplies the lower halves of 64-bit lanes: no sign is really extended.
-        even = ((x << bits) >> bits) * ((multiplier << bits) >> bits)
-        odd = (x >> bits) * (multiplier >> bits)
-        halves = [
-            tirx.reinterpret(vector("int32", self.lanes), hold(p + constant(half, "int64", self.lanes // 2)))
-            for p in (even, odd)
-        ]
+        half = constant(1 << (narrow.HALF_BITS - 1 + after), "int64", self.lanes // 2)
+        numbers = [hold(v) for v in (x << before, multiplier)]
+
+        def product(part: Callable[[Expr], Expr]) -> Expr:
+            # vpmuldq multiplies the lower halves of 64-bit lanes: no sign is really extended.  LLVM takes it for this
+            # form alone where a factor comes from outside of a loop; for one shifted down it would multiply all bits.
+            a, b = (hold(tirx.reinterpret(pairs, part(v))) for v in numbers)
+            return tirx.reinterpret(
+                vector("int32", self.lanes), hold(((a << bits) >> bits) * ((b << bits) >> bits) + half)
+            )
+
+        halves = [product(lambda v: v), product(self._odd)]
         order = [lane + 1 + part * self.lanes for lane in range(0, self.lanes, 2) for part in range(2)]
         upper = tirx.Shuffle(halves, [tirx.const(lane, "int32") for lane in order])
         return upper >> constant(after, "int32", self.lanes) if after else upper
+
+    def _odd(self, x: Expr) -> Expr:
+        """The odd lanes, each in the even one before it, too."""
+        return tirx.Shuffle([x], [tirx.const(lane | 1, "int32") for lane in range(self.lanes)])
 
     def short_products(self, a: Row, table: np.ndarray, index: Row) -> Row:
         # Of an entry the lower half alone counts, whatever the sign of a puts into its own upper half.

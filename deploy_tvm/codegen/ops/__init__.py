@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Mapping[str, Operation]] = {
     "integer": _BOTH
     | {
         "requantize": Operation(elementwise.requantize, elementwise=True),
+        "residual": Operation(elementwise.residual),
         "pwl": Operation(elementwise.pwl, elementwise=True),
         "complement": Operation(elementwise.complement, elementwise=True),
         "minimum": Operation(elementwise.minimum),

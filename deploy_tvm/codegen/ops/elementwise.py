@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import tirx
 
@@ -22,6 +24,17 @@ def requantize(body: Body, node: Node) -> Row:
     """``fixed_point.requantize``, by the target's instructions."""
     a = node.attributes
     terms = [_term(body, node, k, name) for k, name in enumerate(node.inputs)]
+    return body.ops.requantize(terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
+
+
+def residual(body: Body, node: Node) -> Row:
+    """``fixed_point.residual``: a requantization of what stands above each term's zero point."""
+    a, terms = node.attributes, []
+    for k, (name, zero_point) in enumerate(zip(node.inputs, a["zero_points"], strict=True)):
+        term, zero = _term(body, node, k, name), number(zero_point, "int32")
+        terms.append(
+            replace(term, x=body.ops.to(term.x, "int32") - zero, low=term.low - zero_point, high=term.high - zero_point)
+        )
     return body.ops.requantize(terms, a["zero_point"], a["low"], a["high"], body.dtype(node))
 
 
