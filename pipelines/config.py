@@ -28,6 +28,7 @@ class TrainerConfig:
     processes: int
     precision: str
     cuda_graphs: bool
+    compile: bool
     progress: bool
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from irnn.nn.recurrent import Recurrent
 from irnn.program.interpreter import Interpreter
 from irnn.quant.site import QuantSite
 from irnn.stages import Record, Settings, write_record
+from irnn.wiring.compiled_steps import CompiledSteps
 from irnn.wiring.executor import ProgramExecutor, StateSpec
 from irnn.wiring.simulate import Simulation
 
@@ -54,6 +55,7 @@ class RecurrentModel(nn.Module):
         self._loaded = Settings()  # what the present weights were trained for, where they were loaded
         self._frozen: dict[str, Interpreter] = {}
         self._frozen_state: dict[str, Tensor] = {}
+        self.compiled_steps: CompiledSteps | None = None  # what compiles the steps of layers in stages of real numbers
         self.register_load_state_dict_post_hook(_after_loading)
 
     @property
@@ -169,7 +171,9 @@ class RecurrentModel(nn.Module):
         """The executor of one forward pass; but in training it reads tables that fit the ranges of this moment."""
         if not self.training:
             self._fit_tables()
-        return Simulation(state, training=self.training, observing=observing)
+        simulation = Simulation(state, training=self.training, observing=observing)
+        simulation.compiled = self.compiled_steps
+        return simulation
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As ``nn.Module.load_state_dict``: wrapped or not, an ``irnn.LSTM`` inside under torch's names or its own.
@@ -206,8 +210,8 @@ class RecurrentModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For ``copy`` and ``pickle``: the frozen programs are made again where they are needed."""
-        return self.__dict__ | {"_frozen": {}, "_frozen_state": {}}
+        """For ``copy`` and ``pickle``: what is frozen or compiled is made again where it is needed."""
+        return self.__dict__ | {"_frozen": {}, "_frozen_state": {}, "compiled_steps": None}
 
     def simulate(self, batch: Any, state: dict[str, Tensor] | None, *, observing: bool) -> tuple[Tensor, Simulation]:
         """The float network over what it reads of a ``batch``: its output, and the executor with the new state.

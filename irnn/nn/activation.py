@@ -32,7 +32,8 @@ class PwlFunction(torch.autograd.Function):
         clipped = y.clamp(low, high)
         ctx.save_for_backward(slope.mul_(y == clipped))
         # Gate ranges are whole steps, so rounding cannot leave them.
-        return clipped.div_(step).add_(0.5).floor_().mul_(step) if step else clipped
+        # A new tensor, see `FakeQuantize`.
+        return clipped.div_(step).add_(0.5).floor_() * step if step else clipped
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
@@ -143,19 +144,26 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float simulation; in training the table is the one of the last :meth:`table` call (an epoch's start)."""
-        if self.pieces is None:
-            return self.exact(x)
+        return self.exact(x) if self.pieces is None else self.piecewise(x, self.lines(x.device))
+
+    def lines(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The table in real numbers: the knots, slopes and intercepts of its pieces."""
         fitted = self._present() if self._fitted is None else self._fitted
-        knots, slopes, intercepts = fitted.lines
-        if knots.device != x.device:
-            knots, slopes, intercepts = (v.to(x.device) for v in fitted.lines)
-            self._fitted = fitted._replace(lines=(knots, slopes, intercepts))
-        scale, zero_point, low, high = fitted.grid[3:]
+        if fitted.lines[0].device != device:
+            knots, slopes, intercepts = (v.to(device) for v in fitted.lines)
+            self._fitted = fitted = fitted._replace(lines=(knots, slopes, intercepts))
+        return fitted.lines
+
+    def piecewise(self, x: Tensor, lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """As :meth:`forward`, by these :meth:`lines`."""
+        if self._fixed is not None:
+            scale, zero_point, low, high = self._fixed
+        else:
+            assert self._fitted is not None  # whose lines these are
+            scale, zero_point, low, high = self._fitted.grid[3:]
         # What has a site of its own is rounded there.
         step = scale if self.quantizing and self._fixed is not None else 0.0
-        return PwlFunction.apply(
-            x.float(), knots, slopes, intercepts, (low - zero_point) * scale, (high - zero_point) * scale, step
-        )
+        return PwlFunction.apply(x.float(), *lines, (low - zero_point) * scale, (high - zero_point) * scale, step)
 
 
 class ModReLU(nn.Module):

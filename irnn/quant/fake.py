@@ -24,7 +24,8 @@ class FakeQuantize(torch.autograd.Function):
         q = torch.addcdiv(zero_point + 0.5, x, scale).floor_()
         clipped = q.clamp(low, high)
         ctx.save_for_backward(q == clipped)
-        return clipped.sub_(zero_point).mul_(scale)
+        # What is returned is a new tensor: compiled, one changed in place loses its gradient in PyTorch 2.11.
+        return clipped.sub_(zero_point) * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:

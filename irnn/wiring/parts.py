@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from irnn.program.windows import Window
@@ -90,6 +91,14 @@ class ActivationPart(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """In real numbers, by the table where there is one."""
+
+    pieces: int | None
+
+    def lines(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a table: the knots, slopes and intercepts of its pieces."""
+
+    def piecewise(self, x: Tensor, lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """In real numbers, by these lines of the table."""
 
 
 class AffinePart(Protocol):

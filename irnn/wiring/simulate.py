@@ -7,8 +7,8 @@ Sites that are on fake-quantize; sites that observe see every tensor of a traini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from irnn.wiring.parts import (
 from irnn.wiring.recurrent_product import RecurrentProduct
 from irnn.wiring.simulate_windows import bordered, convolve, flat, image_of
 
+if TYPE_CHECKING:
+    from irnn.wiring.compiled_steps import CompiledSteps
+
 
 class Simulation:
     """One forward pass.  ``state`` maps names to ``[batch, size]`` tensors and is replaced as scans end."""
@@ -47,6 +50,7 @@ class Simulation:
         self._scanned: set[str] = set()  # states that a scan has walked
         self.lengths: Tensor | None = None  # where the sequences of the batch end, see `ragged`
         self._valid: Tensor | None = None  # rows of the batch that have not ended, within a scan
+        self.compiled: CompiledSteps | None = None  # what compiles the steps of scans, where that is asked for
 
     def ragged(self, lengths: Tensor | None) -> None:
         """From here on sequences end at ``lengths [batch]``; None: they are all as long as the longest."""
@@ -63,7 +67,7 @@ class Simulation:
         for site, tensors in self._seen.items():
             yield site, torch.cat([t.reshape(-1, site.size) for t in tensors])
 
-    def _record(self, site: QuantSite, x: Tensor) -> None:
+    def record(self, site: QuantSite, x: Tensor) -> None:
         """Keep what reached the site, without padding."""
         x = x.detach()
         valid = self._valid
@@ -117,12 +121,14 @@ class Simulation:
 
     def _recurrent_product(self, module: WeightPart) -> RecurrentProduct:
         if module not in self._products:
-            weight = self.weight(module)
-            device = weight.device.type
-            if torch.is_autocast_enabled(device):
-                weight = weight.to(torch.get_autocast_dtype(device))
-            self._products[module] = RecurrentProduct(weight)
+            self._products[module] = RecurrentProduct(self.product_weight(module))
         return self._products[module]
+
+    def product_weight(self, module: WeightPart) -> Tensor:
+        """The module's weight as products of many steps read it: under autocast it is rounded once for all."""
+        weight = self.weight(module)
+        device = weight.device.type
+        return weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
 
     def requantize(self, site: QuantSite, *terms: Tensor) -> Tensor:
         """Sum of the terms, quantized at ``site``."""
@@ -153,7 +159,7 @@ class Simulation:
         if module.output is None:
             return module(x)
         if self.observing:
-            self._record(module.output, module.exact(x))
+            self.record(module.output, module.exact(x))
         return self._fake_quantize(module.output, module(x))
 
     def complement(self, x: Tensor) -> Tensor:
@@ -189,12 +195,13 @@ class Simulation:
         outputs = []
         steps = sequence.unbind(0)
         valid = None if self.lengths is None else self._before_end(sequence)
+        one = self._one_step(step, steps, values)
         for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             if valid is None:
-                output, *values = step(self, steps[t], *values)
+                output, *values = one(t, *values)
             else:
                 self._valid = valid[t]
-                output, *after = step(self, steps[t], *values)
+                output, *after = one(t, *values)
                 values = [torch.where(valid[t, :, None], a, b) for a, b in zip(after, values, strict=True)]
             outputs.append(output)
         self._valid = None
@@ -204,6 +211,13 @@ class Simulation:
         if isinstance(outputs[0], tuple):
             return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
         return torch.stack(outputs)
+
+    def _one_step(
+        self, step: Callable[..., tuple[Any, ...]], steps: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> Callable[..., tuple[Any, ...]]:
+        """``step`` of the index of a step and the states, compiled where that is asked for."""
+        compiled = None if self.compiled is None else self.compiled.bind(self, step, steps, values)
+        return compiled or (lambda t, *states: step(self, steps[t], *states))
 
     def _at_once(
         self,
@@ -361,15 +375,19 @@ class Simulation:
 
     def _quantize(self, site: QuantSite, x: Tensor) -> Tensor:
         if self.observing:
-            self._record(site, x)
+            self.record(site, x)
         return self._fake_quantize(site, x)
 
     def _fake_quantize(self, site: QuantSite, x: Tensor) -> Tensor:
         if not site.quantizing:
             return x
+        return FakeQuantize.apply(x.float(), *self.parameters_of(site), *site.range())
+
+    def parameters_of(self, site: QuantSite) -> tuple[Tensor, Tensor]:
+        """(scale, zero point) of this pass, float32."""
         if site not in self._parameters:
-            self._parameters[site] = site.simulation_parameters(torch.empty(0, device=x.device))
-        return FakeQuantize.apply(x.float(), *self._parameters[site], *site.range())
+            self._parameters[site] = site.simulation_parameters(torch.empty(0, device=site.observed_min.device))
+        return self._parameters[site]
 
 
 def _extremes(x: Tensor, valid: Tensor) -> Tensor:

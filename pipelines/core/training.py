@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from irnn import qat
 from irnn.errors import IrnnError, arguments_of
 from irnn.models.base import RecurrentModel
+from irnn.wiring.compiled_steps import CompiledSteps
 from pipelines.config import RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
@@ -160,10 +161,13 @@ class Training:
             reload_dataloaders_every_n_epochs=1,  # an epoch's batches may be drawn anew
             default_root_dir=stage.folder,
         )
+        task.model.compiled_steps = CompiledSteps() if settings.compile else None
         try:
             trainer.fit(task, ckpt_path=checkpoint if resume else None, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
             raise KeyboardInterrupt from None
+        finally:
+            task.model.compiled_steps = None  # what scores has other batches, once each
 
 
 def _quiet_lightning() -> None:

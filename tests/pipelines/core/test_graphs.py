@@ -175,7 +175,7 @@ def test_steps_are_recorded_once_and_again_when_forgotten(monkeypatch: pytest.Mo
 
 
 def test_what_cannot_be_recorded_is_told_at_the_start() -> None:
-    settings = {"threads": 1, "precision": "fp32", "cuda_graphs": True, "progress": False}
+    settings = {"threads": 1, "precision": "fp32", "cuda_graphs": True, "compile": False, "progress": False}
     with pytest.raises(IrnnError, match=r"trainer\.cuda_graphs=true needs a GPU of CUDA: set trainer\.accelerator=gpu"):
         TrainerConfig(accelerator="cpu", processes=1, **settings)
     with pytest.raises(IrnnError, match=r"trainer\.processes=2: steps that are recorded"):

@@ -19,7 +19,7 @@ AVX2 = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx2": True, "avx512_
 
 
 def said(cpu: Mapping[str, Any], chosen: str = "bf16", accelerator: str = "cpu") -> str | None:
-    return slow_precision(TrainerConfig(accelerator, 1, 1, chosen, cuda_graphs=False, progress=True), cpu)
+    return slow_precision(TrainerConfig(accelerator, 1, 1, chosen, cuda_graphs=False, compile=False, progress=True), cpu)
 
 
 def test_a_cpu_without_instructions_for_bf16() -> None:
