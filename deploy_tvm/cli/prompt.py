@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deploy_tvm.artefact.exported import WORDS
 from irnn.data.text.vocabulary import UNK, Vocabulary
 from irnn.errors import IrnnError
+from irnn.metrics import scores
 
 
 def find_vocabulary(metadata: dict[str, Any], given: str | None) -> Vocabulary | None:
@@ -48,8 +50,9 @@ def token_ids(texts: Iterable[str], count: int, vocabulary: Vocabulary | None) -
 
 def candidates(runner: Any, ids: Sequence[int], top: int) -> list[tuple[int, float]]:
     """The ``top`` likeliest next tokens after ``ids``, best first, with their probabilities."""
-    logits, _ = runner.run(np.asarray([ids], dtype=np.int64), runner.initial_state(1))
-    scores = np.asarray(logits)[0, -1].astype(np.float64) * runner.program.logits_scale
-    weights = np.exp(scores - scores.max())
+    outputs, _ = runner.run_all(np.asarray([ids], dtype=np.int64), runner.initial_state(1))
+    last = [y[:, -1] for y in outputs]
+    found = scores(last, runner.program.output_scales, torch.float64)[0].numpy()
+    weights = np.exp(found - found.max())
     best = np.argsort(-weights, kind="stable")[:top]
     return [(int(k), float(weights[k] / weights.sum())) for k in best]

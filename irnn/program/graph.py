@@ -197,9 +197,17 @@ class Graph:
     @property
     def logits_scale(self) -> float:
         """Real value of one step of the (first) output."""
-        scale = self.values[self.outputs[0]].scale
+        return self._scale(self.outputs[0])
+
+    @property
+    def output_scales(self) -> list[float]:
+        """The same of every output."""
+        return [self._scale(name) for name in self.outputs]
+
+    def _scale(self, output: str) -> float:
+        scale = self.values[output].scale
         if scale is None:
-            raise IrnnError(f"the output {self.outputs[0]} has no single scale: only its integers are defined")
+            raise IrnnError(f"the output {output} has no single scale: only its integers are defined")
         return scale
 
     def initial_state(self, batch: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,9 @@ from dataclasses import replace
 from irnn.errors import IrnnError
 from irnn.program.graph import Graph, Node, Scan, Value
 
+# Where the metadata say that the outputs are those of a mixture of softmaxes.
+MIXED = "mixed"
+
 Parts = tuple[tuple[str, ...], dict[str, Value], tuple[Node | Scan, ...]]
 
 
@@ -15,6 +18,11 @@ def with_top(program: Graph, count: int) -> Parts:
     if program.kind != "integer":
         raise IrnnError(
             f"a {program.kind} program has no top: its logits are no integers; take that of the integer one"
+        )
+    if MIXED in program.metadata:
+        raise IrnnError(
+            "the program is a mixture of softmaxes, mixed in float: no top of its integers is that of the mixture; "
+            "take all of its outputs (irnn.metrics.scores)"
         )
     if len(program.outputs) != 1:
         raise IrnnError(f"the program has {len(program.outputs)} outputs; top takes one of one output, its logits")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from irnn.arithmetic.torch_ops import TORCH
+from irnn.metrics import scores
 from irnn.models.speech import IGNORED_TARGET, Batch, SpeechModel
 from irnn.nn.attention import Memory
 from irnn.program import Program
@@ -124,11 +125,12 @@ def program_step(program: Program, run: Any) -> Step:
 
     run: what executes it, ``run.run_all(inputs, state)``; an integer program itself is the reference interpreter.
     """
-    scale = 1.0 if program.kind == "float" else program.logits_scale
+    scales = [1.0] * len(program.outputs) if program.kind == "float" else program.output_scales
 
     def step(tokens: np.ndarray, state: State) -> tuple[Any, State]:
-        (logits,), state = run.run_all(np.asarray(tokens, np.int32)[:, None], state)
-        return np.asarray(logits)[:, 0] * scale, state  # in float64, whatever runs it: equal scores from equal integers
+        outputs, state = run.run_all(np.asarray(tokens, np.int32)[:, None], state)
+        # In float64, whatever runs it: equal scores from equal integers.
+        return scores(outputs, scales, torch.float64)[:, 0].numpy(), state
 
     return step
 

@@ -32,14 +32,16 @@ class FloatRecorder(SequenceRecorder):
     def linear(self, module: WeightPart, x: Symbol) -> Symbol:
         rows = module.weight.shape[0]
         bias = module.bias if module.bias is not None else torch.zeros(rows)
-        weight = _float_tensor(module.where, module.weight)
-        # A tied weight is the embedding's table, under its name.
-        shared = [name for name, tensor in self.tensors.items() if np.shares_memory(tensor.data, weight.data)]
         tensors = {
-            "weight": shared[0] if shared else weight,
-            "bias": _float_tensor(f"the bias of {module.where}", bias),
+            "weight": self._once(_float_tensor(module.where, module.weight)),
+            "bias": self._once(_float_tensor(f"the bias of {module.where}", bias)),
         }
         return self._float("linear", (x,), self._name(module), (*x.shape[:-1], rows), tensors)
+
+    def _once(self, tensor: Tensor) -> Tensor | str:
+        """The constant, or the name under which it is there: a tied weight is the embedding's table."""
+        shared = [name for name, other in self.tensors.items() if np.shares_memory(other.data, tensor.data)]
+        return shared[0] if shared else tensor
 
     def requantize(self, site: QuantSite, *terms: Symbol) -> Symbol:
         self._need_one_time(self._name(site), terms)

@@ -22,6 +22,7 @@ class WeightRecorder(SequenceRecorder):
     def __init__(self, model: Network) -> None:
         super().__init__(model)
         self._matrices: dict[tuple[object, ...], Matrix] = {}
+        self._biases: dict[tuple[WeightPart, int, bytes], str] = {}  # by module, plane and content -> the constant
         self._coded: dict[tuple[str, int], Symbol] = {}  # values in their run-time codes
         self._rowfactors: dict[bytes, str] = {}  # contents -> the names of their constants, without the role
 
@@ -52,23 +53,26 @@ class WeightRecorder(SequenceRecorder):
         # A row's scale is never so small that its bias would leave +-2**30.
         floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT) if module.code.per_row else None
         matrix, name = self._matrix(module, "weight", floor), self._name(module)
-        parts = []
+        parts, biases = [], []
         for k, plane in enumerate(matrix.planes):
             acc_scale = x.scale * plane.scale
             correction = x.zero_point * plane.integers.sum(1, dtype=np.int64)
             bias_i64 = (floor_half(bias / acc_scale) if k == 0 else 0) - correction
             if np.abs(bias_i64).max() > fixed_point.INT32_MAX:
                 raise IrnnError(f"the bias of {name} does not fit int32 at the scale of its accumulator")
-            tensors = {"weight": self._constant(matrix, k), "bias": Tensor(bias_i64.astype(np.int32), 32)}
-            parts.append(
-                self._emit(
-                    "linear", (x,), f"{name}.plane_{k}" if k else name, "int32", (*x.shape[:-1], len(bias)),
-                    shorten(acc_scale), tensors=tensors,
-                )
+            added = Tensor(bias_i64.astype(np.int32), 32)
+            key = (module, k, added.data.tobytes())  # a module that multiplies twice has one bias where it is the same
+            tensors = {"weight": self._constant(matrix, k), "bias": self._biases.get(key, added)}
+            part = self._emit(
+                "linear", (x,), f"{name}.plane_{k}" if k else name, "int32", (*x.shape[:-1], len(bias)),
+                shorten(acc_scale), tensors=tensors,
             )  # fmt: skip
+            self._biases.setdefault(key, f"{part.name}.bias")
+            parts.append(part)
+            biases.append(added.data)
         first = parts[0]
         if module.code.per_row and module.role == "logits_weight":
-            return self._logits(matrix, x, parts)
+            return self._logits(matrix, x, parts, biases)
         if len(parts) == 1:
             return first
         return Planes(first.name, first.dtype, first.shape, first.scale, 0, first.axes, tuple(parts))
@@ -85,7 +89,7 @@ class WeightRecorder(SequenceRecorder):
             self._coded[key] = self._emit("multibit", (x,), name, "int16", x.shape, scale, 0, attributes)
         return self._coded[key]
 
-    def _logits(self, matrix: Matrix, x: Symbol, parts: list[Symbol]) -> Symbol:
+    def _logits(self, matrix: Matrix, x: Symbol, parts: list[Symbol], biases: list[np.ndarray]) -> Symbol:
         """Rows brought to one scale, so that they can be compared: accumulators still, with 32 bits.
 
         The scale is that of x times the table's step, so that tied embedding and output layer share their factors.
@@ -95,8 +99,8 @@ class WeightRecorder(SequenceRecorder):
         )
         reach = sum(
             np.abs(plane.integers.astype(np.int64)).sum(1) * largest * plane.scale
-            + np.abs(self.tensors[f"{part.name}.bias"].data.astype(np.int64)) * plane.scale
-            for plane, part in zip(matrix.planes, parts, strict=True)
+            + np.abs(bias.astype(np.int64)) * plane.scale
+            for plane, bias in zip(matrix.planes, biases, strict=True)
         )
         name = f"{parts[0].name}.logits"
         if (reach / matrix.step).max() > fixed_point.INT32_MAX:

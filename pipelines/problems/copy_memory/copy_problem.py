@@ -40,6 +40,10 @@ class CopyProblem:
             raise IrnnError("model.vocabulary_size follows from the task; leave it out")
         model = {**config.model, "vocabulary_size": len(VOCABULARY)}
         self.architecture = read_section(LanguageModelConfig, model, "model.")
+        if (count := self.architecture.softmaxes) > 1:
+            raise IrnnError(
+                f"model.softmaxes={count}: recalled symbols are read off integers, a mixture has none; take 1"
+            )
         task = {"delay": self.data.delay, "length": self.data.length}
         self.origin = {"model": architecture_inputs(self.architecture), "data": task}
         self.evaluation = {"compared": self.compared, "sequences": self.data.evaluation_sequences}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from irnn.data import TextBatches, load_corpus
 from irnn.data.text.vocabulary import VOCABULARY_FILE
 from irnn.errors import IrnnError, arguments_of
-from irnn.metrics import stream_chunks, stream_cross_entropy
+from irnn.metrics import Run, stream_chunks, stream_cross_entropy
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.program import Program, equality
 from pipelines.config import RunConfig
@@ -32,8 +32,8 @@ _CHUNK = 256
 _ROUNDS = 20
 _SECONDS = 1.0
 
-# (ids [rows, time] int64, state or None) -> (int32 logits [rows, time, vocabulary], state)
-IntegerRun = Callable[[np.ndarray, Any], tuple[Any, dict[str, Any]]]
+# (ids [rows, time] int64, state or None) -> (the program's int32 outputs [rows, time, ...], state)
+IntegerRun = Callable[[np.ndarray, Any], tuple[Sequence[Any], dict[str, Any]]]
 
 
 class TextProblem:
@@ -64,11 +64,13 @@ class TextProblem:
         """See `Problem`."""
         return LanguageModel(self.architecture)
 
+    def batches(self) -> TextBatches:
+        """The training text as it is trained on: (ids, targets) ``[batch, steps]``, piece by piece."""
+        return TextBatches(self.corpus.train, self.corpus.vocabulary.eos, self.data.batch_size, self.data.steps)
+
     def calibration(self) -> Iterable[Tensor]:
         """See `Problem`."""
-        eos = self.corpus.vocabulary.eos
-        batches = TextBatches(self.corpus.train, eos, self.data.batch_size, self.data.steps)
-        return (ids for ids, _ in islice(batches, _CALIBRATION_BATCHES))
+        return (ids for ids, _ in islice(self.batches(), _CALIBRATION_BATCHES))
 
     def task(self, model: LanguageModel, settings: TaskSettings) -> LanguageModelTask:
         """See `Problem`."""
@@ -78,7 +80,12 @@ class TextProblem:
     def score(self, model: LanguageModel, folder: Path) -> Score:
         """Perplexity of the streams with carried state: at batch 1 of every token, or by `evaluation.rows` parts."""
         model.to(self.device)
-        scored = self._perplexities(lambda ids, state: model(torch.from_numpy(ids).to(self.device), state), 1.0)
+
+        def run(ids: np.ndarray, state: Any) -> tuple[list[Tensor], Any]:
+            logits, state = model(torch.from_numpy(ids).to(self.device), state)
+            return [logits], state
+
+        scored = self._perplexities(run, [1.0])
         model.cpu()
         return Score(scored)
 
@@ -106,14 +113,14 @@ class TextProblem:
         eos = self.corpus.vocabulary.eos
 
         def qat_run(ids: np.ndarray, state: Any) -> tuple[Any, dict[str, Any]]:
-            return model.frozen().run(torch.from_numpy(ids), state)
+            return model.frozen().run_all(torch.from_numpy(ids), state)
 
-        mismatches = {"interpreter_vs_qat": mismatch(program.run, qat_run, parts, eos), "tvm_vs_interpreter": None}
-        run: IntegerRun = program.run
+        mismatches = {"interpreter_vs_qat": mismatch(program.run_all, qat_run, parts, eos), "tvm_vs_interpreter": None}
+        run: IntegerRun = program.run_all
         if runner is not None:
-            run = runner.run
-            mismatches["tvm_vs_interpreter"] = mismatch(run, program.run, parts, eos)
-        perplexities = self._perplexities(run, program.logits_scale)
+            run = runner.run_all
+            mismatches["tvm_vs_interpreter"] = mismatch(run, program.run_all, parts, eos)
+        perplexities = self._perplexities(run, program.output_scales)
         metrics: dict[str, Any] = {"mismatches": mismatches, **perplexities}
         left_out = {name: len(unused) for name, unused in self.corpus.left_out.items() if unused}
         if left_out:
@@ -124,21 +131,21 @@ class TextProblem:
         orthogonal = measured(model, folder)
         return Score(metrics | orthogonal.metrics, orthogonal.files)
 
-    def _perplexities(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]], scale: float) -> dict[str, float]:
+    def _perplexities(self, run: Run, scales: Sequence[float]) -> dict[str, float]:
         metrics = {}
         for split in ("valid", "test"):
             tokens = getattr(self.corpus, split)
             if len(tokens) < self.rows:
                 raise IrnnError(f"evaluation.rows={self.rows}: the {split} text has {len(tokens)} tokens; take fewer")
             nats, count = stream_cross_entropy(
-                run, tokens, self.corpus.vocabulary.eos, scale=scale, rows=self.rows, chunk=max(512, 16 * self.rows)
+                run, tokens, self.corpus.vocabulary.eos, scales=scales, rows=self.rows, chunk=max(512, 16 * self.rows)
             )
             metrics[f"{split}_perplexity"] = math.exp(nats / count)
         return metrics
 
 
 def mismatch(first: IntegerRun, second: IntegerRun, streams: Iterable[np.ndarray], eos: int) -> dict[str, int]:
-    """Integers that differ between two executors, over all logits and the states after each chunk.
+    """Integers that differ between two executors, over all outputs and the states after each chunk.
 
     Each carries its own state along, so a difference that only a state holds comes to light later at the latest.
     """
@@ -148,7 +155,7 @@ def mismatch(first: IntegerRun, second: IntegerRun, streams: Iterable[np.ndarray
         for ids, _ in stream_chunks(stream, eos, _CHUNK):
             pair = []
             for index, run in enumerate((first, second)):
-                logits, states[index] = run(ids, states[index])
-                pair.append({"logits": logits, **states[index]})
+                outputs, states[index] = run(ids, states[index])
+                pair.append({f"output {k}": y for k, y in enumerate(outputs)} | states[index])
             found += equality.compare("the executor", *pair)
     return found.figures()

@@ -136,7 +136,7 @@ def test_transcripts_that_cannot_be_used_are_named_or_counted(
     assert problem.metadata() == {"units": corpus.units.describe()}
     monkeypatch.setattr(text_problem, "mismatch", lambda *executors: {})
     monkeypatch.setattr(text_problem, "stream_cross_entropy", lambda *stream, **options: (1.0, 1))
-    program = SimpleNamespace(run=None, logits_scale=1.0)
+    program = SimpleNamespace(run_all=None, output_scales=[1.0])
     assert problem.evaluate(program, nn.Module(), None, tmp_path, tmp_path).metrics["left_out"] == {"train": 1}
 
 
