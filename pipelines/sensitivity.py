@@ -16,35 +16,24 @@ from typing import Any
 from irnn.errors import IrnnError
 from irnn.extras import extra
 
-CHOICES = "choices="
+CHOICES = "choices"
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0, 1 for bad input (one line on stderr)."""
     try:
         with extra("train"):
-            from hydra import compose, initialize_config_module
-            from hydra.core.override_parser.overrides_parser import OverridesParser
-            from hydra.errors import HydraException
-
             from irnn.matrix_sensitivity import CHOICES as USUAL
             from irnn.matrix_sensitivity import sensitivity
-            from pipelines.config import read_config
+            from pipelines.composed import compose_run
             from pipelines.core.manifest import write_json
             from pipelines.core.plan import plan
             from pipelines.core.stages import run_stages, stages_until
             from pipelines.core.training import Training
             from pipelines.run import problem_of
             from pipelines.watch.console import console
-        try:
-            chosen = [argument for argument in arguments if argument.startswith(CHOICES)]
-            given = OverridesParser.create().parse_overrides(chosen)
-            with initialize_config_module("conf", version_base="1.3"):
-                composed = compose("config", [argument for argument in arguments if argument not in chosen])
-        except HydraException as error:
-            raise IrnnError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}") from None
-        choices: Any = given[-1].value() if given else list(USUAL)
-        config = read_config(composed, None)
+        config, own = compose_run(arguments, [CHOICES])
+        choices: Any = own.get(CHOICES, list(USUAL))
         problem = problem_of(config)
         (stage,) = stages_until(plan(config, problem), "float")
         run_stages([stage])

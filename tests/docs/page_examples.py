@@ -98,6 +98,9 @@ PIPELINE = {
     "python run.py experiment=quickstart sweep=mixed_bits": replace(
         QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2"
     ),
+    "python -m pipelines.dynamic experiment=wikitext2_mogrifier_small data.dir=FOLDER rate=0.002 decay=0.02": replace(
+        MOGRIFIER, more=f"{MOGRIFIER.more} tokens=40", says='"dynamic"', slow=True
+    ),
     "python -m pipelines.sensitivity experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
     "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": LANGUAGE_MODEL,
@@ -120,7 +123,9 @@ PIPELINE = {
     "python run.py experiment=ptb_gru data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=wikitext2_lstm data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py experiment=wikitext2_mogrifier data.dir=FOLDER": replace(MOGRIFIER, slow=True),
-    "python run.py experiment=wikitext2_mogrifier_small data.dir=FOLDER": MOGRIFIER,
+    "python run.py experiment=wikitext2_mogrifier_small data.dir=FOLDER": replace(
+        MOGRIFIER, more=f"{MOGRIFIER.more} model.softmaxes=2"
+    ),
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2": LANGUAGE_MODEL,
     "python run.py experiment=ptb_lstm data.dir=FOLDER seed=2 until=float_matched logger=wandb": Example(
         {"FOLDER": "{w.text}"}, TEXT, slow=True
@@ -251,6 +256,9 @@ LIBRARIES = {
     "--steps 1": Example(more=LAYER, says="alternating 2, 2 codes read", slow=True),
     "python -m deploy_tvm bench --layer ornn --input 128 --hidden 128 --code full_range --weight-bits 4 --against "
     "onnxruntime,torch": Example(more=LAYER, says="0 mismatches", slow=True),
+    "python -m deploy_tvm bench --layer ornn --input 128 --hidden 128 --hadamard": Example(
+        more=f"--input 8 --hidden 16 --steps 3 {SHORT}", says="0 mismatches", slow=True
+    ),
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --kernels avx2": Example(
         {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
     ),
@@ -258,6 +266,9 @@ LIBRARIES = {
     "python -m deploy_tvm.publish --suite --against onnxruntime,openvino,litert,torch --peers-python "
     "peers/bin/python": NotRun(
         "measures for hours and writes docs/speed.md: see tests/deploy_tvm/publish/test_suite.py"
+    ),
+    "python -m deploy_tvm.publish --suite orthogonal --peers-python PYTHON --against onnxruntime,torch": NotRun(
+        "the same"
     ),
     "python -m deploy_tvm.publish --suite --only size=650,size=1024,batch=1 --kernels avx2": NotRun("the same"),
     "python -m deploy_tvm": FORM,
