@@ -34,7 +34,8 @@ class Layer:
 
     code: one of ``irnn.quant.codes.CODES``.  weight_bits: None becomes 8, or what the code has of its own; other bits
     than a code has are an ``IrnnError``.  codes: how many binary codes what a layer reads is written in at run time;
-    None: it is read as it is.
+    None: it is read as it is.  hadamard: the recurrent matrix is HadamRNN's, binary signs times a Hadamard matrix, of
+    the cell ornn alone.
     """
 
     input: int
@@ -46,9 +47,12 @@ class Layer:
     cell: str = "lstm"
     code: str = UNIFORM
     codes: int | None = None
+    hadamard: bool = False
 
     def __post_init__(self) -> None:
         cell_class(self.cell)
+        if self.hadamard and self.cell != "ornn":
+            raise IrnnError(f"hadamard: the cell {self.cell} has no such matrix; take cell ornn")
         for name in ("input", "hidden", "layers"):
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIZE:
@@ -68,14 +72,15 @@ class Layer:
         coded = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
         weight = self.weight_bits if self.code == UNIFORM else coded
         hidden = 8 if self.codes is None else f"alternating:{self.codes}"
-        return replace(QuantConfig(weight=weight, hidden=hidden), **cell_class(self.cell).QUANT)
+        of = {"*.w_h": "binary"} if self.hadamard else {}
+        return replace(QuantConfig(weight=weight, hidden=hidden, of=of), **cell_class(self.cell).QUANT)
 
 
 def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
     """(integer program, float program) of one stack."""
     model = random_layer(
         layer.input, layer.hidden, cell=layer.cell, num_layers=layer.layers, bidirectional=layer.bidirectional,
-        norm=layer.norm, seed=seed,
+        norm=layer.norm, seed=seed, **({"orthogonal": "hadamard"} if layer.hadamard else {}),
     )  # fmt: skip
     qat.prepare(model, layer.quant(), PwlConfig(), "all")
     features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)

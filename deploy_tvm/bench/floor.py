@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from deploy_tvm.codegen.kernels.choice import run_time_codes
+from deploy_tvm.codegen.kernels.walsh import is_walsh
 from irnn.program import Node, Program, Scan
 
 READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
@@ -90,13 +91,18 @@ def work(program: Program, steps: int, batch: int = 1) -> Work:
     """Count the weights (as they are packed) of an integer program's products inside and outside of its loops.
 
     Products of binary weights with codes found at run time need no multiplication: they can be counted, bit by bit.
+    One with a Hadamard matrix reads no weights and multiplies nothing.
     """
     codes = run_time_codes(program)
 
     def products(nodes: list[Node]) -> list[tuple[Any, bool]]:
         """(weight, whether its products are multiplications)"""
         found = [(program.tensors[node.tensors["weight"]], node.inputs[0]) for node in nodes if node.op == "linear"]
-        return [(weight, weight.encoding != "binary" or source not in codes) for weight, source in found]
+        return [
+            (weight, weight.encoding != "binary" or source not in codes)
+            for weight, source in found
+            if not is_walsh(weight)
+        ]
 
     def size(weights: list[tuple[Any, bool]]) -> int:
         return sum((t.data.size * t.storage_bits + 7) // 8 for t, _ in weights)

@@ -20,7 +20,7 @@ from irnn.places import need_file
 from irnn.program import Program
 
 STEPS = 35
-LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits", "code", "codes")
+LAYER_ONLY = ("input", "hidden", "layers", "bidirectional", "norm", "weight_bits", "code", "codes", "hadamard")
 LOCAL_ONLY = ("layer", *LAYER_ONLY, "recognizer", "peers_python", "against", "batch", "kernels")
 RECOGNIZER_ONLY = ("recognizer", "frames", "units")
 
@@ -36,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight-bits", type=int, help="bits of the layer's weights (default 8; uniform: 2 to 8)")
     parser.add_argument("--code", metavar="NAME", help="of the layer's weights: uniform, ternary, alternating, ...")
     parser.add_argument("--codes", type=int, help="binary codes of what the layer reads, found at run time (1 to 4)")
+    parser.add_argument("--hadamard", action="store_const", const=True, help="of ornn: signs times a Hadamard matrix")
     parser.add_argument("--recognizer", metavar="NAME", help="a model of conf/model, with random weights")
     parser.add_argument("--frames", type=int, help="of 10 ms, of a recognizer's utterance (1000; with device=: 200)")
     parser.add_argument("--units", type=int, help="that a recognizer decodes for it (40; with device=: 10)")

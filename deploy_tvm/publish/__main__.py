@@ -10,7 +10,7 @@ from rich.console import Console
 
 from deploy_tvm.bench.measure import Settings
 from deploy_tvm.peers.peers import parse_against
-from deploy_tvm.publish import arm, speed, suite
+from deploy_tvm.publish import arm, orthogonal, speed, suite
 from irnn.errors import IrnnError
 
 ARM_ONLY = ("program", "layer", "recognizer")
@@ -25,8 +25,13 @@ def main(arguments: list[str]) -> int:
     boards.add_argument("program", type=Path, nargs="?", help="a program, its float program beside it")
     boards.add_argument("--layer", metavar="CELLS", help=f"static figures of: {','.join(arm.LAYERS)}")
     boards.add_argument("--recognizer", type=Path, metavar="PROGRAMS", help="the programs of a recognizer")
-    here = parser.add_argument_group("this machine: docs/results/bench_KIND.json and docs/speed.md")
-    here.add_argument("--suite", action="store_true", help="measure the rows that are not there yet")
+    here = parser.add_argument_group(
+        "this machine: docs/results/bench_KIND.json and the tables of docs/speed.md and docs/orthogonal.md"
+    )
+    here.add_argument(
+        "--suite", nargs="?", const="layers", choices=("layers", "orthogonal"),
+        help="measure the rows that are not there yet: of LSTM and GRU (the default), or of orthogonal layers",
+    )  # fmt: skip
     here.add_argument("--only", metavar="KEY=VALUE,...", help=f"of the rows those of: {', '.join(suite.SUITE.keys())}")
     here.add_argument("--kernels", metavar="NAME", help="a set that this CPU can run, though it has better ones")
     here.add_argument("--against", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
@@ -52,9 +57,11 @@ def _suite(parsed: argparse.Namespace, progress: suite.Progress) -> Path:
     _refuse(parsed, ARM_ONLY, "the figures of ARM, not to --suite")
     given = {name: getattr(parsed, name) for name in ("rounds", "seconds") if getattr(parsed, name) is not None}
     settings = Settings(against=parse_against(parsed.against or ""), peers_python=parsed.peers_python, **given)
-    chosen = suite.SUITE if parsed.only is None else suite.SUITE.only(parsed.only)
+    whole = {"layers": suite.SUITE, "orthogonal": suite.ORTHOGONAL}[parsed.suite]
+    chosen = whole if parsed.only is None else whole.only(parsed.only)
     path = suite.run(chosen, parsed.kernels, settings, suite.RESULTS, progress)
     speed.write(speed.PAGE, suite.RESULTS)
+    orthogonal.write(orthogonal.PAGE, suite.RESULTS)
     return path
 
 

@@ -26,6 +26,9 @@ from irnn.errors import IrnnError
 from irnn.random_programs import Layer, layer_programs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
+# Other bits than 8, 4 and 2: of orthogonal layers 1 is a Hadamard matrix, U of which has the bits behind it.
+BITS = {"ornn": (8, 5, 4, 1)}
+HADAMARD_INPUT_BITS = 4
 # What a row keeps of a benchmark's result.
 KEPT = ("cpu", "kernels", "us_per_step", "gb_per_s", "floor", "reasons", "chosen", "mismatches", "versions", "measured")
 
@@ -46,8 +49,12 @@ class Row:
 
     @property
     def layer(self) -> Layer:
-        """What is measured."""
-        return Layer(self.size, self.size, weight_bits=self.bits, cell=self.cell)
+        """What is measured.  An orthogonal layer has weights in two's complement; its 1 bit is HadamRNN's."""
+        if self.cell != "ornn":
+            return Layer(self.size, self.size, weight_bits=self.bits, cell=self.cell)
+        hadamard = self.bits == 1
+        bits = HADAMARD_INPUT_BITS if hadamard else self.bits
+        return Layer(self.size, self.size, weight_bits=bits, cell=self.cell, code="full_range", hadamard=hadamard)
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,11 @@ class Suite:
         return [field.name for field in fields(cls)]
 
     def rows(self) -> Iterator[Row]:
-        """Row by row, those of one layer together."""
-        return itertools.starmap(Row, itertools.product(*(getattr(self, key) for key in self.keys())))
+        """Row by row, those of one layer together; bits that a cell is not measured with are left out."""
+        for values in itertools.product(*(getattr(self, key) for key in self.keys())):
+            row = Row(*values)
+            if row.bits in BITS.get(row.cell, (8, 4, 2)):
+                yield row
 
     def only(self, text: str) -> Suite:
         """The part that ``size=650,size=128,batch=1`` chooses; a key that is not given keeps all of its values."""
@@ -84,6 +94,8 @@ class Suite:
         return replace(self, **kept)
 
 
+# Orthogonal layers, and LSTMs of the same sizes: the table of docs/orthogonal.md.
+ORTHOGONAL = Suite(("ornn", "lstm"), (128, 256, 512), (8, 5, 4, 1), (1, 35), (1,))
 SUITE = Suite(("lstm", "gru"), (128, 256, 650, 1024, 2048), (8, 4, 2), (1, 35), (1, 8, 32))
 
 

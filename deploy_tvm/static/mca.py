@@ -18,6 +18,7 @@ from tvm import tirx
 from deploy_tvm.codegen.emitter import Emitter, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.kernels.choice import Choice
+from deploy_tvm.codegen.kernels.walsh import WalshKernel
 from deploy_tvm.codegen.rows import SLACK, buffer_row
 from deploy_tvm.targets import Target
 from deploy_tvm.targets.compiler import compile_function
@@ -72,13 +73,15 @@ CORES = {
 def cycles_per_step(program: Program, core: Core, steps: int) -> float:
     """Cycles that the matrix-vector products of one time step take on ``core``, weights in its first-level cache.
 
-    steps: of the sequence, for what is made once in it.
+    steps: of the sequence, for what is made once in it.  A Hadamard matrix' few additions are not among them.
     """
     total, choice = 0.0, Choice(program, core.target.kernels())
     for node, rate in rates(program, steps):
         if node.op != "linear":
             continue
         kernel, weight = choice.kernel(node), program.tensors[node.tensors["weight"]].data
+        if isinstance(kernel, WalshKernel):
+            continue
         vectors = math.prod(program.values[node.output].shape) / len(weight)
         body = inner_loop(assembly(kernel, core.target, weight, program.values[node.inputs[0]].dtype), kernel.looked_up)
         cost = cycles(body, core.target) / products(body, kernel.looked_up)

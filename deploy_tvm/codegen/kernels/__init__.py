@@ -24,9 +24,10 @@ from deploy_tvm.codegen.kernels.arm_tables import A64
 from deploy_tvm.codegen.kernels.arm_words import ArmWordKernel
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.fields import CRUMB, NIBBLE, SIGN
-from deploy_tvm.codegen.kernels.parts import REACH, Parts
+from deploy_tvm.codegen.kernels.parts import Parts
 from deploy_tvm.codegen.kernels.popcount import CODES, PopcountKernel
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
+from deploy_tvm.codegen.kernels.walsh import WalshKernel, is_walsh
 from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
@@ -35,7 +36,6 @@ from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
 from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
 from deploy_tvm.codegen.rows import RowOps
 from irnn.program import Tensor
-from irnn.program.ops.base import Range
 
 __all__ = ["X86_SETS", "Kernels", "LinearKernel", "choose"]
 
@@ -59,7 +59,8 @@ class Kernels:
     """What a target offers: kernels by the encoding of weights, and how rows are evaluated (``ops``).
 
     encodings: kernels of their own.  int8: for every other encoding.  int16: for weights and operands of up to 16 bits.
-    popcount: by the number of codes that an operand is made of, for binary weights.
+    popcount: by the number of codes that an operand is made of, for binary weights.  parts: which operands of 16 bits
+    are multiplied byte by byte where weights have few bits: of "none", those of run-time "codes", or "all".
     """
 
     name: str
@@ -69,16 +70,17 @@ class Kernels:
     float32: LinearKernel
     ops: Callable[[Emitter], RowOps]
     popcount: Callable[[int], LinearKernel]
+    parts: str = "codes"
 
-    def linear(
-        self, weight: Tensor, operand: str = "int8", reach: Range | None = None, codes: int | None = None
-    ) -> LinearKernel:
+    def linear(self, weight: Tensor, operand: str = "int8", codes: int | None = None) -> LinearKernel:
         """The kernel for a weight matrix and an operand of that dtype.
 
-        reach: its smallest and largest integer.  codes: of how many binary codes it is, where those were found.
+        codes: of how many binary codes the operand is, where those were found.
         """
         if weight.data.dtype == np.float32:
             return self.float32
+        if is_walsh(weight):
+            return WalshKernel(self.int8.lanes, len(weight.data), operand)
         if operand == "int16":
             if codes in CODES and weight.encoding == "binary":
                 counting = self.popcount(codes)
@@ -86,8 +88,8 @@ class Kernels:
                     return counting
             bytewise = self.linear(weight)
             small = bytewise not in (self.encodings.get("int8"), self.int8, self.int16)
-            fits = reach is not None and REACH[0] <= reach[0] and reach[1] <= REACH[1]
-            return Parts(bytewise) if small and fits else self.int16
+            wanted = self.parts == "all" or (self.parts == "codes" and codes is not None)
+            return Parts(bytewise) if small and wanted else self.int16
         own = [self.encodings[name] for name in (*WITHIN.get(weight.encoding, ()), weight.encoding)
                if name in self.encodings]  # fmt: skip
         return next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))
@@ -135,7 +137,7 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             X86WordKernel(8, accumulates=False),
             FloatKernel(8, 4),
         )
-        return replace(best, encodings={**best.encodings, "int8": Avx2Pairs()})
+        return replace(best, encodings={**best.encodings, "int8": Avx2Pairs()}, parts="none")
     return Kernels(
         "portable",
         dict.fromkeys(NIBBLES, PortableKernel4(4, 4)),

@@ -1,4 +1,4 @@
-"""Which kernel a product of a program takes: by its weights, and by what is proved and known of its operand."""
+"""Which kernel a product of a program takes: by its weights, and by what is known of its operand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Choice:
         """For one ``linear``."""
         (source,) = node.inputs
         weight, dtype = self.program.tensors[node.tensors["weight"]], self.program.values[source].dtype
-        return self.kernels.linear(weight, dtype, self.ranges.get(source), self._codes.get(source))
+        return self.kernels.linear(weight, dtype, self._codes.get(source))
 
 
 def run_time_codes(program: Program) -> dict[str, int]:

@@ -1,9 +1,10 @@
-"""Operands of 16 bits for the kernels that read bytes: ``x = 256 high + low``, two vectors that share each weight.
+"""Operands of 16 bits for kernels that read bytes: ``x = 256 high + low + 128``, two vectors that share each weight.
 
 A kernel for weights of 1 to 4 bits reads an eighth to a half of what one for bytes does, and unpacks each weight once
-for all vectors of a tile; two byte products then cost less than one of 16 bits.  With ``low`` from -128 to 127,
-``high`` fits a byte where x is at most 127 * 256 + 127, which the proved range of x says.  Sums wrap around modulo
-2**32, and ``check`` proves that the whole fits.
+for all vectors of a tile; two byte products then cost less than one of 16 bits.  ``high`` is the upper byte as it is,
+``low`` the lower one less 128, so that both are signed bytes for every x of 16 bits, a state's from -32768 to 32767
+too; 128 times the sum of a row's weights is part of its bias.  Sums wrap around modulo 2**32, and ``check`` proves that
+the whole fits.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, lanes_of, load
-from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked
+from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked, folded
 from deploy_tvm.codegen.rows import Row, RowOps, combine
-
-REACH = (-32768, 127 * 256 + 127)
 
 
 class Parts(LinearKernel):
@@ -35,7 +34,7 @@ class Parts(LinearKernel):
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         """The bias is added once, behind both products."""
-        whole = blocked(bias, self.blocks(len(bias)), self.block_rows)
+        whole = blocked(folded(bias, weight, 128), self.blocks(len(bias)), self.block_rows)
         return self.inner.pack(weight, np.zeros_like(bias)) | {"whole_bias": whole}
 
     def allocate(self, emitter: Emitter, vectors: int, length: int) -> Operand:
@@ -61,12 +60,10 @@ class Parts(LinearKernel):
 
 
 def _low(x: Expr) -> Expr:
-    """The lower byte with its sign."""
-    return cast(x, "int8")
+    """The lower byte less 128, by turning its highest bit."""
+    return cast(x ^ constant(128, "int16", lanes_of(x)), "int8")
 
 
 def _high(x: Expr) -> Expr:
-    """``(x - low) / 256``: rounded to nearest, upwards from the middle."""
-    lanes = lanes_of(x)
-    wide = cast(x, "int32") + constant(128, "int32", lanes)
-    return cast(wide >> constant(8, "int32", lanes), "int8")
+    """``(x - (low + 128)) / 256``: rounded downwards."""
+    return cast(x >> constant(8, "int16", lanes_of(x)), "int8")

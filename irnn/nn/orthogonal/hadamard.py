@@ -52,10 +52,10 @@ class HadamardWeight(OrthogonalWeight):
 def hadamard_matrix(size: int) -> Tensor:
     """float32 ``[size, size]`` of -1 and 1 with orthogonal rows: Sylvester's doubling of 1 or of one of Paley's.
 
-    Paley's first construction gives q + 1 for primes q of the form 4 n + 3: 4, 8, 12, 20, 24, 32, 44 and so on.  Sizes
-    that neither gives, nor doubling, are an :class:`IrnnError`.
+    Powers of two are Sylvester's, as HadamRNN has them.  Paley's first construction gives q + 1 for primes q of the
+    form 4 n + 3: 12, 20, 24, 44 and so on.  Sizes that neither gives, nor doubling, are an :class:`IrnnError`.
     """
-    core, doublings = size, 0
+    core, doublings = (size, 0) if size & (size - 1) else (1, size.bit_length() - 1)
     while not (core == 1 or _paley_prime(core - 1)):
         if core % 2:
             near = sorted((n for n in range(max(1, size // 2), 2 * size) if _reachable(n)), key=lambda n: abs(n - size))

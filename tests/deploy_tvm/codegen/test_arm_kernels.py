@@ -28,6 +28,7 @@ from tests.deploy_tvm.codegen.test_kernels import (
     products_of_both_bytes,
     products_of_every_encoding,
     requantizations,
+    walsh_products,
     wide_products,
 )
 from tests.support.boards import need_bare
@@ -125,6 +126,10 @@ def test_sums_that_are_looked_up_fill_their_bytes(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", sorted({*ENCODINGS} - {"int8"}))
 def test_both_bytes_of_an_operand_of_16_bits(board: targets.Target, encoding: str) -> None:
     products_of_both_bytes(board, encoding)
+
+
+def test_products_with_a_hadamard_matrix_by_additions(board: targets.Target) -> None:
+    walsh_products(board, "int16", 64)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])

@@ -13,8 +13,8 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 from deploy_tvm import targets
 from deploy_tvm.codegen.emit import lower
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
-from deploy_tvm.codegen.kernels.parts import REACH
 from deploy_tvm.codegen.kernels.portable import PortableKernel
+from deploy_tvm.codegen.kernels.walsh import WalshKernel, is_walsh, sylvester
 from deploy_tvm.codegen.rows import RowOps, Table, number
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
@@ -90,7 +90,7 @@ def test_every_encoding_has_a_kernel_that_is_exact_at_its_ends(cpu: targets.Targ
 
 
 def products_of_both_bytes(target: targets.Target, encoding: str) -> None:
-    """int16 operands from end to end of what two bytes hold, weights at the ends of what their encoding holds."""
+    """int16 operands from end to end, weights at the ends of what their encoding holds."""
     (low, high), length, rng = ENCODINGS[encoding], 300, np.random.default_rng(0)
     weight = rng.integers(low, high + 1, (33, length))
     weight[:3] = np.array([[low], [high], [high]])
@@ -99,10 +99,10 @@ def products_of_both_bytes(target: targets.Target, encoding: str) -> None:
     if encoding == "codebook":
         weight = np.linspace(low, high, 16).astype(int)[rng.integers(0, 16, weight.shape)]
     tensor = encoded(weight, encoding)
-    kernel = target.kernels().linear(tensor, "int16", REACH)
+    kernel = replace(target.kernels(), parts="all").linear(tensor, "int16")
     assert kernel.form == "parts|"
     bias = rng.integers(-(1 << 20), 1 << 20, 33).astype(np.int32)
-    for x in (*REACH, 255, 128, 127, -129, rng.integers(*REACH, (kernel.tile_vectors, length))):
+    for x in (-32768, 32767, 255, 256, 128, 127, -1, -129, rng.integers(-32768, 32768, (kernel.tile_vectors, length))):
         x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int16)
         expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
         assert np.abs(expected).max() < 2**31
@@ -114,6 +114,40 @@ def products_of_both_bytes(target: targets.Target, encoding: str) -> None:
 @pytest.mark.parametrize("kernel_set", sorted({*CPUS} - {"portable"}))
 def test_both_bytes_of_an_operand_of_16_bits(kernel_set: str, encoding: str) -> None:
     products_of_both_bytes(runnable(kernel_set), encoding)
+
+
+def walsh_products(target: targets.Target, dtype: str, size: int) -> None:
+    """Against the product with the matrix: ends, the rows of the matrix themselves (the largest sums), anything."""
+    rng, info = np.random.default_rng(size), np.iinfo(dtype)
+    weight = rng.choice([-1, 1], (size, 1)) * sylvester(size)
+    tensor = encoded(weight, "binary")
+    kernel = target.kernels().linear(tensor, dtype)
+    assert isinstance(kernel, WalshKernel)
+    bias = rng.integers(-(1 << 20), 1 << 20, size).astype(np.int32)
+    largest = np.where(weight[size // 3] > 0, info.max, info.min)
+    for x in (info.min, info.max, 1, largest, largest[::-1], rng.integers(info.min, info.max, size, endpoint=True)):
+        x = np.broadcast_to(x, (kernel.tile_vectors, size)).astype(dtype)
+        expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
+        assert np.abs(expected).max() < 2**31
+        for result in multiply(target, kernel, x, tensor.data, bias):
+            assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("int16", 16), ("int16", 128), ("int8", 64), ("int16", 256)])
+def test_products_with_a_hadamard_matrix_by_additions(cpu: targets.Target, dtype: str, size: int) -> None:
+    walsh_products(cpu, dtype, size)
+
+
+def test_only_a_hadamard_matrix_is_taken_for_one() -> None:
+    kernels = CPUS["avx2"].kernels()
+    turned = sylvester(32) * np.where(np.arange(32) % 3, 1, -1)[:, None]
+    wrong = turned.copy()
+    wrong[31, 31] *= -1
+    columns = turned * np.where(np.arange(32) % 5, 1, -1)
+    assert is_walsh(encoded(turned, "binary"))
+    for other in (wrong, columns, turned[:, :16], turned[:31], np.array([[1, 1], [1, -1]])):
+        assert not isinstance(kernels.linear(encoded(other, "binary"), "int16"), WalshKernel)
+    assert not isinstance(kernels.linear(encoded(turned, "int8")), WalshKernel)
 
 
 def wide_products(target: targets.Target, dtype: type) -> None:
@@ -165,6 +199,15 @@ def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
     assert avx2.linear(encoded(np.array([[254]]), "codebook")) is avx2.encodings["codebook"]
     assert avx2.linear(encoded(np.array([[255]]), "codebook")) is avx2.int16
     assert vnni.linear(encoded(np.array([range(17)]), "codebook")) is vnni.int8
+
+
+def test_which_operands_of_16_bits_are_two_bytes() -> None:
+    """As it was measured: on AVX2 none, else those of codes that are found at run time."""
+    weight = encoded(np.array([[1, -1]]), "int4")
+    for name, of_codes in (("avx2", False), ("avx512vnni", True)):
+        kernels = CPUS[name].kernels()
+        assert kernels.linear(weight, "int16") is kernels.int16
+        assert (kernels.linear(weight, "int16", 2).form == "parts|") == of_codes
 
 
 def test_blocks_that_no_register_fits_are_refused() -> None:

@@ -11,11 +11,12 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
 from deploy_tvm.bench.measure import Settings
-from deploy_tvm.publish import speed, suite
+from deploy_tvm.publish import orthogonal, speed, suite
 from deploy_tvm.publish.__main__ import main
 from deploy_tvm.publish.suite import SUITE, Row, Suite
 from deploy_tvm.targets import kernel_sets, machine
 from irnn.errors import IrnnError
+from irnn.random_programs import Layer
 
 TINY = Suite(("gru",), (8,), (4,), (1, 3), (1, 2))
 QUICK = ["--rounds", "2", "--seconds", "0.02"]
@@ -27,7 +28,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(suite, "SUITE", TINY)
     monkeypatch.setattr(suite, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(orthogonal, "PAGE", tmp_path / "orthogonal.md")
     (tmp_path / "speed.md").write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n")
+    (tmp_path / "orthogonal.md").write_text("<!-- speed -->\nold\n<!-- /speed -->\n")
     return tmp_path
 
 
@@ -136,8 +139,9 @@ def test_a_file_of_another_machine_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    text = speed.PAGE.read_text(encoding="utf-8")
-    assert speed.with_tables(text, suite.RESULTS) == text, "run `python -m deploy_tvm.publish --suite`"
+    for page, made in ((speed.PAGE, speed.with_tables), (orthogonal.PAGE, orthogonal.with_table)):
+        text = page.read_text(encoding="utf-8")
+        assert made(text, suite.RESULTS) == text, "run `python -m deploy_tvm.publish --suite`"
 
 
 def test_machines_that_multiply_otherwise_are_of_another_kind() -> None:
@@ -154,3 +158,47 @@ def test_only_the_suites_options_go_with_it(capsys: pytest.CaptureFixture[str]) 
     assert "sse9" not in targets.cpu_flags()
     assert main(["--suite", "--kernels", "sse9"]) == 1
     assert capsys.readouterr().err.startswith("error: kernels=sse9: this machine knows no such set; it can run ")
+
+
+def test_the_orthogonal_suite_has_bits_that_a_cell_can_have() -> None:
+    rows = list(suite.ORTHOGONAL.rows())
+    assert {(row.cell, row.bits) for row in rows} == {
+        *(("ornn", bits) for bits in (8, 5, 4, 1)),
+        ("lstm", 8),
+        ("lstm", 4),
+    }
+    hadamard = Row("ornn", 128, 1, 1, 1).layer
+    assert hadamard.hadamard
+    assert hadamard.quant().weight_code("weight", "ornn.0.w_h").bits == 1
+    assert hadamard.quant().weight_code("weight", "ornn.0.w_x").bits == 4
+    with pytest.raises(IrnnError, match=r"^hadamard: the cell lstm has no such matrix; take cell ornn$"):
+        Layer(8, 8, hadamard=True)
+
+
+@pytest.mark.slow
+def test_a_row_of_each_kind_is_measured_and_stands_in_the_table(
+    places: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite, "ORTHOGONAL", Suite(("ornn", "lstm"), (16,), (8, 1), (1,), (1,)))
+    assert main(["--suite", "orthogonal", *QUICK]) == 0
+    found = rows(places)
+    own = kernel_sets.host().kernels().name
+    assert list(found) == [f"ornn 16, W{bits}, 1 steps, batch 1, {own}" for bits in (8, 1)] + [
+        f"lstm 16, W8, 1 steps, batch 1, {own}"
+    ]
+    assert all(row["mismatches"]["count"] == 0 for row in found.values())
+    lines = orthogonal.PAGE.read_text().splitlines()
+    (w8, w1) = (line.split(" | ") for line in lines if line.startswith("| 16, "))
+    lstm = f"{found[f'lstm 16, W8, 1 steps, batch 1, {own}']['us_per_step']['tvm_integer']:.2f}"
+    assert (w8[0], w8[-2], w8[-1]) == ("| 16, W8", lstm, f"{lstm} |")
+    assert (w1[0], w1[-2], w1[-1]) == ("| 16, Hadamard, 1 bit", "", f"{lstm} |")
+    capsys.readouterr()
+
+
+def test_the_table_divides_by_the_fastest_float_of_the_row(tmp_path: Path) -> None:
+    one = row(128, 4, "avx2", 2.0, onnxruntime_fp32=8.0, torch_fp32=None) | {"cell": "ornn", "load_average": [0.5]}
+    one["us_per_step"]["tvm_float"] = 10.0
+    (tmp_path / "bench_one.json").write_text(json.dumps(planted("one", "First", one, row(128, 4, "avx2", 5.0))))
+    text = orthogonal.with_table("<!-- speed -->\n<!-- /speed -->", tmp_path)
+    assert "| 128, W4 | 2.00 | 10.00 | 8.00 |  | 0.25 | 5.00 |  |" in text
+    assert "0 of 1,000 integers differ" in text
