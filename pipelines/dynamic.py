@@ -1,4 +1,4 @@
-"""`python -m pipelines.dynamic experiment=wikitext2_mogrifier_small data.dir=FOLDER`: dynamic evaluation, float only.
+"""`python -m pipelines.dynamic`: dynamic evaluation of a run's float network, beside its static one.
 
 Arguments are those of `run.py`, and `rate=0.002 decay=0.02 epsilon=0.001 steps=5` (`irnn.dynamic_evaluation`) and
 `tokens=N`, of each text the first N alone.

@@ -4,7 +4,7 @@ A marker `<!-- table:NAME -->` names an experiment: `docs/results/NAME.json`, as
 `<!-- bench:NAME -->` names benchmarks of one layer: `docs/results/NAME_*.json`, each written by
 `python -m deploy_tvm bench --layer ... --json FILE`. A marker `<!-- rows:NAME -->` names a comparison:
 `docs/results/NAME.json`, as `python -m pipelines.publish --compare NAME` writes it; `<!-- front:NAME -->` a search's
-front, as `--front NAME` writes it.
+front, as `--front NAME` writes it; `<!-- examples:NAME -->` what an experiment's integers answered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
 PAGES = ("orthogonal.md",)  # of docs
-_TABLE = re.compile(r"(<!-- (table|bench|rows|front):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|bench|rows|front|examples):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def write_tables(readme: Path, docs: Path) -> None:
@@ -44,6 +44,8 @@ def _content(kind: str, name: str, docs: Path) -> str:
             return table_of_rows(results[0]["rows"])
         if kind == "front":
             return table_of_front(results[0])
+        if kind == "examples":
+            return _examples(results[0])
         return _experiment(results[0]) if kind == "table" else _benchmarks(results)
     except KeyError as error:
         raise IrnnError(f"{paths[0]} lacks {error}; publish the results again") from None
@@ -71,6 +73,14 @@ def _experiment(results: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _examples(results: dict[str, Any]) -> str:
+    """Inputs, targets and the program's outputs of every seed."""
+    lines = ["| seed | input | target | output of the integers |", "|---|---|---|---|"]
+    for seed, run in results["seeds"].items():
+        lines += [f"| {seed} | {each['input']} | {each['target']} | {each['output']} |" for each in run["examples"]]
+    return "\n".join([*lines, ""])
 
 
 def _benchmarks(results: list[dict[str, Any]]) -> str:

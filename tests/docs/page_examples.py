@@ -98,6 +98,7 @@ PIPELINE = {
     "python run.py experiment=quickstart sweep=mixed_bits": replace(
         QUICK, more=QUICK.more.removesuffix(FLOAT) + " hydra.sweeper.n_trials=2"
     ),
+    "python -m pipelines.dynamic": FORM,
     "python -m pipelines.dynamic experiment=wikitext2_mogrifier_small data.dir=FOLDER rate=0.002 decay=0.02": replace(
         MOGRIFIER, more=f"{MOGRIFIER.more} tokens=40", says='"dynamic"', slow=True
     ),
@@ -263,6 +264,7 @@ LIBRARIES = {
         {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
     ),
     "python -m deploy_tvm.publish": FORM,
+    "python -m deploy_tvm.publish --suite orthogonal": FORM,
     "python -m deploy_tvm.publish --suite --against onnxruntime,openvino,litert,torch --peers-python "
     "peers/bin/python": NotRun(
         "measures for hours and writes docs/speed.md: see tests/deploy_tvm/publish/test_suite.py"

@@ -283,3 +283,10 @@ def test_a_comparison_needs_runs(capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--compare", "low_bit"])
     assert "--compare takes the folders of complete runs" in capsys.readouterr().err
+
+
+def test_examples_are_those_of_the_results(tmp_path: Path) -> None:
+    example = {"input": "3 1", "target": "3 1", "output": "3 2"}
+    (tmp_path / "tiny.json").write_text(json.dumps({"seeds": {"7": {"examples": [example]}}}))
+    text = with_tables("<!-- examples:tiny -->\n<!-- /table -->", tmp_path)
+    assert text.splitlines()[3] == "| 7 | 3 1 | 3 1 | 3 2 |"

@@ -102,6 +102,13 @@ def test_hadamard_matrices(size: int) -> None:
     assert torch.equal(matrix @ matrix.T, size * torch.eye(size))
 
 
+@pytest.mark.parametrize("size", [1, 8, 32, 128])
+def test_powers_of_two_are_sylvesters_as_hadamrnn_has_them(size: int) -> None:
+    """32 and 128 are one more than primes of Paley's too."""
+    signs = [[(-1) ** (row & column).bit_count() for column in range(size)] for row in range(size)]
+    assert hadamard_matrix(size).tolist() == signs
+
+
 @pytest.mark.parametrize(("size", "near"), [(3, "2, 4"), (10, "8, 12"), (36, "32, 40")])
 def test_sizes_without_one_are_refused_with_those_beside_it(size: int, near: str) -> None:
     with pytest.raises(IrnnError, match=rf"hidden_size={size}: no Hadamard matrix .* near it are {near}"):
