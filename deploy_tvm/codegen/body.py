@@ -159,11 +159,25 @@ class Body:
         operand = kernel.allocate(emitter, 1, x.length)
         with emitter.part(Part.OPERAND):
             kernel.fill(emitter, self.ops, operand, 0, x)
-        with emitter.part(Part.PRODUCT), emitter.loop(kernel.blocks(rows), "block") as block:
-            block = self.in_turn(block, kernel.blocks(rows))
+
+        def block_of(kernel: LinearKernel, block: Expr, first: Expr) -> None:
             (registers,) = kernel.tile(emitter, operand, [0], packed, block)
             for u, register in enumerate(registers):
-                emitter.store(acc, register, block * kernel.block_rows + u * kernel.lanes)
+                emitter.store(acc, register, first + u * kernel.lanes)
+
+        with emitter.part(Part.PRODUCT):
+            self.in_blocks(kernel, rows, block_of)
+
+    def in_blocks(self, kernel: LinearKernel, rows: int, emit: Callable[[LinearKernel, Expr, Expr], None]) -> None:
+        """``emit(kernel, block, its first row)`` for each block in turn; the last may take fewer registers."""
+        last, blocks = kernel.of_last(rows, self.ops.lanes), kernel.blocks(rows)
+        whole = blocks - (last is not kernel)
+        if whole:
+            with self.emitter.loop(whole, "block") as counted:
+                block = self.in_turn(counted, whole)
+                emit(kernel, block, self.emitter.bind(block * kernel.block_rows, "first"))
+        if last is not kernel:
+            emit(last, as_index(whole), as_index(whole * kernel.block_rows))
 
     def in_turn(self, block: Expr, blocks: int) -> Expr:
         """The block to multiply in round ``block``: from the first to the last, or back where ``turn`` is 1.

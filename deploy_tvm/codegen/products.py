@@ -9,6 +9,7 @@ from tvm import tirx
 
 from deploy_tvm.codegen.constants import copy, room
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, load
+from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.plan import Early, Product
 from deploy_tvm.codegen.rows import SLACK, Block, Row
 from deploy_tvm.codegen.sequences import Sequences
@@ -40,11 +41,8 @@ def product(s: Sequences, step: Product) -> None:
             with emitter.part(Part.OPERAND):
                 kernel.fill(emitter, body.ops, operand, v, x)
         body.turn = emitter.bind((s.turn + chunk) & as_index(1), "turn")
-        blocks = kernel.blocks(value.shape[-1])
-        multiplying = Part.OUTPUT if step.in_place else Part.PRODUCT
-        with emitter.part(multiplying), emitter.loop(blocks, "block") as counted:
-            block = body.in_turn(counted, blocks)
 
+        def block_of(kernel: LinearKernel, block: Expr, base: Expr) -> None:
             def tile(vectors: list[Expr]) -> None:
                 registers = kernel.tile(emitter, operand, vectors, packed, block)
                 scratch = emitter.alloc((len(vectors), kernel.block_rows + SLACK), kernel.accumulator, "tile")
@@ -53,9 +51,12 @@ def product(s: Sequences, step: Product) -> None:
                         emitter.store(scratch, register, m, u * kernel.lanes)
                 with emitter.loop(len(vectors), "m") as m:
                     place = _place(s, node, first + vectors[0] + m, bands)
-                    _finish(s, step, scratch, m, block, target, place)
+                    _finish(s, step, scratch, m, base, target, place)
 
             in_tiles(emitter, count, kernel.tile_vectors, tile)
+
+        with emitter.part(Part.OUTPUT if step.in_place else Part.PRODUCT):
+            body.in_blocks(kernel, value.shape[-1], block_of)
     s.buffers[step.result] = target
 
 
@@ -116,14 +117,13 @@ def _finish(
     step: Product,
     scratch: tirx.Buffer,
     m: Expr,
-    block: Expr,
+    base: Expr,
     target: tirx.Buffer,
     place: tuple[Expr, ...],
 ) -> None:
-    """Apply the fused operations to one vector's products with a block of rows and store what comes out."""
+    """Apply the fused operations to one vector's products with the rows from ``base`` on and store what comes out."""
     emitter, body, value = s.emitter, s.body, s.program.values[step.node.output]
     height, size = int(scratch.shape[1]) - SLACK, value.shape[-1]
-    base = block * height
     row = Row(size, value.dtype, lambda b, start: load(scratch, b.lanes, m, b.index - base + start))
     body.rows[step.node.output] = row
     for node in step.finish:

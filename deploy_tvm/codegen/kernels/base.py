@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,8 @@ class LinearKernel(ABC):
     weights: tuple[int, int] = (-128, 127)
     # Vectors multiplied at once when a whole sequence is at hand: bounded by the registers that hold accumulators.
     tile_vectors: int = 4
+    # Whether each register of rows has weights of its own: a block may be multiplied without its last registers.
+    separable: bool = False
     # Products that one look-up of a register stands for, in kernels that do not multiply.
     looked_up: int = 0
     # Multiplications by a weight for each product with it.
@@ -59,6 +62,19 @@ class LinearKernel(ABC):
     def blocks(self, rows: int) -> int:
         """Number of blocks that hold ``rows`` rows."""
         return -(-rows // self.block_rows)
+
+    def of_last(self, rows: int, finished: int) -> LinearKernel:
+        """What multiplies the last block of ``rows`` rows: this kernel, or it without the registers that hold no row.
+
+        Both read the same weights.  finished: how many products are finished at once; a block is a multiple of them.
+        """
+        step = max(1, finished // self.lanes)
+        needed = -(-((rows - 1) % self.block_rows + 1) // (self.lanes * step)) * step
+        if not self.separable or needed >= self.units:
+            return self
+        short = copy(self)
+        short.units = needed
+        return short
 
     def proved_for(self, weight: np.ndarray) -> bool:
         """Whether the kernel is exact for these integers."""

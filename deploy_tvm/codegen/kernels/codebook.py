@@ -18,6 +18,7 @@ class CodebookKernel(LinearKernel):
 
     roles = ("weight", "bias", "table")
     limit = 127
+    separable = False  # a byte holds the places of two registers' weights
 
     def proved_for(self, weight: np.ndarray) -> bool:
         return len(np.unique(weight)) <= ENTRIES and int(np.abs(weight.astype(np.int32)).max()) <= 2 * self.limit

@@ -17,6 +17,7 @@ class PortableKernel(LinearKernel):
     """8-bit weights by multiplication and addition."""
 
     operand_dtype = "int8"
+    separable = True
 
     def __init__(self, lanes: int, units: int, tile_vectors: int = 2, group: int = 1) -> None:
         """``group`` columns are multiplied in one round of the loop."""
@@ -58,6 +59,7 @@ class PortableKernel4(PortableKernel):
     """4-bit weights, two to a byte: the low nibbles are the first half of a block's rows."""
 
     weights = (-8, 7)
+    separable = False
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         packed = super().pack(weight, bias)

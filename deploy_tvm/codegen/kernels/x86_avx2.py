@@ -49,6 +49,7 @@ class Avx2Kernel8(LinearKernel):
 
     lanes, units, group, operand_dtype, tile_vectors = LANES, 4, 4, "int8", 2
     weights = (-127, 127)
+    separable = True
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
         blocks = self.blocks(weight.shape[0])

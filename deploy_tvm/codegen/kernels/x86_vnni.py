@@ -38,6 +38,7 @@ class Vnni8(LinearKernel):
     """8-bit weights."""
 
     group, operand_dtype = 4, "uint8"
+    separable = True
 
     def __init__(self, lanes: int, units: int = 4) -> None:
         self.lanes, self.units = lanes, units

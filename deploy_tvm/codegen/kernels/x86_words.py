@@ -19,6 +19,7 @@ class X86WordKernel(WordKernel):
     """By pairs of columns."""
 
     group = 2
+    separable = True
 
     def __init__(self, lanes: int, *, accumulates: bool, units: int = 4, tile_vectors: int = 2) -> None:
         """accumulates: the CPU has ``vpdpwssd``."""

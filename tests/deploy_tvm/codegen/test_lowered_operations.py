@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,12 @@ def execute(target: targets.Target, program: Program, *given: np.ndarray) -> lis
     values = [program.values[name] for name in program.outputs]
     results = [np.zeros((sizes["batch"], *(sizes[axis] for axis in v.axes), *v.shape), v.dtype) for v in values]
     results += [np.zeros((sizes["batch"], *state.shape), state.dtype) for state in program.states.values()]
-    arrays = [*given, *constants, *results]
+    return run(target, function, [*given, *constants], results)
+
+
+def run(target: targets.Target, function: Any, given: list[np.ndarray], results: list[np.ndarray]) -> list[np.ndarray]:
+    """What a compiled function writes into memory like ``results``, which follow what it is given."""
+    arrays = [*given, *results]
     if target.mtriple.startswith("x86"):
         tensors = [tvm.runtime.tensor(array) for array in arrays]
         compile_function(function, KERNEL, target)[KERNEL](*tensors)
@@ -183,3 +189,53 @@ def test_a_product_with_an_int16_sequence(target: targets.Target) -> None:
     x = (features("int16") >> 4).astype(np.int16)
     (y,) = execute(target, program, x)
     assert np.array_equal(y, x.astype(np.int32) @ weight.T.astype(np.int32) + bias)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "float32"])
+def test_the_last_rows_of_a_matrix(cpu: targets.Target, dtype: str) -> None:
+    """A register, some of them, a block and a row more: for all steps at once as outputs, and of one vector."""
+    rng, x = np.random.default_rng(3), features(dtype)
+    values, nodes, tensors, outputs = {"x": sequence(dtype)}, [], {}, []
+    wide = "float32" if dtype == "float32" else "int32"
+    values["end"] = sequence(dtype, axes=())
+    nodes.append(Node("last", ("x",), "end"))
+    for rows in (1, 9, 33, 65):
+        tensors[f"w{rows}"] = Tensor(rng.integers(-127, 128, (rows, SIZE)).astype(np.int8), 8)
+        tensors[f"b{rows}"] = Tensor(rng.integers(-999, 999, rows).astype(wide), 32)
+        if wide == "float32":
+            tensors[f"w{rows}"] = Tensor(tensors[f"w{rows}"].data.astype(wide), 32)
+        for source, name, axes in (("x", f"y{rows}", ("time",)), ("end", f"z{rows}", ())):
+            values[name] = sequence(wide, rows, axes)
+            nodes.append(Node("linear", (source,), name, {}, {"weight": f"w{rows}", "bias": f"b{rows}"}))
+            outputs.append(name)
+    kind = "float" if wide == "float32" else "integer"
+    program = made(kind, values, tuple(outputs), tuple(nodes), tensors=tensors)
+    for name, found in zip(outputs, execute(cpu, program, x), strict=True):
+        given = x if name[0] == "y" else x[:, -1]
+        exact = given.astype(np.float64) @ tensors[f"w{name[1:]}"].data.T + tensors[f"b{name[1:]}"].data
+        if kind == "float":  # sums of 21 products of at most 4 * 127, in another order
+            np.testing.assert_allclose(found, exact, atol=2e-3)
+        else:
+            np.testing.assert_array_equal(found, exact.astype(np.int32))
+
+
+def test_residual_at_its_ends(target: targets.Target) -> None:
+    """Every int16 and int8 with zero points at both ends, against Python's integers."""
+    every = np.arange(-32768, 32768).astype(np.int16).reshape(1, -1, 64)
+    other = np.resize(np.arange(-128, 128).astype(np.int8), every.shape)
+    values = {"x": sequence("int16", 64), "lengths": sequence("int8", 64), "y": sequence("int8", 64)}
+    factors = {"multiplier_0": 1_503_238_553, "shift_0": 38, "multiplier_1": 2_147_483_647, "shift_1": 32}
+    tensors = {k: Tensor(np.array([v], np.int8 if k[0] == "s" else np.int32), 32) for k, v in factors.items()}
+    attributes = {"zero_points": [0, -128], "zero_point": -77, "low": -128, "high": 127}
+    node = Node("residual", ("x", "lengths"), "y", attributes, {k: k for k in factors})
+    program = Program("integer", {k: values[k] for k in ("x", "lengths")}, ("y",), {}, values, (node,), tensors)
+    function, constants = kernel_of(program, target)
+    (found,) = run(target, function, [every, other, *constants], [np.zeros(every.shape, np.int8)])
+
+    def rounded(value: int, k: int) -> int:
+        shift = factors[f"shift_{k}"]
+        return (value * factors[f"multiplier_{k}"] + (1 << (shift - 1))) >> shift
+
+    pairs = zip(every.flat, other.flat, strict=True)
+    wanted = [max(-128, min(127, rounded(int(a), 0) + rounded(int(b) + 128, 1) - 77)) for a, b in pairs]
+    assert found.flatten().tolist() == wanted
