@@ -125,8 +125,8 @@ def holds_set(folder: Path) -> bool:
     return (folder / SET_FILE).is_file() or (folder / INDEX).is_file()
 
 
-def open_program(folder: Path, kind: str) -> Program:
-    """The program of ``kind`` in a folder that holds one, or in an artefact, for whatever target it was built."""
+def open_program(folder: Path, kind: str | None = None) -> Program:
+    """The program of ``kind`` (None: any) in a folder that holds one, or in an artefact, for whatever target."""
     if holds_set(folder):
         raise IrnnError(
             f"{folder} holds programs that belong together, as a recognizer's do; a single one is wanted here: "
@@ -137,7 +137,7 @@ def open_program(folder: Path, kind: str) -> Program:
         folder = folder / PROGRAM
     program = load(folder)
     assert isinstance(program, Program)  # no set, as asked above
-    if program.kind != kind:
+    if kind not in (program.kind, None):
         raise IrnnError(f"{folder} holds a program of kind {program.kind!r}; the {kind} one is wanted here")
     return program
 

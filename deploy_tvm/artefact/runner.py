@@ -122,16 +122,21 @@ class Runner:
         return [output[:, 0] if of else output for output, of in zip(outputs, axes, strict=True)], state
 
     def stream(self, batch: int = 1, state: States | None = None) -> Stream:
-        """Steps of ``batch`` sequences that carry their state along, from ``state`` or the start, in fixed memory."""
-        ends = [*self.program.inputs.values(), *(self.program.values[name] for name in self.program.outputs)]
-        if [value.axes for value in ends] != [("time",), ("time",)] or self._fewest:
+        """Steps of ``batch`` sequences that carry their state along, from ``state`` or the start, in fixed memory.
+
+        A program with convolutions over time in front takes the last steps that one step of its output is made of
+        (``irnn.program.Program.window``).
+        """
+        given, made = self.program.inputs.values(), [self.program.values[name].axes for name in self.program.outputs]
+        window = self.program.window
+        if window is None or [value.axes for value in given] != [("time",)] or [len(axes) for axes in made] != [1]:
             raise IrnnError("only a program with one input and one output, both along time, runs as a stream")
         before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
         first_states, second_states = ({name: array.copy() for name, array in before.items()} for _ in range(2))
         states = (first_states, second_states)
         ((dtype, _, shape),) = self._outputs
         first = self._inputs[0]
-        inputs = np.zeros((batch, 1, *first.value.shape), first.value.dtype)
+        inputs = np.zeros((batch, window, *first.value.shape), first.value.dtype)
         output = np.empty((batch, 1, *shape), dtype)
 
         def call(turn: int) -> Callable[[], None]:

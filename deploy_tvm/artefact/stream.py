@@ -22,7 +22,7 @@ class Stream:
 
     checked: Callable[[np.ndarray], np.ndarray]  # an array of the input's dtype, or an error
     check_range: Callable[[np.ndarray], None]
-    inputs: np.ndarray  # [batch, 1, *shape], read by the calls
+    inputs: np.ndarray  # [batch, window, *shape], read by the calls
     output: np.ndarray  # [batch, 1, ...], written by them
     # One call reads the first states and writes the second; the other one goes back.
     states: tuple[Buffers, Buffers]
@@ -30,15 +30,22 @@ class Stream:
     _turn: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._row, self._result = self.inputs[:, 0], self.output[:, 0]
+        self._row = self.inputs[:, 0] if self.inputs.shape[1] == 1 else self.inputs
+        self._result = self.output[:, 0]
 
     def step(self, inputs: np.ndarray) -> np.ndarray:
-        """One time step: inputs ``[batch, *shape]`` -> output ``[batch, ...]``, which the next step overwrites."""
+        """One time step: inputs ``[batch, *shape]`` -> output ``[batch, ...]``, which the next step overwrites.
+
+        A program with windows takes ``[batch, window, *shape]``: the steps before and the newest.
+        """
         given = np.asarray(inputs)
         if given.shape == self._row.shape and given.dtype == self._row.dtype:
             self.check_range(given)
         else:
-            given = self.checked(given[:, None])[:, 0]
+            alone = self._row is not self.inputs
+            given = self.checked(given[:, None])[:, 0] if alone else self.checked(given)
+            if not alone and given.shape[1] != self.inputs.shape[1]:
+                raise IrnnError(f"a step holds {given.shape[1]} frames; this stream takes {self.inputs.shape[1]}")
             if len(given) != len(self._row):
                 raise IrnnError(f"a step holds {len(given)} sequences; this stream has {len(self._row)}")
         self._row[...] = given

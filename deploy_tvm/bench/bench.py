@@ -57,13 +57,16 @@ def reads_tokens(program: Program) -> bool:
 
 
 def _program(subject: Subject, steps: int, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Microseconds per time step and sequence, in calls of ``steps`` steps."""
+    """Microseconds per time step and sequence, in calls of ``steps`` steps; a window of them is one step."""
     (program,) = subject.integer.values()
     sizes = {"time": steps, "memory": steps}
     mismatches = _compared(subject, sizes, settings)
-    walks = [value.axes for value in (*program.inputs.values(), *(program.values[name] for name in program.outputs))]
-    stepwise = steps == 1 and program.streaming and walks == [("time",), ("time",)]
-    measured = _measured(subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=steps)
+    made = [program.values[name].axes for name in program.outputs]
+    along = [value.axes for value in program.inputs.values()] == [("time",)] and [len(axes) for axes in made] == [1]
+    stepwise = steps == program.window and along
+    measured = _measured(
+        subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=1 if stepwise else steps
+    )
     return {
         "kind": "program",
         "name": subject.name,

@@ -25,7 +25,8 @@ def load_program(artefact: str, inputs: str, function: str) -> Runtime:
     batch = len(next(iter(x.values())))
     if function == "step":
         (sequence,) = x.values()
-        stream, row = runner.stream(batch), np.ascontiguousarray(sequence[:, 0])
+        window = sequence.shape[1] > 1  # else one step, without its axis
+        stream, row = runner.stream(batch), np.ascontiguousarray(sequence if window else sequence[:, 0])
         return Runtime(lambda: [stream.step(row)], {})
     state = runner.initial_state(batch)
     return Runtime(lambda: runner.run(x, state), {})

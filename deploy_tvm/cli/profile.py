@@ -1,4 +1,4 @@
-"""Count the instructions of one step on this machine, by part: `profile PROGRAM --kernels avx2`."""
+"""Count the instructions of one step on this machine, by part: `profile PROGRAM --kernels avx2`; a float one's too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def execute(parsed: argparse.Namespace, free: list[str], chosen: options.Options
     if target is not None:
         need_file(target, f"--json {target}")
     with Console(stderr=True).status("counting instructions"):
-        result = profile(open_program(Path(folder), "integer"), host(parsed.kernels), parsed.steps)
+        result = profile(open_program(Path(folder)), host(parsed.kernels), parsed.steps)
     Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(profile_report(result))
     if target is not None:
         target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -22,6 +22,8 @@ from deploy_tvm.static import bare
 from deploy_tvm.targets import Target, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
+from irnn.program.axes import Axis
+from irnn.program.graph import too_short
 
 # What LLVM calls the source of a compiled function, and TVM the function without the check of its arguments.
 SOURCE = "CodeGenLLVM"
@@ -43,13 +45,15 @@ AVX512 = "avx512vnni"
 
 
 def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
-    """Instructions a step, by part, of a call of ``steps`` steps of one sequence; JSON-ready.
+    """Instructions a step of the output, by part, of a call with ``steps`` steps of one sequence; JSON-ready.
 
     target: this machine, with kernels that valgrind can execute.
     """
     if target.kernels().name == AVX512:
         raise IrnnError("valgrind executes no AVX-512: profile with --kernels avxvnni or --kernels avx2")
-    valgrind = _find()
+    if problem := too_short(program.fewest, {"time": steps, "memory": steps}):
+        raise IrnnError(problem)
+    valgrind, made = _find(), _made(program, steps)
     inputs = random_inputs(program, {"time": steps, "memory": steps})
     with tempfile.TemporaryDirectory(prefix="irnn-profile-") as folder:
         function, constants = bare.program_function(program, target, Path(folder))
@@ -57,7 +61,7 @@ def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
         few, many = (_counted(valgrind, function.command(calls, *arrays), Path(folder)) for calls in bare.CALLS)
     rounds = bare.CALLS[1] - bare.CALLS[0]
     names = [*NAMES.values(), CALL]
-    parts = {name: (many.get(name, 0) - few.get(name, 0)) / rounds / steps for name in names}
+    parts = {name: (many.get(name, 0) - few.get(name, 0)) / rounds / made for name in names}
     return {
         "kind": "profile",
         "target": target.name,
@@ -69,6 +73,12 @@ def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
         "versions": machine.versions() | {"valgrind": _version(valgrind)},
         "measured": now(),
     }
+
+
+def _made(program: Program, steps: int) -> int:
+    """Steps that come out where ``steps`` go in: windows leave fewer; the same where no step comes out."""
+    axes = [axis for name in program.outputs for axis in program.values[name].axes[:1]]
+    return Axis.parse(axes[0]).size(steps) if axes else steps
 
 
 def by_part(text: str) -> dict[str, int]:

@@ -31,6 +31,7 @@ import numpy as np
 from irnn.errors import IrnnError
 from irnn.program import encodings
 from irnn.program.axes import Axis
+from irnn.program.windows import Window
 
 INTEGER_DTYPES = {
     "int8": (-128, 127),
@@ -122,7 +123,8 @@ class Node:
 
 
 # What reads several steps at once, or leaves some out.
-MANY_STEPS = ("patches", "subsample", "max_pool", "mean_pool", "time_mean", "time_max", "softmax_mean")
+WINDOWS = ("patches", "max_pool", "mean_pool")
+MANY_STEPS = (*WINDOWS, "subsample", "time_mean", "time_max", "softmax_mean")
 
 
 def _of_many_steps(node: Node) -> bool:
@@ -179,6 +181,31 @@ class Graph:
     def streaming(self) -> bool:
         """Whether the program can run one step at a time: nothing looks ahead, no step is left out."""
         return not any(item.reverse if isinstance(item, Scan) else _of_many_steps(item) for item in self.nodes)
+
+    @property
+    def window(self) -> int | None:
+        """Of how many steps of its inputs one step of the outputs is made, where calls with so many give the next step.
+
+        1 where the program runs one step at a time; more where windows without a border stand in front of everything
+        that has a state; None where calls do not go on from each other.
+        """
+        if self.streaming:
+            return 1
+        carried: set[str] = set()  # what depends on a state
+        for item in self.nodes:
+            if isinstance(item, Scan):
+                if item.reverse:
+                    return None
+                carried |= {*item.outputs, *item.finals}
+            elif _of_many_steps(item):
+                plain = item.op in WINDOWS and Window.of(item.attributes).padding[0] == (0, 0)
+                if not plain or not carried.isdisjoint(item.inputs):
+                    return None
+            if isinstance(item, Node) and not carried.isdisjoint(item.inputs):
+                carried.add(item.output)
+        axes = [Axis.parse(axis) for name in self.outputs for axis in self.values[name].axes[:1]]
+        frames = {axis.root_for(1) for axis in axes if axis.root == "time"}
+        return frames.pop() if len(axes) == len(self.outputs) and len(frames) == 1 else None
 
     @property
     def fewest(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from deploy_tvm.targets import find, toolchain
 from deploy_tvm.targets.kernel_sets import host, runnable
 from irnn.conversion import convert
 from irnn.errors import IrnnError
-from irnn.program import Program
+from irnn.program import Node, Program, Value
 from tests.support import needs
 from tests.support.models import language_model, quantized
 
@@ -94,6 +94,17 @@ def test_what_is_done_once_a_call_is_shared_by_its_steps(program: Program) -> No
     one, eight = (profile.profile(program, host("avx2"), steps)["parts"] for steps in (1, 8))
     assert eight["call"] < one["call"] / 2
     assert one["requantization"] / 2 < eight["requantization"] < 2 * one["requantization"]
+
+
+def test_windows_leave_fewer_steps_than_go_in() -> None:
+    frames = Value("int8", (4,), low=-128, high=127, axes=("time",))
+    window = {"channels": 4, "kernel": [5, 1], "strides": [2, 1], "padding": [[0, 0], [0, 0]], "dilation": [1, 1]}
+    patches = Node("patches", ("x",), "y", window | {"fill": 0})
+    values = {"x": frames, "y": Value("int8", (1, 20), low=-128, high=127, axes=("(time-3)/2",))}
+    program = Program("integer", {"x": frames}, ("y",), {}, values, (patches,), {})
+    assert [profile._made(program, steps) for steps in (5, 6, 7)] == [1, 1, 2]
+    with pytest.raises(IrnnError, match="the inputs have 4 along time, this program takes at least 5"):
+        profile.profile(program, host("avx2"), 4)
 
 
 def test_the_profiled_function_is_the_one_that_is_compared(program: Program, tmp_path: Path) -> None:
