@@ -38,7 +38,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)
-    need_accelerator(config.trainer.accelerator, cuda_graphs=config.trainer.cuda_graphs)
+    trainer = config.trainer
+    need_accelerator(trainer.accelerator, cuda_graphs=trainer.cuda_graphs, compile=trainer.compile)
     board = board_of(config.target, config.device)
     need_output(config.output_dir)
     problem = problem_of(config)

@@ -156,11 +156,11 @@ class Activation(nn.Module):
 
     def piecewise(self, x: Tensor, lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """As :meth:`forward`, by these :meth:`lines`."""
-        if self._fixed is not None:
-            scale, zero_point, low, high = self._fixed
-        else:
+        ends: tuple[float, ...] | None = self._fixed
+        if ends is None:
             assert self._fitted is not None  # whose lines these are
-            scale, zero_point, low, high = self._fitted.grid[3:]
+            ends = self._fitted.grid[3:]
+        scale, zero_point, low, high = ends
         # What has a site of its own is rounded there.
         step = scale if self.quantizing and self._fixed is not None else 0.0
         return PwlFunction.apply(x.float(), *lines, (low - zero_point) * scale, (high - zero_point) * scale, step)

@@ -137,7 +137,10 @@ class _Step(Simulation):
         return y if module.bias is None else y + module.bias.to(y.dtype)
 
     def activation(self, module: ActivationPart, x: Tensor) -> Tensor:
-        return module.piecewise(x, self._next()) if module.pieces is not None else module.exact(x)
+        if module.pieces is None:
+            return module.exact(x)
+        knots, slopes, intercepts = self._next()
+        return module.piecewise(x, (knots, slopes, intercepts))
 
     def record(self, site: QuantSite, x: Tensor) -> None:
         self.reached.append(x.detach())

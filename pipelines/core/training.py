@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +29,16 @@ from pipelines.watch.history import History
 from pipelines.watch.progress import StageProgressBar
 
 
-def need_accelerator(name: str, *, cuda_graphs: bool = False) -> None:
-    """An `IrnnError` where `trainer.accelerator=name`, or graphs of CUDA, ask for a GPU and PyTorch has none."""
+def need_accelerator(name: str, *, cuda_graphs: bool = False, compile: bool = False) -> None:
+    """An `IrnnError` where `trainer.accelerator=name`, or graphs of CUDA, ask for a GPU and PyTorch has none, or where
+    what is to be compiled for this machine's processor has no compiler."""
+    if compile and (name == "cpu" or not torch.cuda.is_available()):
+        compiler = os.environ.get("CXX", "g++")  # PyTorch's own choice
+        if shutil.which(compiler) is None:
+            raise IrnnError(
+                f"trainer.compile=true: there is no {compiler}, by which PyTorch compiles for a CPU; install a C++ "
+                "compiler, name one in the variable CXX, or set it to false"
+            )
     if cuda_graphs and not CUDAAccelerator.is_available():
         raise IrnnError("trainer.cuda_graphs=true: PyTorch finds no GPU of CUDA; set it to false")
     if name != "gpu" or CUDAAccelerator.is_available() or MPSAccelerator.is_available():

@@ -23,6 +23,7 @@ from irnn.nn.activation import Activation
 from irnn.quant.site import QuantSite
 from pipelines.config import TrainerConfig
 from pipelines.core.graphs import GraphedSteps
+from pipelines.core.training import need_accelerator
 
 CODES: dict[str, QuantConfig] = {
     "uniform": QuantConfig(weight=4),
@@ -180,3 +181,10 @@ def test_what_cannot_be_recorded_is_told_at_the_start() -> None:
         TrainerConfig(accelerator="cpu", processes=1, **settings)
     with pytest.raises(IrnnError, match=r"trainer\.processes=2: steps that are recorded"):
         TrainerConfig(accelerator="gpu", processes=2, **settings)
+
+
+def test_a_cpu_without_a_compiler_cannot_compile_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(IrnnError, match=r"trainer\.compile=true: there is no no-such-compiler, by which PyTorch"):
+        need_accelerator("cpu", compile=True)
+    need_accelerator("cpu")

@@ -19,7 +19,8 @@ AVX2 = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx2": True, "avx512_
 
 
 def said(cpu: Mapping[str, Any], chosen: str = "bf16", accelerator: str = "cpu") -> str | None:
-    return slow_precision(TrainerConfig(accelerator, 1, 1, chosen, cuda_graphs=False, compile=False, progress=True), cpu)
+    trainer = TrainerConfig(accelerator, 1, 1, chosen, cuda_graphs=False, compile=False, progress=True)
+    return slow_precision(trainer, cpu)
 
 
 def test_a_cpu_without_instructions_for_bf16() -> None:
