@@ -50,8 +50,9 @@ X86_SETS = {
 
 # What fits a nibble: its weights go to the kernels for 4 bits.
 NIBBLES = ("int4", "int3", "int2", "ternary")
-# Encodings whose kernels are the faster ones for an encoding's matrix that has no weight beyond theirs.
-WITHIN = {"int2": ("ternary",)}
+# Encodings whose kernels are the faster ones for an encoding's matrix that has no weight beyond theirs, in their order.
+# A codebook may hold two's complement in full (`full_range`), of which nothing has to be looked up.
+WITHIN = {"int2": ("ternary", "int2"), "codebook": ("int2", "int4", "codebook", "int8")}
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Kernels:
             small = bytewise not in (self.encodings.get("int8"), self.int8, self.int16)
             wanted = self.parts == "all" or (self.parts == "codes" and codes is not None)
             return Parts(bytewise) if small and wanted else self.int16
-        own = [self.encodings[name] for name in (*WITHIN.get(weight.encoding, ()), weight.encoding)
-               if name in self.encodings]  # fmt: skip
+        names = WITHIN.get(weight.encoding, (weight.encoding,))
+        own = [self.encodings[name] for name in names if name in self.encodings]
         return next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))
 
 

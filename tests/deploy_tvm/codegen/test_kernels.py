@@ -198,6 +198,11 @@ def test_a_matrix_beyond_its_kernels_proof_takes_another_one() -> None:
     assert vnni.linear(encoded(np.array([[0, 1]]), "binary")) is vnni.int8  # no sign: it lies between them
     assert avx2.linear(encoded(np.array([[254]]), "codebook")) is avx2.encodings["codebook"]
     assert avx2.linear(encoded(np.array([[255]]), "codebook")) is avx2.int16
+    for kernels in (avx2, vnni, dot, neon):
+        assert kernels.linear(encoded(np.array([[-8, 7]]), "codebook")) is kernels.encodings["int4"]
+        assert kernels.linear(encoded(np.array([[-2, 1]]), "codebook")) is kernels.encodings["int2"]
+        assert kernels.linear(encoded(np.array([[-8, 8]]), "codebook")) is kernels.encodings["codebook"]
+    assert avx2.linear(encoded(np.array([range(-16, 16)]), "codebook")) is avx2.encodings["int8"]
     assert vnni.linear(encoded(np.array([range(17)]), "codebook")) is vnni.int8
 
 
