@@ -114,6 +114,7 @@ PIPELINE = {
     "python run.py experiment=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py problem=classifier data=digit_words data.dir=FOLDER": training("digits", WORDS),
     "python run.py experiment=copy_qornn": training(None, COPY),
+    "python run.py experiment=copy_hadamrnn": training(None, COPY),
     "python run.py problem=copy_memory data.delay=300": training(None, f"{COPY} data.delay=12"),
     "python run.py experiment=smnist_qornn data.dir=FOLDER": training("mnist", PICTURES),
     "python run.py experiment=pmnist_qornn data.dir=FOLDER": training("mnist", PICTURES),
