@@ -92,7 +92,10 @@ def _row(experiment: Path, results: dict[str, Any]) -> Iterator[str]:
     sizes = results["size_bytes"]
     yield f"{show_bytes(sizes['integer'])} ({show_bytes(sizes['float'])})"
     timing, times = timing_of(results)
-    yield f"{times['tvm_integer']:{timing.form}} ({times['tvm_float']:{timing.form}}) {timing.heading}"
+    if None in times.values():
+        yield "not measured"
+    else:
+        yield f"{times['tvm_integer']:{timing.form}} ({times['tvm_float']:{timing.form}}) {timing.heading}"
     yield ", ".join(results["seeds"])
     yield _minutes(sum(sum(run["wall_seconds"].values()) for run in runs) / len(runs))
     yield ", ".join(dict.fromkeys(run["commit"][:12] for run in runs))
