@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from irnn.errors import IrnnError
+from irnn.quant.fake import Grid
 from irnn.quant.functions import EXACT
+from irnn.quant.lines import Lines, PwlFunction, Table, TableCache, lines_of
 from irnn.quant.pwl import PwlTable, fit
 from irnn.quant.site import QuantSite
 
@@ -19,34 +21,12 @@ GATE_FORMAT = {"sigmoid": (1 / 255, -128, -128, 127), "tanh": (1 / 127, 0, -127,
 WIDE_FORMAT = {"sigmoid": (1 / 32767, 0, 0, 32767), "tanh": (1 / 32767, 0, -32767, 32767)}
 
 
-class PwlFunction(torch.autograd.Function):
-    """Piecewise-linear function on real numbers, rounded to gate steps if asked; its gradient is the piece's slope."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, knots: Tensor, slopes: Tensor, intercepts: Tensor, low: float, high: float, step: float
-    ) -> Tensor:
-        piece = torch.bucketize(x.contiguous(), knots, right=True).sub_(1).clamp_(min=0)
-        slope = slopes[piece]
-        y = torch.addcmul(intercepts[piece], slope, x)
-        clipped = y.clamp(low, high)
-        ctx.save_for_backward(slope.mul_(y == clipped))
-        # Gate ranges are whole steps, so rounding cannot leave them.
-        # A new tensor, see `FakeQuantize`.
-        return clipped.div_(step).add_(0.5).floor_() * step if step else clipped
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None, None, None, None, None, None
-
-
-class _Fitted(NamedTuple):
-    """A table, the formats that it was fitted to, and its lines in real numbers: knots, slopes, intercepts."""
+class Fitted(NamedTuple):
+    """A table, the formats that it was fitted to, and its lines in real numbers."""
 
     grid: tuple[float, ...]  # scale, zero point, bits of the input; scale, zero point, smallest, largest of the output
     table: PwlTable
-    lines: tuple[Tensor, Tensor, Tensor]
+    lines: Lines
 
 
 class Activation(nn.Module):
@@ -70,7 +50,8 @@ class Activation(nn.Module):
         self.pieces: int | None = None
         self.method = "greedy"
         self.quantizing = False
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
+        self._cache = TableCache()
 
     def configure(self, pieces: int | None, method: str, *, quantizing: bool) -> None:
         """``pieces=None`` is the exact function; ``quantizing`` rounds the output to gate steps."""
@@ -82,6 +63,11 @@ class Activation(nn.Module):
     def site(self) -> QuantSite:
         """Where the input is quantized."""
         return self._input[0]
+
+    @property
+    def group(self) -> int:
+        """Which group of the site the input is."""
+        return self._input[1]
 
     @property
     def output(self) -> QuantSite | None:
@@ -111,7 +97,7 @@ class Activation(nn.Module):
         """The integer table for the input's present scale (fitted again only when that has changed)."""
         return self._present().table
 
-    def _present(self) -> _Fitted:
+    def _present(self) -> Fitted:
         site, group = self._input
         scale, zero_point = (v[group].item() for v in site.qparams())
         grid = (scale, zero_point, site.bits, *self.format)
@@ -119,7 +105,7 @@ class Activation(nn.Module):
             self._fitted = self._fit(grid)
         return self._fitted
 
-    def _fit(self, grid: tuple[float, ...]) -> _Fitted:
+    def _fit(self, grid: tuple[float, ...]) -> Fitted:
         if self.pieces is None:
             raise IrnnError(
                 f"{self.site.where} is read by an exact {self.function}, which has no table: prepare the model for "
@@ -138,32 +124,56 @@ class Activation(nn.Module):
             pieces=self.pieces,
             method=self.method,
         )
-        real = (table.real_knots, table.real_slopes, table.real_values - table.real_slopes * table.real_knots)
-        knots, slopes, intercepts = (torch.as_tensor(v, dtype=torch.float32) for v in real)
-        return _Fitted(grid, table, (knots, slopes, intercepts))
+        return Fitted(grid, table, lines_of(table))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Float simulation; in training the table is the one of the last :meth:`table` call (an epoch's start)."""
-        return self.exact(x) if self.pieces is None else self.piecewise(x, self.lines(x.device))
+    def fitted(self, device: torch.device) -> Fitted | None:
+        """The table and its lines, there; None of an exact function.
+
+        In training it is the table of the last :meth:`table` call (an epoch's start).
+        """
+        if self.pieces is None:
+            return None
+        fitted = self._present() if self._fitted is None else self._fitted
+        _, _, step = self._ends()
+        if fitted.lines.slopes.device != device or fitted.lines.step != step:
+            self._fitted = fitted = fitted._replace(lines=fitted.lines.to(device)._replace(step=step))
+        return fitted
+
+    def _ends(self) -> tuple[float, float, float | None]:
+        """The smallest and the largest value, and what they are multiples of where they are rounded."""
+        if self._fixed is not None:
+            grid: tuple[float, ...] = self._fixed
+        else:
+            assert self._fitted is not None  # whose ends are asked for
+            grid = self._fitted.grid[3:]
+        scale, zero_point, low, high = grid
+        # What has a site of its own is rounded there.
+        step = scale if self.quantizing and self._fixed is not None else None
+        return (low - zero_point) * scale, (high - zero_point) * scale, step
 
     def lines(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """The table in real numbers: the knots, slopes and intercepts of its pieces."""
-        fitted = self._present() if self._fitted is None else self._fitted
-        if fitted.lines[0].device != device:
-            knots, slopes, intercepts = (v.to(device) for v in fitted.lines)
-            self._fitted = fitted = fitted._replace(lines=(knots, slopes, intercepts))
-        return fitted.lines
+        """Of a table, in real numbers: where pieces start, their slopes and intercepts."""
+        fitted = self.fitted(device)
+        assert fitted is not None  # asked of a function that has pieces
+        return fitted.lines[:3]
 
     def piecewise(self, x: Tensor, lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """As :meth:`forward`, by these :meth:`lines`."""
-        ends: tuple[float, ...] | None = self._fixed
-        if ends is None:
-            assert self._fitted is not None  # whose lines these are
-            ends = self._fitted.grid[3:]
-        scale, zero_point, low, high = ends
-        # What has a site of its own is rounded there.
-        step = scale if self.quantizing and self._fixed is not None else 0.0
-        return PwlFunction.apply(x.float(), *lines, (low - zero_point) * scale, (high - zero_point) * scale, step)
+        return PwlFunction.apply(x.float(), *lines, None, *self._ends())
+
+    def own(self, x: Tensor) -> Tensor:
+        """What of x the function is of: all of it."""
+        return x
+
+    def looked_up(self, grid: Grid) -> Table | None:
+        """Values and slopes at every integer of the site's ``grid``; None of an exact function."""
+        fitted = self.fitted(grid.scale.device)
+        return None if fitted is None else self._cache(fitted.lines, grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float simulation."""
+        fitted = self.fitted(x.device)
+        return self.exact(x) if fitted is None else PwlFunction.apply(x.float(), *fitted.lines)
 
 
 class ModReLU(nn.Module):

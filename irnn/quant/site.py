@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.quant.config import ROLE_BITS, SYMMETRIC_ROLES, QuantConfig, integer_range
+from irnn.quant.fake import Grid, grid
 from irnn.quant.observers import percentiles
 
 
@@ -112,6 +113,11 @@ class QuantSite(nn.Module):
         if self.groups > 1:
             scale, zero_point = (v.repeat_interleave(self.size // self.groups) for v in (scale, zero_point))
         return scale, zero_point
+
+    def grid(self, like: Tensor) -> Grid:
+        """The integers and what they stand for, see :meth:`simulation_parameters`."""
+        scale, zero_point = self.simulation_parameters(like)
+        return grid(scale, None if self.role in SYMMETRIC_ROLES else zero_point, *self.range())
 
     def _need_range(self) -> None:
         """An `IrnnError` where nothing has been observed.  It asks for numbers, so a GPU is waited for."""

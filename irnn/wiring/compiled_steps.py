@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from irnn.quant.fake import FakeQuantize
 from irnn.quant.site import QuantSite
-from irnn.wiring.parts import ActivationPart, WeightPart
+from irnn.wiring.parts import ActivationPart, GatesPart, WeightPart
 from irnn.wiring.simulate import Simulation
 
-Lines = tuple[Tensor, ...]
+Lines = tuple[Any, ...]  # tensors, and None for a zero point that is 0
 
 # Of a step: training or not, with and without gradients of the states before, shapes of batches.
 _FORMS = 64
@@ -75,7 +75,7 @@ class _Constants:
         self._inputs: list[list[Tensor]] = []
         for place, of in enumerate(read):
             if isinstance(of, QuantSite):
-                self._read.append(simulation.parameters_of(of))
+                self._read.append(simulation.sites.grid(of)[:3])
             elif isinstance(of, tuple):
                 self._read.append(of)
             else:
@@ -139,14 +139,17 @@ class _Step(Simulation):
     def activation(self, module: ActivationPart, x: Tensor) -> Tensor:
         if module.pieces is None:
             return module.exact(x)
-        knots, slopes, intercepts = self._next()
-        return module.piecewise(x, (knots, slopes, intercepts))
+        starts, slopes, intercepts = self._next()
+        return module.piecewise(x, (starts, slopes, intercepts))
+
+    def gates(self, gates: GatesPart, x: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self._one_by_one(gates, parts)  # compiled, they are one loop
 
     def record(self, site: QuantSite, x: Tensor) -> None:
         self.reached.append(x.detach())
 
     def _fake_quantize(self, site: QuantSite, x: Tensor) -> Tensor:
-        return FakeQuantize.apply(x.float(), *self._next(), *site.range()) if site.quantizing else x
+        return FakeQuantize.apply(x.float(), *self._next(), *site.range(), None) if site.quantizing else x
 
 
 class _Listing(Simulation):
@@ -174,6 +177,9 @@ class _Listing(Simulation):
         elif module.pieces is not None:
             self.read.append(module.lines(x.device))
         return x
+
+    def gates(self, gates: GatesPart, x: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self._one_by_one(gates, parts)
 
     def record(self, site: QuantSite, x: Tensor) -> None:
         self.recorded_at.append(site)

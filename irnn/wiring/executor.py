@@ -27,6 +27,7 @@ from irnn.wiring.parts import (
     AffinePart,
     ConvolutionPart,
     ExponentialPart,
+    GatesPart,
     NormPart,
     ThresholdPart,
     WeightPart,
@@ -135,6 +136,9 @@ class Executor(Protocol[T]):
 
         At the gate's scale (sigmoid, tanh), or quantized at the module's output site.
         """
+
+    def gates(self, gates: GatesPart, x: T, parts: tuple[T, ...]) -> tuple[T, ...]:
+        """:meth:`activation` of the first of the ``parts`` into which x, a value at their site, is split."""
 
     def complement(self, x: T) -> T:
         """``1 - x`` of a sigmoid gate, at its scale and zero point; anything else is refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from irnn.program.windows import Window
 from irnn.quant.codes import WeightCode
+from irnn.quant.fake import Grid
+from irnn.quant.lines import Lines, Table
 from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 
@@ -95,10 +97,33 @@ class ActivationPart(Protocol):
     pieces: int | None
 
     def lines(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a table: the knots, slopes and intercepts of its pieces."""
+        """Of a table, in real numbers: where pieces start, their slopes and intercepts."""
 
     def piecewise(self, x: Tensor, lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """In real numbers, by these lines of the table."""
+
+    def own(self, x: Tensor) -> Tensor:
+        """What of x is looked up."""
+
+    def looked_up(self, grid: Grid) -> Table | None:
+        """Values and slopes at every integer of the site's grid, where there is a table."""
+
+
+class GatesPart(Protocol):
+    """Functions of the first parts of a value, one part a group of its site (``irnn.nn.gates.Gates``)."""
+
+    functions: tuple[Any, ...]
+    site: QuantSite
+    parts: int
+
+    def lines(self, device: torch.device) -> Lines | None:
+        """All of them in real numbers; None unless all are piecewise linear."""
+
+    def own(self, x: Tensor) -> Tensor:
+        """What of x is looked up."""
+
+    def looked_up(self, grid: Grid) -> Table | None:
+        """Values and slopes at every integer of the site's grid, where there are tables."""
 
 
 class AffinePart(Protocol):

@@ -13,6 +13,7 @@ from irnn.names import readable_name
 from irnn.program import LENGTH_MAX, Node, Program, Scan, State, Tensor, Value
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Network, StateSpec, not_scanned, state_taken
+from irnn.wiring.parts import ActivationPart, GatesPart
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,12 @@ class Recorder:
         """Declare ``x`` an output; ``name`` documents it."""
         self.outputs.append(x.name)
         self.output_names.append(name)
+
+    def gates(self, gates: GatesPart, x: Symbol, parts: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
+        return tuple(self.activation(f, part) for f, part in zip(gates.functions, parts, strict=False))
+
+    def activation(self, module: ActivationPart, x: Symbol) -> Symbol:
+        raise NotImplementedError
 
     def dropout(self, x: Symbol, p: float) -> Symbol:
         return x

@@ -17,7 +17,8 @@ from irnn.errors import IrnnError
 from irnn.program.windows import Window
 from irnn.quant.codes.base import TABLE_HIGH
 from irnn.quant.codes.multibit import FakeMultibit
-from irnn.quant.fake import FakeQuantize
+from irnn.quant.fake import FakeQuantize, grid
+from irnn.quant.lines import PwlFunction
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import StateSpec, check_ends, check_factor, need_undilated, not_scanned, state_taken
 from irnn.wiring.parts import (
@@ -25,11 +26,13 @@ from irnn.wiring.parts import (
     AffinePart,
     ConvolutionPart,
     ExponentialPart,
+    GatesPart,
     NormPart,
     ThresholdPart,
     WeightPart,
 )
 from irnn.wiring.recurrent_product import RecurrentProduct
+from irnn.wiring.simulate_sites import SimulatedSites, extremes
 from irnn.wiring.simulate_windows import bordered, convolve, flat, image_of
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Simulation:
         self.training = training
         self.observing = observing
         self._weights: dict[tuple[object, ...], Tensor] = {}
-        self._parameters: dict[QuantSite, tuple[Tensor, Tensor]] = {}
+        self.sites = SimulatedSites()
         self._products: dict[WeightPart, RecurrentProduct] = {}
         self._seen: dict[QuantSite, list[Tensor]] = {}
         self._scanned: set[str] = set()  # states that a scan has walked
@@ -75,8 +78,8 @@ class Simulation:
             valid = self._before_end(x)
         if valid is not None:
             # Which rows these are a GPU alone knows, and it is not waited for: a training step wants only the extremes.
-            extremes = x.device.type != "cpu" and self.training and site.config.observer != "percentile"
-            x = _extremes(x, valid) if extremes else x[valid]
+            ends = x.device.type != "cpu" and self.training and site.config.observer != "percentile"
+            x = extremes(x, valid) if ends else x[valid]
         self._seen.setdefault(site, []).append(x)
 
     def _before_end(self, x: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class Simulation:
         if not (module.quantizing and module.code.per_row):
             return rows
         scale = table.detach().abs().amax() / TABLE_HIGH
-        return FakeQuantize.apply(rows.float(), scale, torch.zeros_like(scale), -TABLE_HIGH, TABLE_HIGH)
+        return FakeQuantize.apply(rows.float(), *grid(scale, None, -TABLE_HIGH, TABLE_HIGH), None)
 
     def input(self, site: QuantSite, x: Tensor) -> Tensor:
         """Features that enter the network."""
@@ -157,10 +160,23 @@ class Simulation:
     def activation(self, module: ActivationPart, x: Tensor) -> Tensor:
         """Observers see the function itself: a table ends where they have said, and could only shrink their range."""
         if module.output is None:
-            return module(x)
+            y = self.sites.looked_up(module, x)
+            return module(x) if y is None else y
         if self.observing:
             self.record(module.output, module.exact(x))
         return self._fake_quantize(module.output, module(x))
+
+    def gates(self, gates: GatesPart, x: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        lines = gates.lines(x.device)
+        if lines is None:
+            return self._one_by_one(gates, parts)
+        y = self.sites.looked_up(gates, x)
+        if y is None:
+            y = PwlFunction.apply(gates.own(x).float(), *lines)
+        return y.unbind(-2)
+
+    def _one_by_one(self, gates: GatesPart, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.activation(f, part) for f, part in zip(gates.functions, parts, strict=False))
 
     def complement(self, x: Tensor) -> Tensor:
         return 1 - x
@@ -196,6 +212,7 @@ class Simulation:
         steps = sequence.unbind(0)
         valid = None if self.lengths is None else self._before_end(sequence)
         one = self._one_step(step, steps, values)
+        self.sites.steps = len(steps)
         for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             if valid is None:
                 output, *values = one(t, *values)
@@ -204,7 +221,7 @@ class Simulation:
                 output, *after = one(t, *values)
                 values = [torch.where(valid[t, :, None], a, b) for a, b in zip(after, values, strict=True)]
             outputs.append(output)
-        self._valid = None
+        self._valid, self.sites.steps = None, 1
         self.state.update({name: value for (name, _, _), value in zip(states, values, strict=True)})
         if reverse:
             outputs.reverse()
@@ -370,7 +387,7 @@ class Simulation:
             if self._valid is not None:
                 valid = valid & self._valid
             if valid.any():
-                self._seen.setdefault(site, []).append(_extremes(x.detach(), valid))
+                self._seen.setdefault(site, []).append(extremes(x.detach(), valid))
         return self._fake_quantize(site, x)
 
     def _quantize(self, site: QuantSite, x: Tensor) -> Tensor:
@@ -379,20 +396,4 @@ class Simulation:
         return self._fake_quantize(site, x)
 
     def _fake_quantize(self, site: QuantSite, x: Tensor) -> Tensor:
-        if not site.quantizing:
-            return x
-        return FakeQuantize.apply(x.float(), *self.parameters_of(site), *site.range())
-
-    def parameters_of(self, site: QuantSite) -> tuple[Tensor, Tensor]:
-        """(scale, zero point) of this pass, float32."""
-        if site not in self._parameters:
-            self._parameters[site] = site.simulation_parameters(torch.empty(0, device=site.observed_min.device))
-        return self._parameters[site]
-
-
-def _extremes(x: Tensor, valid: Tensor) -> Tensor:
-    """``[2, ...]``: the smallest and the largest of ``x [*valid.shape, ...]`` where ``valid``, of each place behind."""
-    shape = (-1, *x.shape[valid.dim() :])
-    rows, mask = x.reshape(shape), valid.reshape(-1, *[1] * (len(shape) - 1))
-    lowest, highest = (torch.where(mask, rows, fill) for fill in (math.inf, -math.inf))
-    return torch.stack([lowest.amin(0), highest.amax(0)])
+        return self.sites.quantize(site, x) if site.quantizing else x

@@ -19,6 +19,7 @@ from torch import nn
 from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
 from irnn.nn.containers import ModuleDict
+from irnn.nn.gates import Gates
 from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
@@ -68,6 +69,7 @@ class GRUCell(Cell):
                 "n": Activation("tanh", self.candidate),
             }
         )
+        self._gates = Gates([self.gates["r"], self.gates["z"]])
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase, layer: int, direction: int, *, hidden: QuantSite) -> GRUCell:
@@ -87,9 +89,10 @@ class GRUCell(Cell):
         pre_h = a.requantize(self.preactivation, a.linear(self.w_h, a.residual(self._hidden[0], h)))
         if self.norm_h is not None:
             pre_h = a.norm(self.norm_h, self.norm_gates, pre_h)
-        sum_r, sum_z, _ = a.split(a.add(self._gate_input[0], pre, pre_h), 3)
+        summed = a.add(self._gate_input[0], pre, pre_h)
+        parts = a.split(summed, 3)
         x_n, h_n = (a.split(part, 3)[2] for part in (pre, pre_h))
-        r, z = a.activation(self.gates["r"], sum_r), a.activation(self.gates["z"], sum_z)
+        r, z = a.gates(self._gates, summed, parts)
         n = a.activation(self.gates["n"], a.requantize(self.candidate, x_n, a.multiply(r, h_n)))
         h = a.requantize(self.cell, a.multiply(a.complement(z), n), a.multiply(z, h))
         return a.residual(self._hidden[0], h), h

@@ -18,6 +18,7 @@ from irnn.nn.activation import Activation
 from irnn.nn.cells.base import Cell
 from irnn.nn.containers import ModuleDict
 from irnn.nn.fast.exact_bilstm import exact_bilstm
+from irnn.nn.gates import Gates
 from irnn.nn.linear import Linear, uniform
 from irnn.nn.norm import Norm
 from irnn.quant.site import QuantSite
@@ -100,6 +101,7 @@ class LSTMCell(MemoryCell):
         self.gates = ModuleDict(
             {n: Activation(f, gate_input, k) for k, (n, f) in enumerate(zip(GATES, FUNCTIONS, strict=True))}
         )
+        self._gates = Gates([*self.gates.values()])
         self.tanh_c = Activation("tanh", cell_read)
 
     @torch.no_grad()
@@ -141,8 +143,8 @@ class LSTMCell(MemoryCell):
         pre_h = a.requantize(self.preactivation, *products)
         if self.norm_h is not None:
             pre_h = a.norm(self.norm_h, self.norm_gates, pre_h)
-        parts = a.split(a.add(self._gate_input[0], pre, pre_h), 4)
-        i, f, g, o = (a.activation(self.gates[name], part) for name, part in zip(GATES, parts, strict=True))
+        summed = a.add(self._gate_input[0], pre, pre_h)
+        i, f, g, o = a.gates(self._gates, summed, a.split(summed, 4))
         c = a.requantize(self.cell, a.multiply(f, c), a.multiply(i, g))
         c_read = c if self.norm_c is None else a.norm(self.norm_c, self.norm_cell, c)
         product = a.multiply(o, a.activation(self.tanh_c, c_read))

@@ -27,6 +27,7 @@ from irnn.nn.activation import Activation
 from irnn.nn.cells.lstm import FUNCTIONS, GATES, MemoryCell
 from irnn.nn.containers import ModuleDict, ModuleList
 from irnn.nn.fast.exact_mogrifier import exact_mogrifier
+from irnn.nn.gates import Gates
 from irnn.nn.linear import Linear, uniform
 from irnn.quant.site import QuantSite
 from irnn.wiring.executor import Executor
@@ -97,6 +98,7 @@ class MogrifierCell(MemoryCell):
         self.gates = ModuleDict(
             {n: Activation(f, self.preactivation, k) for k, (n, f) in enumerate(zip(GATES, FUNCTIONS, strict=True))}
         )
+        self._gates = Gates([*self.gates.values()])
         self.tanh_c = Activation("tanh", self.cell)
 
     @classmethod
@@ -120,8 +122,8 @@ class MogrifierCell(MemoryCell):
                 h = gating.wire(a, x, h)
             else:
                 x = gating.wire(a, h, x)
-        parts = a.split(a.requantize(self.preactivation, a.linear(self.w_x, x), a.linear(self.w_h, h)), 4)
-        i, f, g, o = (a.activation(self.gates[name], part) for name, part in zip(GATES, parts, strict=True))
+        summed = a.requantize(self.preactivation, a.linear(self.w_x, x), a.linear(self.w_h, h))
+        i, f, g, o = a.gates(self._gates, summed, a.split(summed, 4))
         i = a.minimum(a.complement(f), i)
         c = a.requantize(self.cell, a.multiply(f, c), a.multiply(i, g))
         h = a.requantize(self._hidden[0], a.multiply(o, a.activation(self.tanh_c, c)))

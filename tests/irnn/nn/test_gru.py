@@ -151,7 +151,7 @@ PLANTED = {
     ),
     "the reset gate multiplies W_x x": ("x_n, a.multiply(r, h_n)", "h_n, a.multiply(r, x_n)"),
     "n reads the rows of z": ("(a.split(part, 3)[2] for part", "(a.split(part, 3)[1] for part"),
-    "r and z exchanged": ("sum_r, sum_z, _ =", "sum_z, sum_r, _ ="),
+    "r and z exchanged": ("r, z = a.gates", "z, r = a.gates"),
     "the state is the output": ("a.residual(self._hidden[0], h), h\n", "*2 * (a.residual(self._hidden[0], h),),\n"),
     "the state is kept at eight bits": (
         'StateSpec(f"{name}.h", self.hidden_size, self.cell)',

@@ -230,7 +230,7 @@ PLANTED = {
     "the cap is f": ("a.minimum(a.complement(f), i)", "a.minimum(f, i)"),
     "the former h is read ungated": ("for k, gating in enumerate(self.rounds):",
                                      "before = h\n        for k, gating in enumerate([*self.rounds][:-1]):"),
-    "f and i change places": ("i, f, g, o = (a.act", "f, i, g, o = (a.act"),
+    "f and i change places": ("i, f, g, o = a.gates", "f, i, g, o = a.gates"),
     "one gate's table for all": ("Activation(f, self.preactivation, k)", "Activation(f, self.preactivation, 0)"),
     "the state is c": ("return h, h, c\n", "return h, c, c\n"),
     "the factor at sixteen bits": ('QuantSite("activation", rank)', 'QuantSite("preactivation", rank)'),

@@ -12,7 +12,7 @@ from irnn.arithmetic.multipliers import choose_multiplier
 from irnn.errors import IrnnError
 from irnn.quant.codes import weight_code
 from irnn.quant.config import ROLE_BITS, QuantConfig, integer_range
-from irnn.quant.fake import FakeQuantize
+from irnn.quant.fake import FakeQuantize, grid
 from irnn.quant.site import QuantSite
 
 
@@ -62,10 +62,14 @@ def test_two_bit_weights_are_minus_one_zero_one():
     assert float(scale[1]) == pytest.approx(2.0**-16)  # a row of zeros keeps a usable scale
 
 
-def test_fake_quantization_rounds_half_up_and_passes_gradients_inside_the_range_only():
+@pytest.mark.parametrize("zero_point", [None, torch.tensor(0.0)])
+def test_fake_quantization_rounds_half_up_and_passes_gradients_inside_the_range_only(zero_point):
     x = torch.tensor([-1.5, -0.5, 0.5, 1.5, 2.5, 300.0, -300.0], requires_grad=True)
-    y = FakeQuantize.apply(x, torch.tensor(1.0), torch.tensor(0.0), -128, 127)
+    kept = []
+    y = FakeQuantize.apply(x, *grid(torch.tensor(1.0), zero_point, -128, 127), kept)
     assert y.tolist() == [-1.0, 0.0, 1.0, 2.0, 3.0, 127.0, -128.0]
+    assert torch.equal(kept[0], y)
+    assert not kept[0].requires_grad
     y.sum().backward()
     assert x.grad.tolist() == [1, 1, 1, 1, 1, 0, 0]
 

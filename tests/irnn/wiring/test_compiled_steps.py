@@ -131,7 +131,7 @@ def test_constants_out_of_their_order_are_noticed(monkeypatch: pytest.MonkeyPatc
 
     def swapped(self: Any, t: int) -> Any:
         read = of_step(self, t)
-        pairs = [place for place, of in enumerate(read) if len(of) == 2 and len(of[0]) == 1]
+        pairs = [place for place, of in enumerate(read) if len(of) == 3 and len(of[0]) == 1]
         read[pairs[-1]], read[pairs[-2]] = read[pairs[-2]], read[pairs[-1]]
         return read
 

@@ -20,11 +20,13 @@ from irnn.errors import IrnnError
 from irnn.models.classifier import Classifier, ClassifierConfig
 from irnn.models.language_model import LanguageModel, LanguageModelConfig
 from irnn.nn.activation import Activation
+from irnn.nn.gates import Gates
 from irnn.quant.site import QuantSite
 from pipelines.config import TrainerConfig
 from pipelines.core.graphs import GraphedSteps
 from pipelines.core.training import need_accelerator
 
+META = torch.device("meta")
 CODES: dict[str, QuantConfig] = {
     "uniform": QuantConfig(weight=4),
     "midrise": QuantConfig(weight="midrise:2"),
@@ -68,8 +70,10 @@ def put_on_gpu(model: nn.Module) -> None:
     for module in model.modules():
         for own in (module._parameters, module._buffers):
             own.update({name: there(tensor) for name, tensor in own.items() if tensor is not None})
-        if isinstance(module, Activation) and module._fitted is not None:
-            module._fitted = module._fitted._replace(lines=tuple(there(line) for line in module._fitted.lines))
+        if isinstance(module, Activation):
+            module.fitted(META)
+        if isinstance(gates := getattr(module, "_gates", None), Gates):
+            gates.lines(META)
         if isinstance(module, QuantSite):
             module._range_seen = True
 
