@@ -17,13 +17,16 @@ from torch import Tensor, nn
 import irnn
 from examples.spotting_data import (
     CONTEXT,
+    DRAWS,
     NOTHING,
     Rule,
+    by_integers,
     choose,
     digit_clips,
     heard,
+    in_float,
+    listen,
     missed,
-    speech,
     speech_clips,
     streams,
     upper_bound,
@@ -76,11 +79,11 @@ def main() -> None:
     parser.add_argument("digits", type=Path)
     parser.add_argument("--speech", type=Path)
     parser.add_argument("--program", type=Path, default=Path("spotter"))
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    clips, targets = digit_clips(given.digits, "train")
+    clips, targets = digit_clips(given.digits, "train", draws=DRAWS)
     if given.speech is not None:
         clips, targets = (torch.cat(pair) for pair in zip((clips, targets), speech_clips(given.speech), strict=True))
     test = digit_clips(given.digits, "test")
@@ -96,18 +99,30 @@ def main() -> None:
     for stage in irnn.STAGES[1:]:
         irnn.set_stage(net, stage)
         train(net, clips, targets, more, 5e-4)
-    in_float, in_integers = right(matched, *test).float(), right(net, *test).float()
+    floats, integers = right(matched, *test).float(), right(net, *test).float()
     program = irnn.convert(net)
     program.save(given.program)
 
-    change = (in_integers - in_float)[torch.randint(len(in_float), (10000, len(in_float)))].mean(1)  # bootstrap
+    change = (integers - floats)[torch.randint(len(floats), (10000, len(floats)))].mean(1)  # bootstrap
     low, high = (100 * float(end) for end in torch.quantile(change, torch.tensor([0.025, 0.975])))
-    print(f"{len(in_float)} digits: float {in_float.mean():.2%}, integers {in_integers.mean():.2%}")
+    print(f"{len(floats)} digits: float {floats.mean():.2%}, integers {integers.mean():.2%}")
     print(f"integers against float {low:+.2f} to {high:+.2f} points (95 %); {program.size_bytes():,} bytes")
-    rule = Rule() if given.speech is None else choose(program, given.digits, given.speech)
-    longer, asked = streams(program, given.digits, "test")
-    print(f"heard: {rule.margin} nats above nothing for {rule.steps} steps of 10 ms")
-    print(f"{missed(longer, asked, rule)} of {len(longer)} digits are missed in the stream")
+    longer, asked = streams(given.digits, "test")
+    listened = [] if given.speech is None else listen(given.speech, "test")
+    minutes = sum(map(len, listened)) / 6000
+    for name, scores in (("float", in_float(matched)), ("integers", by_integers(program))):
+        rule = Rule() if given.speech is None else choose(scores, given.digits, given.speech)
+        misses = missed([scores(clip) for clip in longer], asked, rule)
+        print(f"{name}: heard at {rule.margin} nats above nothing for {rule.steps} steps of 10 ms; ", end="")
+        print(f"{misses} of {len(longer)} digits are missed in the stream")
+        if listened:
+            alarms = [digit for x in listened for digit in heard(scores(x), rule)]
+            hourly = [60 * count / minutes for count in (len(alarms), upper_bound(len(alarms)))]
+            print(
+                f"{name}: {len(alarms)} false alarms in {minutes:.1f} minutes of speech, {hourly[0]:.1f} an hour, ",
+                end="",
+            )
+            print(f"with 95 % confidence below {hourly[1]:.1f}; by digit {[alarms.count(k) for k in range(10)]}")
 
     frames = program.quantize(test[0][:1].numpy())
     whole, _ = program.run(frames)
@@ -116,11 +131,6 @@ def main() -> None:
         scores, state = program.run(frames[:, t : t + CONTEXT], state)
         steps.append(scores)
     print(f"frame by frame: {np.count_nonzero(np.concatenate(steps, 1) != whole)} of {whole.size} integers differ")
-    if given.speech is not None:
-        listened, minutes = speech(program, given.speech, "test")
-        count = sum(len(heard(scores, rule)) for scores in listened)
-        print(f"{count} false alarms in {minutes:.1f} minutes of speech, {60 * count / minutes:.1f} an hour; with 95 %")
-        print(f"confidence below {60 * upper_bound(count) / minutes:.1f} an hour")
 
 
 if __name__ == "__main__":

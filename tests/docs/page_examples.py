@@ -383,6 +383,11 @@ OWN = {
     "python -m examples.keyword_spotting FOLDER --speech LIBRISPEECH": NotRun(
         "wants hours of speech: tests/examples/test_spotting_data.py tests what it adds"
     ),
+    "python -m deploy_tvm profile spotter --kernels avx2 --steps 5": NotRun(PROFILED),
+    "python -m deploy_tvm profile spotter_float --kernels avx2 --steps 5": NotRun(PROFILED),
+    "python -m deploy_tvm bench spotter --float spotter_float --steps 5": NotRun(
+        "is of programs that are trained first: tests/examples/test_keyword_spotting.py has what is particular to it"
+    ),
     "python -m examples.forecaster": Example(
         more="--series 128 --epochs 1", says="the program gives what eval() gives: True"
     ),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from examples import spotting_data as data
 from irnn.errors import IrnnError
@@ -25,26 +26,42 @@ def test_a_digit_is_asked_for_from_its_end_on(tmp_path: Path) -> None:
         for row in targets:
             changes = [int(v) for v, w in zip(row, [None, *row[:-1].tolist()], strict=True) if v != w]
             assert changes == [data.NOTHING, -100, int(row[-1])]
+    again, _ = data.digit_clips(folder, "train", draws=2)
+    first, _ = data.digit_clips(folder, "train")
+    assert len(again) == 40
+    assert again[:20].equal(first)
+    assert not again[20:].equal(first)  # other noise, another place
     with pytest.raises(IrnnError, match="holds no digit for train"):
         data.digit_clips(tmp_path, "train")
 
 
-def test_speech_is_nothing(tmp_path: Path) -> None:
+def test_speech_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["utt\tsplit\tpath"]
     for name, split, seconds in (("a", "train", 2.0), ("b", "train", 0.3), ("c", "dev", 3.0), ("d", "test", 1.5)):
         soundfile.write(tmp_path / f"{name}.flac", tone(seconds, 16000), 16000)
         lines.append(f"{name}\t{split}\t{name}.flac")
     (tmp_path / "splits.tsv").write_text("\n".join(lines) + "\n")
-    clips, targets = data.speech_clips(tmp_path)
-    assert clips.shape == (10, 64, 20)  # the short one has no clip
+    monkeypatch.setattr(data, "SPEECH_CLIPS", 7)
+    clips, targets = data.speech_clips(tmp_path)  # all of the long one
+    assert clips.shape == (7, 64, 20)
     assert set(targets.flatten().tolist()) == {data.NOTHING}
+    (whole,) = data.listen(tmp_path, "dev")
+    assert whole.shape == (298, 20)
+    long, _ = data.listen(tmp_path, "train")
+    places = long.unfold(0, 64, 1).transpose(1, 2)
+    for clip in clips:  # a stretch of it, louder or quieter by the same in all bands and frames
+        louder = (clip - places).flatten(1)
+        assert (louder.std(1) < 1e-5).any()
+        assert louder[louder.std(1).argmin()].abs().max() <= data.LOUDER / data.SPREAD + 1e-5
+
+
+def test_scores_are_nats() -> None:
     quiet = SimpleNamespace(
         quantize=lambda x: x, run=lambda x: (scored([10] * (x.shape[1] - 4))[None], None), logits_scale=4.0
     )
-    listened, minutes = data.speech(quiet, tmp_path, "dev")
-    assert minutes == pytest.approx(3 / 60)
-    assert [s.shape for s in listened] == [(294, 11)]
-    assert listened[0].max() == 16.0  # nats
+    frames = torch.zeros(20, 20)
+    assert data.by_integers(quiet)(frames).max() == 16.0
+    assert data.in_float(lambda x: x[:, 4:, :11] + 2.5)(frames).tolist() == [[2.5] * 11] * 16
 
 
 def scored(best: list[int]) -> np.ndarray:
@@ -67,18 +84,18 @@ def test_the_rule_is_the_quietest_that_misses_few(monkeypatch: pytest.MonkeyPatc
     noise = [scored([10] * 9 + [7] * 9 + [10] * 60 + [8] * 13 + [10] * 9)]
     asked: list[str] = []
 
-    def streams(program, folder, part, count=None):
+    def streams(folder, part, count=None):
         asked.append(part)
         return digits, [3] * 10
 
-    def speech(program, folder, part):
+    def listen(folder, part):
         asked.append(part)
-        return noise, 1.0
+        return noise
 
     monkeypatch.setattr(data, "streams", streams)
-    monkeypatch.setattr(data, "speech", speech)
+    monkeypatch.setattr(data, "listen", listen)
     # 16 steps would raise no alarm and miss all digits; of what hears them 12 steps wait the longest.
-    assert data.choose(SimpleNamespace(), Path(), Path()) == data.Rule(3.0, 12)
+    assert data.choose(lambda x: x, Path(), Path()) == data.Rule(2.0, 12)
     assert asked == ["train", "dev"]
 
 
