@@ -18,15 +18,15 @@ from irnn.quant.pwl import PwlTable
 class Lines(NamedTuple):
     """One function, or ``n`` side by side that share the starts of their pieces (those of any of them).
 
-    starts ``[pieces - 1]``, ascending: where each piece but the first begins.  slopes, intercepts ``[pieces]`` or
-    ``[n, pieces]``.  function: None, or the ``n`` numbers ``[n, 1]``.  low, high: the ends of the values; step: what
+    starts ``[pieces - 1]``, ascending: where each piece but the first begins.  slopes, intercepts ``[pieces]``, or
+    ``[n * pieces]`` with ``first [n, 1]``: where each function's begin.  low, high: the ends of the values; step: what
     these are multiples of, None where they are not rounded; numbers, or ``[n, 1]``.
     """
 
     starts: Tensor
     slopes: Tensor
     intercepts: Tensor
-    function: Tensor | None
+    first: Tensor | None
     low: float | Tensor
     high: float | Tensor
     step: float | Tensor | None
@@ -60,14 +60,18 @@ def side_by_side(functions: list[Lines]) -> Lines:
 
     step = None if functions[0].step is None else column([f.step for f in functions])
     low, high = column([f.low for f in functions]), column([f.high for f in functions])
-    return Lines(starts, slopes, intercepts, torch.arange(len(functions))[:, None], low, high, step)
+    first = torch.arange(len(functions))[:, None] * slopes.shape[1]
+    return Lines(starts, slopes.flatten(), intercepts.flatten(), first, low, high, step)
 
 
 def evaluate(lines: Lines, x: Tensor) -> tuple[Tensor, Tensor]:
     """x ``[..., size]``, or of functions side by side ``[..., n, size]`` -> values and slopes, 0 beyond the ends."""
     piece = torch.bucketize(x, lines.starts, right=True)
-    slope = _select(lines.slopes, lines.function, piece)
-    y = torch.addcmul(_select(lines.intercepts, lines.function, piece), slope, x)
+    if lines.first is None:
+        slope, intercept = lines.slopes[piece], lines.intercepts[piece]
+    else:
+        slope, intercept = _picked(piece.add_(lines.first), lines.slopes, lines.intercepts)
+    y = torch.addcmul(intercept, slope, x)
     clipped = torch.clamp(y, lines.low, lines.high)  # type: ignore[arg-type]
     slope.mul_(y == clipped)
     # The ends are whole steps, so rounding cannot leave them.
@@ -75,9 +79,9 @@ def evaluate(lines: Lines, x: Tensor) -> tuple[Tensor, Tensor]:
     return clipped if lines.step is None else clipped.div_(lines.step).add_(0.5).floor_() * lines.step, slope
 
 
-def _select(table: Tensor, function: Tensor | None, index: Tensor) -> Tensor:
-    """Entries of a table, or of one for each function by indices ``[..., n, size]``."""
-    return table[index] if function is None else table[function, index]
+def _picked(index: Tensor, *tables: Tensor) -> list[Tensor]:
+    """Entries of tables; indices in brackets take a processor twice as long, pairs of them ten times."""
+    return [table.index_select(0, index.flatten()).view(index.shape) for table in tables]
 
 
 class PwlFunction(torch.autograd.Function):
@@ -90,12 +94,12 @@ class PwlFunction(torch.autograd.Function):
         starts: Tensor,
         slopes: Tensor,
         intercepts: Tensor,
-        function: Tensor | None,
+        first: Tensor | None,
         low: float | Tensor,
         high: float | Tensor,
         step: float | Tensor | None,
     ) -> Tensor:
-        y, slope = evaluate(Lines(starts, slopes, intercepts, function, low, high, step), x.contiguous())
+        y, slope = evaluate(Lines(starts, slopes, intercepts, first, low, high, step), x.contiguous())
         ctx.save_for_backward(slope)
         return y
 
@@ -106,23 +110,21 @@ class PwlFunction(torch.autograd.Function):
 
 
 class Table(NamedTuple):
-    """Values and slopes at every integer of a grid, ``[integers]`` or ``[n, integers]``, and the functions' numbers.
-
-    Integer q stands at place q; those below 0 count from the end, as indices do.
-    """
+    """Values and slopes at every integer of a grid, ``[integers]`` or ``[n * integers]``; q stands at ``place + q``."""
 
     values: Tensor
     slopes: Tensor
-    function: Tensor | None
+    place: Tensor
 
 
 def tabulate(lines: Lines, grid: Grid) -> Table:
     """grid: that of x; of functions side by side each has a scale, or all have one."""
-    device = grid.scale.device
-    integers = torch.cat([torch.arange(start, stop, dtype=torch.float32, device=device)
-                          for start, stop in ((0, grid.high + 1), (grid.low, 0))])  # fmt: skip
+    integers = torch.arange(grid.low, grid.high + 1, dtype=torch.float32, device=grid.scale.device)
     shifted = integers if grid.zero_point is None else integers - grid.zero_point
-    return Table(*evaluate(lines, shifted * grid.scale), lines.function)
+    values, slopes = evaluate(lines, shifted * grid.scale)
+    count = 1 if lines.first is None else len(lines.first)
+    place = torch.arange(count, dtype=torch.float32, device=grid.scale.device)[:, None] * len(integers) - grid.low
+    return Table(values.flatten(), slopes.flatten(), place if count > 1 else place[0])
 
 
 class LookUp(torch.autograd.Function):
@@ -130,9 +132,9 @@ class LookUp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, integers: Tensor, table: Table) -> Tensor:
-        index = integers.long()
-        ctx.save_for_backward(_select(table.slopes, table.function, index))
-        return _select(table.values, table.function, index)
+        value, slope = _picked((integers + table.place).long(), table.values, table.slopes)
+        ctx.save_for_backward(slope)
+        return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
