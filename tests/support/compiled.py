@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tvm import tirx
 
 from deploy_tvm import targets
 from deploy_tvm.codegen.constants import Constants, padded_row
-from deploy_tvm.codegen.emitter import Emitter, prim_func
+from deploy_tvm.codegen.emitter import Emitter, as_index, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Term, buffer_row, join, known_row, part
 from deploy_tvm.static.bare import BareFunction
@@ -23,11 +24,12 @@ from deploy_tvm.targets.compiler import PIPELINE
 
 # Functions that stay compiled, the last ones: a test calls one with several arrays.
 KEPT = 8
-_kept: list[tuple[targets.Target, tirx.PrimFunc, Callable[..., np.ndarray]]] = []
+Arrays = list[np.ndarray]
+_kept: list[tuple[targets.Target, tirx.PrimFunc, Callable[..., Arrays]]] = []
 
 
-def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> np.ndarray:
-    """Compile the function and call it on ``arrays``: the last one is written, and returned."""
+def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> Arrays:
+    """Compile the function and call it on ``arrays``: all of them as they are afterwards."""
     function = prim_func(buffers, emitter.finish(), "main")
     for known, text, made in _kept:
         if known == target and tvm_ffi.structural_equal(text, function):
@@ -38,51 +40,71 @@ def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *a
     return made(*arrays)
 
 
-def compiled(target: targets.Target, function: tirx.PrimFunc) -> Callable[..., np.ndarray]:
-    """What calls the function's machine code on arrays and returns the last of them as it is afterwards."""
+def compiled(target: targets.Target, function: tirx.PrimFunc) -> Callable[..., Arrays]:
+    """What calls the function's machine code on copies of arrays and returns them as they are afterwards."""
     if not target.mtriple.startswith("x86"):
         folder = Path(tempfile.mkdtemp())
         bare = BareFunction(function, target, folder)
         weakref.finalize(bare, shutil.rmtree, folder, ignore_errors=True)
-        return lambda *arrays: bare(*arrays)[-1]
+        return lambda *arrays: bare(*arrays)
     library = tvm.tirx.build(tvm.IRModule({"main": function}), target.tvm(), pipeline=PIPELINE)
 
-    def here(*arrays: np.ndarray) -> np.ndarray:
+    def here(*arrays: np.ndarray) -> Arrays:
         tensors = [tvm.runtime.tensor(array) for array in arrays]
         library["main"](*tensors)
-        return tensors[-1].numpy()
+        return [tensor.numpy() for tensor in tensors]
 
     return here
 
 
-def elementwise(
-    target: targets.Target,
-    function: Callable[..., Row],
-    dtype: str,
-    *inputs: np.ndarray,
-    constants: Constants | None = None,
-) -> np.ndarray:
-    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length; it may add to ``constants``."""
+@dataclass(frozen=True)
+class Case:
+    """``function(ops, *rows)`` of arrays of one length; it may add to ``constants``."""
+
+    function: Callable[..., Row]
+    dtype: str
+    inputs: tuple[np.ndarray, ...]
+    constants: Constants = field(default_factory=Constants)
+
+
+def elementwise(target: targets.Target, function: Callable[..., Row], dtype: str, *inputs: np.ndarray) -> np.ndarray:
+    """``function(ops, *rows)`` evaluated by compiled code on arrays of one length."""
+    return all_elementwise(target, [Case(function, dtype, inputs)])[0]
+
+
+def all_elementwise(target: targets.Target, cases: list[Case]) -> Arrays:
+    """Each case's results, by one compiled function: to build, link and start one takes longer than what it does."""
     emitter = Emitter()
     ops = target.kernels().ops(emitter)
-    size = inputs[0].size
-    room = -(-size // ops.lanes) * ops.lanes + SLACK
-    padded = [np.pad(array, (0, room - size), mode="edge") for array in inputs]
-    buffers = [tirx.decl_buffer((room,), str(array.dtype), f"x{k}") for k, array in enumerate(inputs)]
-    out = tirx.decl_buffer((room,), dtype, "out")
-    rows = [buffer_row(buffer, size, str(array.dtype)) for buffer, array in zip(buffers, inputs, strict=True)]
-    result = function(ops, *rows)
-    with emitter.loop(-(-size // ops.lanes)) as i:
-        emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
-    more = Constants() if constants is None else constants
-    arrays = (*padded, *more.arrays.values(), np.zeros(room, dtype))
-    return run(target, [*buffers, *more.buffers.values(), out], emitter, *arrays)[:size]
+    given: list[tuple[tirx.Buffer, np.ndarray]] = []
+    results: list[tuple[tirx.Buffer, np.ndarray]] = []
+    for n, case in enumerate(cases):
+        size = case.inputs[0].size
+        room = -(-size // ops.lanes) * ops.lanes + SLACK
+        buffers = [tirx.decl_buffer((room,), str(a.dtype), f"x{n}_{k}") for k, a in enumerate(case.inputs)]
+        given += zip(buffers, [np.pad(a, (0, room - size), mode="edge") for a in case.inputs], strict=True)
+        out = tirx.decl_buffer((room,), case.dtype, f"out{n}")
+        results.append((out, np.zeros(room, case.dtype)))
+        rows = [buffer_row(buffer, size, str(a.dtype)) for buffer, a in zip(buffers, case.inputs, strict=True)]
+        result = case.function(ops, *rows)
+        with emitter.loop(-(-size // ops.lanes)) as i:
+            emitter.store(out, Block(emitter, i * ops.lanes, ops.lanes).at(result, 0), i * ops.lanes)
+        given += zip(case.constants.buffers.values(), case.constants.arrays.values(), strict=True)
+    all_buffers, arrays = zip(*given, *results, strict=True)
+    found = run(target, list(all_buffers), emitter, *arrays)[len(given) :]
+    return [array[: case.inputs[0].size] for array, case in zip(found, cases, strict=True)]
 
 
-def requantized(
-    target: targets.Target, terms: list[tuple[np.ndarray, ...]], zero_point: int, low: int, high: int, dtype: str
-) -> np.ndarray:
-    """``requantize`` as a program's is compiled: of (x, multiplier, shift), the last two constants, x in its range."""
+Terms = list[tuple[np.ndarray, ...]]
+
+
+def requantized(target: targets.Target, terms: Terms, limits: Iterable[tuple[int, int, int, str]]) -> Arrays:
+    """``requantize`` as a program's is compiled: of (x, multiplier, shift), the last two constants, x in its range,
+    to each (zero point, low, high, dtype)."""
+    return all_elementwise(target, [_requantization(terms, *limit) for limit in limits])
+
+
+def _requantization(terms: Terms, zero_point: int, low: int, high: int, dtype: str) -> Case:
     constants = Constants()
 
     def function(ops: RowOps, *rows: Row) -> Row:
@@ -99,33 +121,32 @@ def requantized(
         ]
         return ops.requantize(parts, zero_point, low, high, dtype)
 
-    return elementwise(target, function, dtype, *(x for x, _, _ in terms), constants=constants)
+    return Case(function, dtype, tuple(x for x, _, _ in terms), constants)
 
 
 def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
-    """``x @ weight.T + bias`` by ``kernel``, all vectors at once and one by one."""
+    """``x @ weight.T + bias`` by ``kernel``: so many vectors at once as it takes, and one by one."""
     packed = kernel.pack(kernel.as_read(weight), bias)
-    rows, length = weight.shape
-    vectors = kernel.tile_vectors
-    results = []
-    for count in (vectors, 1):
-        emitter = Emitter()
-        ops = target.kernels().ops(emitter)
-        given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
-        buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
-        out = tirx.decl_buffer((vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
-        operand = kernel.allocate(emitter, vectors, length)
-        with emitter.loop(vectors) as v:
-            kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
+    (rows, length), tile = weight.shape, kernel.tile_vectors
+    vectors = -(-len(x) // tile) * tile
+    counts = sorted({tile, 1})
+    emitter = Emitter()
+    ops = target.kernels().ops(emitter)
+    given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
+    buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
+    out = tirx.decl_buffer((len(counts), vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
+    operand = kernel.allocate(emitter, vectors, length)
+    with emitter.loop(vectors) as v:
+        kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
+    for k, count in enumerate(counts):
         with emitter.loop(vectors // count) as group, emitter.loop(kernel.blocks(rows)) as block:
             chosen = [group * count + m for m in range(count)]
             for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
                 for u, register in enumerate(registers):
-                    emitter.store(out, register, v, block * kernel.block_rows + u * kernel.lanes)
-        output = np.zeros((vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
-        arrays = (np.pad(x, ((0, 0), (0, SLACK))), *packed.values(), output)
-        results.append(run(target, [given, *buffers.values(), out], emitter, *arrays)[:, :rows])
-    return results
+                    emitter.store(out, register, as_index(k), v, block * kernel.block_rows + u * kernel.lanes)
+    output = np.zeros((len(counts), vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
+    arrays = (np.pad(x, ((0, vectors - len(x)), (0, SLACK))), *packed.values(), output)
+    return list(run(target, [given, *buffers.values(), out], emitter, *arrays)[-1][:, : len(x), :rows])
 
 
 def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -148,4 +169,4 @@ def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray,
             emitter.store(out, register, block * kernel.block_rows + u * kernel.lanes)
     arrays = (np.full(64 + SLACK, 127, np.int8), np.pad(x, (0, SLACK)), *packed.values())
     output = np.zeros(kernel.blocks(rows) * kernel.block_rows, np.int32)
-    return run(target, [before, given, *buffers.values(), out], emitter, *arrays, output)[:rows]
+    return run(target, [before, given, *buffers.values(), out], emitter, *arrays, output)[-1][:rows]

@@ -30,9 +30,10 @@ from tests.deploy_tvm.codegen.test_kernels import (
     requantizations,
     walsh_products,
     wide_products,
+    with_ends,
 )
 from tests.support.boards import need_bare
-from tests.support.compiled import elementwise, multiply, multiply_joined
+from tests.support.compiled import Case, all_elementwise, elementwise, multiply, multiply_joined
 from tests.support.random_programs import Spec, multiplier_and_shift, random_inputs, random_program, random_state
 
 ARM = {
@@ -75,11 +76,10 @@ def test_products_at_the_ends_of_the_ranges(board: targets.Target, bits: int) ->
     length = 1500
     weight = np.array([[w] * length for w in (limit, -limit, 0)] * 11, np.int8)
     bias = np.array([INT32.max // 2, INT32.min // 2, 0] * 11, np.int32)
-    for end in (-128, 127):
-        x = np.full((kernel.tile_vectors, length), end, np.int8)
-        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
-        for result in multiply(board, kernel, x, weight, bias):
-            assert np.array_equal(result, expected)
+    x = np.repeat(np.array([[-128], [127]], np.int8), length, axis=1)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(board, kernel, x, weight, bias):
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -100,11 +100,10 @@ def test_codebooks_of_any_integers(board: targets.Target, end: int) -> None:
     assert kernel is kernels.encodings["codebook"]
     assert kernel.pack(kernel.as_read(tensor.data), np.zeros(130, np.int32))["table"].shape == (1 + (end > 127), 16)
     bias = rng.integers(-(1 << 29), 1 << 29, 130).astype(np.int32)
-    for x in (-128, 127, rng.integers(-128, 128, (kernel.tile_vectors, length))):
-        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int8)
-        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
-        for result in multiply(board, kernel, x, tensor.data, bias):
-            assert np.array_equal(result, expected)
+    x = with_ends(rng, (-128, 127), length)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(board, kernel, x, tensor.data, bias):
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("encoding", ["ternary", "int2", "binary"])
@@ -151,12 +150,14 @@ def test_tables_equal_numpy(board: targets.Target, entries: int) -> None:
     rng = np.random.default_rng(entries)
     inner = np.sort(rng.choice(np.arange(-32767, 32767), max(entries - 2, 0), replace=False))
     knots = np.concatenate([[-32768], inner, [32767]])[:entries]
-    counts = elementwise(board, lambda ops, row: ops.count_le(knots, row), "int32", INT16_INPUTS)
-    assert np.array_equal(counts, NUMPY.count_le(knots, INT16_INPUTS))
-    index = (counts - 1).astype(np.int32)
-    for table in (rng.integers(INT32.min, INT32.max, entries), rng.integers(-32768, 32768, entries)):
-        taken = elementwise(board, lambda ops, row, table=table: ops.take(table, row), "int32", index)
-        assert np.array_equal(taken, table[index])
+    index = (NUMPY.count_le(knots, INT16_INPUTS) - 1).astype(np.int32)
+    tables = rng.integers(INT32.min, INT32.max, entries), rng.integers(-32768, 32768, entries)
+    taken = [Case(lambda ops, row, table=table: ops.take(table, row), "int32", (index,)) for table in tables]
+    counted = Case(lambda ops, row: ops.count_le(knots, row), "int32", (INT16_INPUTS,))
+    counts, *found = all_elementwise(board, [counted, *taken])
+    assert np.array_equal(counts, index + 1)
+    for values, table in zip(found, tables, strict=True):
+        assert np.array_equal(values, table[index])
 
 
 def test_count_le_on_bytes(board: targets.Target) -> None:

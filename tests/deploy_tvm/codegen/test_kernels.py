@@ -19,7 +19,7 @@ from deploy_tvm.codegen.rows import RowOps, Table, number
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor
-from tests.support.compiled import elementwise, multiply, multiply_joined, requantized
+from tests.support.compiled import Case, all_elementwise, elementwise, multiply, multiply_joined, requantized
 from tests.support.cpus import CPUS, runnable
 from tests.support.random_programs import Spec, multiplier_and_shift, random_program
 
@@ -50,11 +50,10 @@ def test_products_at_the_ends_of_the_ranges(cpu: targets.Target, bits: int) -> N
     length = 1500
     weight = np.array([[w] * length for w in (limit, -limit, 0)] * 11, np.int8)
     bias = np.array([INT32.max // 2, INT32.min // 2, 0] * 11, np.int32)
-    for end in (-128, 127, 0, -1):
-        x = np.full((kernel.tile_vectors, length), end, np.int8)
-        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
-        for result in multiply(cpu, kernel, x, weight, bias):
-            assert np.array_equal(result, expected)
+    x = np.repeat(np.array([[-128], [127], [0], [-1]], np.int8), length, axis=1)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(cpu, kernel, x, weight, bias):
+        assert np.array_equal(result, expected)
 
 
 # Weights from the least to the largest that their encoding holds; version 1 keeps to +-(2**(b-1) - 1).
@@ -67,6 +66,14 @@ def encoded(weight: np.ndarray, encoding: str) -> Tensor:
     return Tensor(weight.astype(np.int16 if encoding == "codebook" else np.int8), 8, encoding)
 
 
+def with_ends(
+    rng: np.random.Generator, ends: tuple[int, int], length: int, *others: int, dtype: type = np.int8
+) -> np.ndarray:
+    """Vectors that are one value all along, each end among them, and three of random integers between the ends."""
+    same = np.array([*ends, *others]).repeat(length).reshape(-1, length)
+    return np.concatenate([same, rng.integers(*ends, (3, length), endpoint=True)]).astype(dtype)
+
+
 def products_of_every_encoding(target: targets.Target, encoding: str) -> None:
     """All weights at one end of the encoding's range against all activations at one end, and random ones between."""
     (low, high), length, rng = ENCODINGS[encoding], 300, np.random.default_rng(0)
@@ -77,11 +84,10 @@ def products_of_every_encoding(target: targets.Target, encoding: str) -> None:
     tensor = encoded(weight, encoding)
     kernel = target.kernels().linear(tensor)
     bias = rng.integers(-(1 << 30), 1 << 30, 33).astype(np.int32)
-    for x in (-128, 127, rng.integers(-128, 128, (kernel.tile_vectors, length))):
-        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int8)
-        expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
-        for result in multiply(target, kernel, x, tensor.data, bias):
-            assert np.array_equal(result, expected)
+    x = with_ends(rng, (-128, 127), length)
+    expected = x.astype(np.int32) @ weight.T.astype(np.int32) + bias
+    for result in multiply(target, kernel, x, tensor.data, bias):
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -102,12 +108,11 @@ def products_of_both_bytes(target: targets.Target, encoding: str) -> None:
     kernel = replace(target.kernels(), parts="all").linear(tensor, "int16")
     assert kernel.form == "parts|"
     bias = rng.integers(-(1 << 20), 1 << 20, 33).astype(np.int32)
-    for x in (-32768, 32767, 255, 256, 128, 127, -1, -129, rng.integers(-32768, 32768, (kernel.tile_vectors, length))):
-        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int16)
-        expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
-        assert np.abs(expected).max() < 2**31
-        for result in multiply(target, kernel, x, tensor.data, bias):
-            assert np.array_equal(result, expected)
+    x = with_ends(rng, (-32768, 32767), length, 255, 256, 128, 127, -1, -129, dtype=np.int16)
+    expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
+    assert np.abs(expected).max() < 2**31
+    for result in multiply(target, kernel, x, tensor.data, bias):
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("encoding", sorted({*ENCODINGS} - {"int8"}))
@@ -159,12 +164,11 @@ def wide_products(target: targets.Target, dtype: type) -> None:
     weight[:4] = 0
     weight[0, 0], weight[1, -1], weight[2, 3] = info.min, info.max, info.min
     bias = rng.integers(-1000, 1000, 33).astype(np.int32)
-    for x in (-32768, 32767, rng.integers(-32768, 32768, (kernel.tile_vectors, length))):
-        x = np.broadcast_to(x, (kernel.tile_vectors, length)).astype(np.int16)
-        expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
-        assert np.abs(expected).max() < 2**31
-        for result in multiply(target, kernel, x, weight, bias):
-            assert np.array_equal(result, expected)
+    x = with_ends(rng, (-32768, 32767), length, dtype=np.int16)
+    expected = x.astype(np.int64) @ weight.T.astype(np.int64) + bias
+    assert np.abs(expected).max() < 2**31
+    for result in multiply(target, kernel, x, weight, bias):
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
@@ -239,10 +243,16 @@ def test_tables_equal_the_plain_composition(cpu: targets.Target, entries: int) -
     inner = np.sort(rng.choice(np.arange(-32767, 32768), entries - 1, replace=False))
     knots, table = np.concatenate([[-32768], inner]), rng.integers(INT32.min, INT32.max, entries)
     x = np.arange(-32768, 32768).astype(np.int16)
-    counts = elementwise(cpu, lambda ops, row: ops.count_le(knots, row), "int32", x)
-    assert np.array_equal(counts, NUMPY.count_le(knots, x))
-    index = (counts - 1).astype(np.int32)
-    assert np.array_equal(elementwise(cpu, lambda ops, row: ops.take(table, row), "int32", index), table[index])
+    index = (NUMPY.count_le(knots, x) - 1).astype(np.int32)
+    counts, taken = all_elementwise(
+        cpu,
+        [
+            Case(lambda ops, row: ops.count_le(knots, row), "int32", (x,)),
+            Case(lambda ops, row: ops.take(table, row), "int32", (index,)),
+        ],
+    )
+    assert np.array_equal(counts, index + 1)
+    assert np.array_equal(taken, table[index])
 
 
 def test_count_le_where_the_first_knot_is_above_some_inputs(cpu: targets.Target) -> None:
@@ -263,18 +273,11 @@ def requantizations(target: targets.Target) -> None:
     accumulators = (rng.integers(-(1 << 22), 1 << 22, 500).astype(np.int32), *factors(rng, -12, -7, 500))
     one_factor = (accumulators[0], *(np.repeat(a[:1], 500) for a in factors(rng, -12, -11, 1)))
     odd = (np.arange(-250, 250).astype(np.int32), np.full(500, 1 << 30, np.int32), np.full(500, 31, np.int32))
-    for terms in (
-        [everything],
-        [anything],
-        [accumulators],
-        [one_factor],
-        [odd],
-        [accumulators, one_factor],
-        [odd, anything],
-    ):
-        for limits in ((0, -32768, 32767, "int16"), (-7, -128, 127, "int8"), (3, -100, 90, "int8")):
-            wanted = fixed_point.requantize(NUMPY, terms, *limits)
-            assert np.array_equal(requantized(target, terms, *limits), wanted)
+    terms = ([everything], [anything], [accumulators], [one_factor], [odd], [accumulators, one_factor], [odd, anything])
+    limits = ((0, -32768, 32767, "int16"), (-7, -128, 127, "int8"), (3, -100, 90, "int8"))
+    for given in terms:
+        for found, wanted in zip(requantized(target, given, limits), limits, strict=True):
+            assert np.array_equal(found, fixed_point.requantize(NUMPY, given, *wanted))
 
 
 def factors(rng: np.random.Generator, least: float, most: float, count: int) -> tuple[np.ndarray, np.ndarray]:

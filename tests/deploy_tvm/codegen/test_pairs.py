@@ -12,6 +12,7 @@ from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_pairs import Avx2Pairs
 from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
 from irnn.program import Tensor
+from tests.deploy_tvm.codegen.test_kernels import with_ends
 from tests.support.compiled import multiply
 from tests.support.cpus import CPUS, runnable
 
@@ -27,10 +28,9 @@ def compared(kernel: LinearKernel, weight: np.ndarray) -> None:
     """Every activation at one end, and random ones, against NumPy."""
     target, rng = runnable("avx2"), np.random.default_rng(0)
     bias = rng.integers(-(1 << 30), 1 << 30, weight.shape[0]).astype(np.int32)
-    for x in (-128, 127, 0, rng.integers(-128, 128, (kernel.tile_vectors, weight.shape[1]))):
-        x = np.broadcast_to(x, (kernel.tile_vectors, weight.shape[1])).astype(np.int8)
-        for result in multiply(target, kernel, x, weight.astype(np.int8), bias):
-            assert np.array_equal(result, x.astype(np.int64) @ weight.T + bias)
+    x = with_ends(rng, (-128, 127), weight.shape[1], 0)
+    for result in multiply(target, kernel, x, weight.astype(np.int8), bias):
+        assert np.array_equal(result, x.astype(np.int64) @ weight.T + bias)
 
 
 def test_no_pair_that_is_left_whole_saturates_and_no_half_of_one() -> None:

@@ -37,7 +37,7 @@ def vectors_of(rng: np.random.Generator, codes: int, vectors: int, length: int) 
 @pytest.mark.parametrize("bytewise", [False, True])
 @pytest.mark.parametrize("codes", [1, 2, 3])
 def test_products_by_popcount(cpu: targets.Target, codes: int, bytewise: bool) -> None:
-    kernel = PopcountKernel(cpu.kernels().int8.lanes, codes, units=1, tile_vectors=1, bytewise=bytewise)
+    kernel = PopcountKernel(cpu.kernels().int8.lanes, codes, units=1, tile_vectors=3, bytewise=bytewise)
     products_are_numpys(cpu, kernel, codes, LENGTHS)
 
 
@@ -46,7 +46,6 @@ def products_are_numpys(target: targets.Target, kernel: LinearKernel, codes: int
     for length in lengths:
         rng = np.random.default_rng(length)
         x = np.concatenate(vectors_of(rng, codes, 1, length))
-        kernel.tile_vectors = len(x)
         weight = rng.choice([-1, 1], (37, length)).astype(np.int8)
         weight[:2] = np.array([[-1], [1]])
         bias = rng.integers(-(1 << 20), 1 << 20, 37).astype(np.int32)
