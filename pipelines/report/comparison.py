@@ -90,7 +90,8 @@ def _averaged(row: Row) -> Row:
     kind, runs = _kind(row), dict(sorted(row["runs"].items(), key=lambda item: int(item[0])))
     merit, _ = _merit(kind)
     found = {
-        stage: [run["stages"][stage][merit] for run in runs.values() if stage in run["stages"]] for stage in STAGES
+        stage: [figures[merit] for run in runs.values() if merit in (figures := run["stages"].get(stage, {}))]
+        for stage in STAGES
     }
     times = [run["time"] for run in runs.values()]
     counts = [pair for run in runs.values() for pair in (run["mismatches"] or {}).values() if pair is not None]
