@@ -1,6 +1,6 @@
 """Training steps as CUDA graphs: the thousands of small operations of a recurrent step, launched as one.
 
-A step of quantization-aware training of 35 tokens launches some 2,900 kernels of a few microseconds each, which keeps a
+A step of quantization-aware training of 35 tokens launches some 1,900 kernels of a few microseconds each, which keeps a
 processor core busy for ten times as long as the GPU.  Recorded once, they are launched together.  Arguments, loss and
 gradients are what they are without: only who launches differs.
 """

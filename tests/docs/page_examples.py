@@ -136,7 +136,11 @@ PIPELINE = {
     "python run.py experiment=ptb_lstm data.dir=FOLDER trainer.processes=2": replace(LANGUAGE_MODEL, slow=True),
     "python run.py experiment=librispeech_lstm data.dir=FOLDER trainer.accelerator=gpu trainer.processes=8": GPUS,
     "python run.py experiment=ptb_lstm data.dir=FOLDER trainer.accelerator=gpu trainer.cuda_graphs=true": GPUS,
-    "python run.py experiment=ptb_lstm data.dir=FOLDER trainer.compile=true": replace(LANGUAGE_MODEL, slow=True),
+    "python run.py experiment=ptb_lstm data.dir=FOLDER trainer.compile=true": Example(
+        {"FOLDER": "{w.text}"},
+        f"until=float {TEXT}",
+        slow=True,  # a stage is enough: each compiles anew
+    ),
     "python run.py -m experiment=librispeech_lstm data.dir=FOLDER seed=1,2 trainer.accelerator=gpu trainer.processes=8 "
     "hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=8 hydra.launcher.timeout_min=2880": GPUS,
     'python run.py experiment=librispeech_lstm data.dir=FOLDER "data.train=[train-clean-100]" recipe.float.epochs=1 '

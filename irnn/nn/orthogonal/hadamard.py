@@ -1,4 +1,4 @@
-"""W = diag(sgn u) H / sqrt(size): a vector of signs times a Hadamard matrix (HadamRNN, Foucault et al., ICLR 2025).
+"""W = diag(sgn s) H / sqrt(size): a vector of signs times a Hadamard matrix (HadamRNN, Foucault et al., ICLR 2025).
 
 W is orthogonal exactly, and so is its quantization by the code ``binary``, of which all magnitudes are 1 / sqrt(size).
 """
@@ -29,24 +29,27 @@ class _StraightSigns(torch.autograd.Function):
 
 
 class HadamardWeight(OrthogonalWeight):
-    """``u [size]``, of which the signs count; their gradient passes as it is."""
+    """``sign [size]``, of which the signs count; their gradient passes as it is.
+
+    What was trained when powers of two had Paley's matrices has its signs under another name, ``u``, and does not load.
+    """
 
     hadamard: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.u = nn.Parameter(torch.empty(size).uniform_(-1, 1))
+        self.sign = nn.Parameter(torch.empty(size).uniform_(-1, 1))
         # Not in a state_dict: its size says it all.
         self.register_buffer("hadamard", hadamard_matrix(size) / math.sqrt(size), persistent=False)
 
     @property
     def weight(self) -> Tensor:
         """Rows of the Hadamard matrix with their signs."""
-        return _StraightSigns.apply(self.u)[:, None] * self.hadamard
+        return _StraightSigns.apply(self.sign)[:, None] * self.hadamard
 
     @property
     def identity(self) -> int:
-        return id(self.u)
+        return id(self.sign)
 
 
 def hadamard_matrix(size: int) -> Tensor:

@@ -183,7 +183,7 @@ def test_the_state_dict_brings_it_back() -> None:
     model = quantized(one_hot_model(orthogonal="hadamard"), QORNN)
     again = one_hot_model(orthogonal="hadamard", nonlinearity="relu")
     with torch.no_grad():
-        again.ornn.layers[0].cells["forward_cell"].w_h.u.neg_()
+        again.ornn.layers[0].cells["forward_cell"].w_h.sign.neg_()
     again.load_state_dict(model.state_dict())
     tokens = ids(2, 9)
     assert torch.equal(again.eval()(tokens)[0], model(tokens)[0])
