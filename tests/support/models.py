@@ -87,3 +87,15 @@ def long_programs(folder: Path) -> None:
     for bits in (8, 4):
         quant = irnn.QuantConfig(weight=bits)
         irnn.convert(quantized(language_model(size=650, dropout=0.0), quant)).save(folder / f"wide_w{bits}")
+
+
+def assert_every_weight_learns(model: irnn.LanguageModel) -> None:
+    """In every stage each parameter has a gradient that is not 0."""
+    tokens = ids(2, 5)
+    for stage in qat.STAGES:
+        qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), stage)
+        if stage == "pwl":
+            qat.calibrate(model, [tokens])
+        model.train().zero_grad()
+        model.loss(tokens[:, :-1], tokens[:, 1:])[0].backward()
+        assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters()), stage

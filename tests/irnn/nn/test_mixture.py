@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import irnn
-from irnn import metrics, qat
+from irnn import metrics
 from irnn.arithmetic.torch_ops import TORCH
 from irnn.errors import IrnnError
 from irnn.models import language_model as models
 from irnn.nn import mixture
 from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
 from irnn.program.interpreter import Interpreter
-from tests.support.models import ids, quantized
+from tests.support.models import assert_every_weight_learns, ids, quantized
 from tests.support.program_oracle import ProgramOracle
 
 
@@ -185,14 +185,7 @@ def test_it_says_that_it_is_mixed_in_float() -> None:
 
 
 def test_every_weight_has_a_gradient_in_every_stage() -> None:
-    model, tokens = network(), ids(2, 5)
-    for stage in qat.STAGES:
-        qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), stage)
-        if stage == "pwl":
-            qat.calibrate(model, [tokens])
-        model.train().zero_grad()
-        model.loss(tokens[:, :-1], tokens[:, 1:])[0].backward()
-        assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters()), stage
+    assert_every_weight_learns(network())
 
 
 def test_the_loss_of_integers_is_that_of_their_mixture() -> None:

@@ -20,7 +20,7 @@ from irnn.program import Node, Program, Scan
 from irnn.program.check import ranges
 from irnn.wiring.simulate import Simulation
 from tests.irnn.wiring.test_converted_programs import NARROW, assert_equal_to_evaluator
-from tests.support.models import ids, language_model, quantized, quantized_layer, wired
+from tests.support.models import assert_every_weight_learns, ids, language_model, quantized, quantized_layer, wired
 
 SMALL = {"rounds": 3, "rank": 6}
 
@@ -68,15 +68,8 @@ def test_no_gate_is_anything_but_integers() -> None:
 
 
 def test_every_weight_has_a_gradient_in_every_stage() -> None:
-    model = language_model(cell="mogrifier", size=10, dropout=0.0, cell_options={"rounds": 2, "rank": 4})
-    tokens = ids(2, 5)
-    for stage in qat.STAGES:
-        qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), stage)
-        if stage == "pwl":
-            qat.calibrate(model, [tokens])
-        model.train().zero_grad()
-        model.loss(tokens[:, :-1], tokens[:, 1:])[0].backward()
-        assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters()), stage
+    options = {"rounds": 2, "rank": 4}
+    assert_every_weight_learns(language_model(cell="mogrifier", size=10, dropout=0.0, cell_options=options))
 
 
 def test_float_programs_hold_it_too() -> None:
