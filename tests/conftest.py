@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -43,8 +45,41 @@ def required() -> list[str]:
     return names
 
 
+def seconds() -> float | None:
+    """How long tests may be started; None: until all have been."""
+    given = os.environ.get(needs.SECONDS)
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise pytest.UsageError(f"{needs.SECONDS}={given}: must be a whole number of seconds")
+    return float(given)
+
+
+STARTED = time.monotonic()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     required()
+    seconds()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    limit = seconds()
+    if limit is not None and time.monotonic() > STARTED + limit:
+        needs.skip("time", f"no time was left after {limit:.0f} s")
+
+
+def turned(items: list[pytest.Item]) -> list[pytest.Item]:
+    """In an order that each commit has for itself: files, or what shares a worker, stay together."""
+    from irnn.commit import commit
+
+    def place(item: pytest.Item) -> bytes:
+        mark = item.get_closest_marker("xdist_group")
+        together = str(item.path) if mark is None else mark.args[0]
+        return hashlib.sha256(f"{commit()} {together}".encode()).digest()
+
+    return sorted(items, key=place)
 
 
 def shared_by(item: pytest.Item) -> list[str]:
@@ -81,6 +116,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             leader[group(other)] = group(first)
     for item, (first, *_) in ((item, names) for item, names in fixtures.items() if names):
         item.add_marker(pytest.mark.xdist_group(group(first)))
+    if seconds() is not None:
+        items[:] = turned(items)
 
 
 @pytest.hookimpl(trylast=True)

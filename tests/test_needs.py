@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.support import needs
@@ -30,7 +32,7 @@ def suite(
     root = request.config.rootpath
     pytester.makeconftest((root / "tests" / "conftest.py").read_text(encoding="utf-8"))
     monkeypatch.setenv("PYTHONPATH", str(root))
-    for name in ("PYTEST_XDIST_WORKER", needs.REQUIRED):
+    for name in ("PYTEST_XDIST_WORKER", needs.REQUIRED, needs.SECONDS):
         monkeypatch.delenv(name, raising=False)
     return pytester
 
@@ -69,6 +71,40 @@ def test_a_skip_without_a_need_is_an_error(suite: pytest.Pytester) -> None:
     result = suite.runpytest_subprocess()
     assert result.ret != 0
     result.stderr.fnmatch_lines(["*was skipped for 'Skipped: no time'*"])
+
+
+SLEEPING = """
+    import time
+    import pytest
+
+    @pytest.mark.parametrize("number", range(8))
+    def test_a(number):
+        time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_run_that_has_no_time_left_says_what_it_left_out(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(needs.SECONDS, "0")
+    suite.makepyfile(SLEEPING)
+    result = suite.runpytest_subprocess(*options)
+    result.assert_outcomes(skipped=8)
+    result.stdout.fnmatch_lines([f"skipped 8 (no time was left after 0 s). To run them: {needs.COMMANDS['time']}"])
+    monkeypatch.setenv(needs.SECONDS, "300")
+    suite.runpytest_subprocess(*options).assert_outcomes(passed=8)
+    monkeypatch.setenv(needs.SECONDS, "soon")
+    assert suite.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_files_stay_together_where_time_may_end(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(needs.SECONDS, "300")
+    suite.makepyfile(**{f"test_{name}": SLEEPING for name in "abcd"})
+    printed = suite.runpytest_subprocess("--collect-only", "-q").stdout.str()
+    files = [line.partition("::")[0] for line in printed.splitlines() if "::" in line]
+    assert len(files) == 32
+    assert len(list(itertools.groupby(files))) == 4
 
 
 SHARED = """

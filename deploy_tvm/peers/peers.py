@@ -21,6 +21,8 @@ PACKAGES = {
     "torch": "torch",
 }
 
+_WORKER = Path(__file__).with_name("peer_worker")
+
 
 def parse_against(text: str) -> tuple[str, ...]:
     """``onnxruntime,litert`` -> the runtimes' keys; an empty text means none."""
@@ -43,7 +45,12 @@ def interpreter(path: str | None) -> str:
 
 def command(key: str, python: str, job: Path, core: int | None) -> list[str]:
     """How the worker of one runtime is started; ``job`` is a folder that ``recurrent_stack.save_job`` wrote."""
-    return [python, str(Path(__file__).with_name("peer_worker")), key, str(job), "" if core is None else str(core)]
+    return [python, str(_WORKER), key, str(job), "" if core is None else str(core)]
+
+
+def training_command(library: str, python: str, job: Path, core: int | None) -> list[str]:
+    """How the worker of one library's training steps is started; ``job`` is a JSON file (``peer_training``)."""
+    return [python, str(_WORKER), "train", library, str(job), "" if core is None else str(core)]
 
 
 def absent_reason(key: str, error: str) -> str:

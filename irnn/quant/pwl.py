@@ -17,6 +17,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,6 +31,10 @@ SHIFT_MIN, SHIFT_MAX = 8, 24
 # Inputs of up to 9 bits keep every integer as a candidate knot.  On a 16-bit grid 1000 candidates come within 1 % (2 %
 # at 96 pieces) of the RMS error of 3000, at a tenth of the search.
 CANDIDATES_MAX = 1000
+# Tables are fitted again for every copy of a network, and for networks whose ranges are the same.
+_KEPT = 1024
+# Ends at a time in the search for the best knots: so many sums stay in a processor's second cache.
+_BLOCK = 64
 _OUTPUT_DTYPES = ("int8", "uint8", "int16", "uint16")
 
 
@@ -220,6 +225,24 @@ class ChordError:
         chord_squares = length * y_i * y_i + slope * (2 * y_i * sum_t + slope * sum_tt)
         return np.maximum(sum_yy - 2 * (y_i * sum_y + slope * sum_ty) + chord_squares, 0.0)
 
+    def one(self) -> Callable[[int, int], float]:
+        """The same for one chord a call, ten times as fast: of numbers in place of arrays, with the same roundings."""
+        at, y, t = self._at.tolist(), self._y.tolist(), self._t.tolist()
+        sums_y, sums_yy, sums_ty = self._sum_y.tolist(), self._sum_yy.tolist(), self._sum_ty.tolist()
+
+        def error(i: int, j: int) -> float:
+            length, y_i = at[j] - at[i], y[i]
+            slope = (y[j] - y_i) / length
+            sum_y = sums_y[j] - sums_y[i]
+            sum_ty = sums_ty[j] - sums_ty[i] - t[i] * sum_y
+            sum_t = length * (length - 1) / 2
+            sum_tt = sum_t * (2 * length - 1) / 3
+            chord_squares = length * y_i * y_i + slope * (2 * y_i * sum_t + slope * sum_tt)
+            squares = sums_yy[j] - sums_yy[i] - 2 * (y_i * sum_y + slope * sum_ty) + chord_squares
+            return squares if squares > 0.0 else 0.0
+
+        return error
+
 
 def greedy_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndarray:
     """Drop knots from ``points``, always the one that adds least squared error, until ``pieces`` chords remain.
@@ -228,6 +251,7 @@ def greedy_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndarr
     Ties go to the lower index.
     """
     chord = ChordError(steps, points)
+    one = chord.one()
     count = len(points)
     previous, following = list(range(-1, count - 1)), list(range(1, count + 1))
     numbers = np.arange(count)
@@ -246,11 +270,11 @@ def greedy_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndarr
         revision[dropped] = -1
         left, right = previous[dropped], following[dropped]
         following[left], previous[right] = right, left
-        error_after[left] = float(chord(left, right))
+        error_after[left] = one(left, right)
         for k in (left, right):
             if 0 < k < count - 1:
                 revision[k] += 1
-                cost = float(chord(previous[k], following[k])) - error_after[previous[k]] - error_after[k]
+                cost = one(previous[k], following[k]) - error_after[previous[k]] - error_after[k]
                 heapq.heappush(heap, (cost, k, revision[k]))
     kept = [0]
     while kept[-1] != count - 1:
@@ -268,21 +292,31 @@ def optimal_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndar
     chord = ChordError(steps, points)
     count = len(points)
     numbers = np.arange(count)
-    start, end = np.triu_indices(count, k=1)
-    error = np.full((count, count), np.inf)  # error[end, start]: the minimum below then runs along memory
-    error[end, start] = chord(start, end)
-    best = error[:, 0].copy()  # best[j]: least error of the chords so far from the first point to point j
+    # error[end, start], so that the minimum below runs along memory; a block of ends has starts up to its last end.
+    blocks = [slice(k, min(k + _BLOCK, count)) for k in range(0, count, _BLOCK)]
+    error = [_errors(chord, numbers[ends], numbers[: ends.stop]) for ends in blocks]
+    best = np.concatenate([block[:, 0] for block in error])  # least error of the chords so far from the first point
     totals, chosen_starts = [best[-1]], []
     for _ in range(1, min(pieces, count - 1)):
-        through = error + best
-        starts = through.argmin(axis=1)
-        best = through[numbers, starts]
+        starts, least = np.empty(count, np.int64), np.empty(count)
+        for ends, block in zip(blocks, error, strict=True):
+            through = block + best[: ends.stop]
+            starts[ends] = through.argmin(axis=1)
+            least[ends] = through[numbers[: len(through)], starts[ends]]
+        best = least
         totals.append(best[-1])
         chosen_starts.append(starts)
     kept = [count - 1]
     for starts in reversed(chosen_starts[: int(np.argmin(totals))]):
         kept.append(int(starts[kept[-1]]))
     return points[[0, *reversed(kept)]]
+
+
+def _errors(chord: ChordError, ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """[ends, starts] of the chords between them, inf where none runs forward."""
+    forward = ends[:, None] > starts
+    with np.errstate(divide="ignore", invalid="ignore"):  # of no length
+        return np.where(forward, chord(starts, np.broadcast_to(ends[:, None], forward.shape)), np.inf)
 
 
 METHODS = {"greedy": greedy_knots, "optimal": optimal_knots}
@@ -328,8 +362,36 @@ def fit(
     if not 0 < quant_max - quant_min < 1 << bits:
         raise IrnnError(f"input range [{quant_min}, {quant_max}]: {bits} bits hold 2 to {1 << bits} ascending integers")
     _output_dtype(output_min, output_max)  # refuses a range that no output type holds
-    zero_point, output_zero_point = operator.index(zero_point), operator.index(output_zero_point)
+    return _fit(
+        function,
+        float(scale),
+        operator.index(zero_point),
+        float(output_scale),
+        operator.index(output_zero_point),
+        int(output_min),
+        int(output_max),
+        int(pieces),
+        method,
+        int(quant_min),
+        int(quant_max),
+    )
 
+
+@lru_cache(maxsize=_KEPT)
+def _fit(
+    function: str,
+    scale: float,
+    zero_point: int,
+    output_scale: float,
+    output_zero_point: int,
+    output_min: int,
+    output_max: int,
+    pieces: int,
+    method: str,
+    quant_min: int,
+    quant_max: int,
+) -> PwlTable:
+    """See :func:`fit`, which has looked at the arguments."""
     grid = np.arange(quant_min, quant_max + 1)
     x = scale * (grid.astype(np.float64) - zero_point)
     steps = output_steps(function, x, output_scale, output_zero_point, output_min, output_max)
@@ -340,20 +402,21 @@ def fit(
         slopes_i64, intercepts_i64 = _integer_lines(chosen, steps[chosen], shift)
         if fits_int32(knots, slopes_i64, intercepts_i64, shift, quant_max):
             break
+    lines = (knots, slopes_i64.astype(np.int32), intercepts_i64.astype(np.int32))
+    for array in lines:  # which all that ask for this table share
+        array.setflags(write=False)
     return PwlTable(
-        function=function,
-        scale=float(scale),
-        zero_point=zero_point,
-        quant_min=int(quant_min),
-        quant_max=int(quant_max),
-        output_scale=float(output_scale),
-        output_zero_point=output_zero_point,
-        output_min=int(output_min),
-        output_max=int(output_max),
-        knots=knots,
-        slopes=slopes_i64.astype(np.int32),
-        intercepts=intercepts_i64.astype(np.int32),
-        shift=shift,
+        function,
+        scale,
+        zero_point,
+        quant_min,
+        quant_max,
+        output_scale,
+        output_zero_point,
+        output_min,
+        output_max,
+        *lines,
+        shift,
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,6 +28,9 @@ from pipelines.core.team import Alone, Announcement, Follower, Leader
 from pipelines.recipe import QAT_STAGES
 from pipelines.watch.history import History
 from pipelines.watch.progress import StageProgressBar
+
+# Of the epochs of a stage whose steps are measured: it is ended from outside.
+_ENDLESS = 10_000
 
 
 def need_accelerator(name: str, *, cuda_graphs: bool = False, compile: bool = False) -> None:
@@ -83,14 +87,25 @@ class Training:
         """Train a stage together with its leader, whose ranges and weights are taken over."""
         self._fit(self._task(stage, self._starting_model(stage)), stage, announcement)
 
-    def _task(self, stage: Stage, model: RecurrentModel) -> StageTask:
+    def keep_stepping(self, stage: Stage, callback: Callback) -> None:
+        """Train a new network as `stage` does, calibrated where it is one of the quantized, again and again, without
+        validation and without leaving anything; `callback` sees the steps, which are to be measured."""
+        torch.manual_seed(derived_seed(self.config.seed, "initial weights", 0))
+        model = self._prepare(self.problem.build(), stage.name)
+        if stage.name in QAT_STAGES:
+            qat.calibrate(model, self.problem.calibration())
+        task = self._task(stage, model.train(), repeated=_ENDLESS)
+        self._fit_by(task, self._trainer(len(task.settings.rates), [callback], limit_val_batches=0))
+
+    def _task(self, stage: Stage, model: RecurrentModel, repeated: int = 1) -> StageTask:
+        """repeated: how often the stage's epochs come."""
         recipe = self.config.recipe
         settings = TaskSettings(
             stage=stage.name,
             identity=f"{stage.name}-{stage.digest}",
             seed=self.config.seed,
-            rates=recipe.rates(stage.name, self.config.trained_stages),
-            warmups=recipe.warmups(stage.name, self.config.trained_stages),
+            rates=recipe.rates(stage.name, self.config.trained_stages) * repeated,
+            warmups=recipe.warmups(stage.name, self.config.trained_stages) * repeated,
             average=recipe.average(stage.name),
             optimizer=recipe.optimizer,
             bf16=self.config.trainer.precision == "bf16",
@@ -142,7 +157,6 @@ class Training:
         """processes: what Lightning needs to know of them."""
         settings = self.config.trainer
         checkpoint = stage.folder / RESUME_FILE
-        _quiet_lightning()
         callbacks: list[Callback] = [
             ModelCheckpoint(
                 dirpath=stage.folder,
@@ -155,25 +169,38 @@ class Training:
         progress = settings.progress and self.team.leads
         if progress:
             callbacks.append(StageProgressBar(stage.name))
-        trainer = pl.Trainer(
-            accelerator=settings.accelerator,
+        trainer = self._trainer(
+            len(task.settings.rates),
+            callbacks,
             **processes,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=progress,
+            default_root_dir=stage.folder,
+        )
+        self._fit_by(task, trainer, checkpoint if resume else None)
+
+    def _trainer(self, epochs: int, callbacks: list[Callback], **more: Any) -> pl.Trainer:
+        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_checkpointing": bool(more.get("plugins"))}
+        return pl.Trainer(
+            accelerator=self.config.trainer.accelerator,
             use_distributed_sampler=False,  # a problem's batches know of parts
-            max_epochs=len(task.settings.rates),
+            max_epochs=epochs,
             gradient_clip_val=self.config.recipe.clip,
             accumulate_grad_batches=self.config.recipe.accumulate,
             callbacks=callbacks,
             logger=False,
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,  # an epoch's batches may be drawn anew
-            default_root_dir=stage.folder,
+            **quiet | more,
         )
-        task.model.compiled_steps = CompiledSteps() if settings.compile else None
+
+    def _fit_by(self, task: StageTask, trainer: pl.Trainer, checkpoint: Path | None = None) -> None:
+        """checkpoint: what to go on from."""
+        _quiet_lightning()
+        task.model.compiled_steps = CompiledSteps() if self.config.trainer.compile else None
         try:
-            trainer.fit(task, ckpt_path=checkpoint if resume else None, weights_only=True)
+            trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C and of a termination signal
             raise KeyboardInterrupt from None
         finally:

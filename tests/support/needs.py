@@ -1,7 +1,8 @@
 """What some tests need and not every machine has: each need has a name, and a command that brings it.
 
 A skip's reason starts with its need's name, so that ``conftest`` can end the run with one line for each.
-``IRNN_TESTS_REQUIRE=arm,tvm`` makes the run fail where tests of those needs were skipped.
+``IRNN_TESTS_REQUIRE=arm,tvm`` makes the run fail where tests of those needs were skipped.  ``IRNN_TESTS_SECONDS=600``
+starts no test after these seconds: which are left out changes from commit to commit.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ COMMANDS = {
     "data": "put the corpora into ../shared/data (ptb, wikitext-2, fsdd, LibriSpeech, mnist)",
     "python": "CPython 3.11.7",
     "cpu": "a processor that has these instructions",
+    "time": "the same command without IRNN_TESTS_SECONDS",
 }
 REQUIRED = "IRNN_TESTS_REQUIRE"
+SECONDS = "IRNN_TESTS_SECONDS"
 SHARED = ROOT.parent / "shared" / "data"
 # Another interpreter may hold the runtimes that are compared with.
 PEERS_PYTHON = os.environ.get("IRNN_PEERS_PYTHON", sys.executable)
