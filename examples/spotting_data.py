@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     steps: int = 8
 
 
-RULES = [Rule(margin, steps) for margin in (2.0, 3.0, 4.0, 5.0, 6.0, 8.0) for steps in (8, 12, 16, 20, 25)]
+RULES = [Rule(margin, steps) for margin in (2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0) for steps in (8, 12, 16, 20, 25, 30)]
 MISSED = 0.02  # of the digits that a rule may miss beyond what the best one misses, for fewer alarms
 
 

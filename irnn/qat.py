@@ -38,11 +38,13 @@ __all__ = [
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
+_QUANT, _PWL = QuantConfig(), PwlConfig()
+
 
 def prepare(
     model: AnyModule,
-    quant: QuantConfig,
-    pwl: PwlConfig,
+    quant: QuantConfig = _QUANT,
+    pwl: PwlConfig = _PWL,
     stage: str = "float",
     *,
     example_inputs: Any = None,

@@ -52,19 +52,27 @@ class Layer:
     def __post_init__(self) -> None:
         cell_class(self.cell)
         if self.hadamard and self.cell != "ornn":
-            raise IrnnError(f"hadamard: the cell {self.cell} has no such matrix; take cell ornn")
+            raise IrnnError(f"hadamard=true: the cell {self.cell} has no such matrix; take ornn")
         for name in ("input", "hidden", "layers"):
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIZE:
-                raise IrnnError(f"{name} {value} must lie in 1 to {MAX_SIZE}")
+                raise IrnnError(f"{name}={value}: must lie in 1 to {MAX_SIZE}")
         if self.code not in CODES:
-            raise IrnnError(f"code {self.code!r} is no weight code; there are {', '.join(CODES)}")
-        own = None if CODES[self.code].BITS else weight_code(self.code, per_row=True).bits
+            raise IrnnError(f"code={self.code}: is no weight code; there are {', '.join(CODES)}")
+        choices = CODES[self.code].BITS
+        if choices and (8 if self.weight_bits is None else self.weight_bits) not in choices:
+            given = (
+                f"code={self.code}: needs"
+                if self.weight_bits is None
+                else f"weight_bits={self.weight_bits}: allowed are"
+            )
+            raise IrnnError(f"{given} weight bits of {', '.join(map(str, choices))}, which the code {self.code} has")
+        own = None if choices else weight_code(self.code, per_row=True).bits
         if own is not None and self.weight_bits not in (None, own):
-            raise IrnnError(f"weight_bits {self.weight_bits}: the weight code {self.code} has {own}, without a choice")
+            raise IrnnError(f"weight_bits={self.weight_bits}: the weight code {self.code} has {own}, without a choice")
         if self.weight_bits is None:
             object.__setattr__(self, "weight_bits", own or 8)
-        self.quant()  # refuses bits that a code does not have
+        self.quant()  # refuses other bits of other roles
 
     def quant(self) -> QuantConfig:
         """How the stack is quantized."""

@@ -129,22 +129,21 @@ class Runner:
         """
         given, made = self.program.inputs.values(), [self.program.values[name].axes for name in self.program.outputs]
         window = self.program.window
-        if window is None or [value.axes for value in given] != [("time",)] or [len(axes) for axes in made] != [1]:
-            raise IrnnError("only a program with one input and one output, both along time, runs as a stream")
+        if window is None or [value.axes for value in given] != [("time",)] or {len(axes) for axes in made} != {1}:
+            raise IrnnError("only a program with one input, all outputs along time as it is, runs as a stream")
         before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
         first_states, second_states = ({name: array.copy() for name, array in before.items()} for _ in range(2))
         states = (first_states, second_states)
-        ((dtype, _, shape),) = self._outputs
         first = self._inputs[0]
         inputs = np.zeros((batch, window, *first.value.shape), first.value.dtype)
-        output = np.empty((batch, 1, *shape), dtype)
+        outputs = [np.empty((batch, 1, *shape), dtype) for dtype, _, shape in self._outputs]
 
         def call(turn: int) -> Callable[[], None]:
             read = [inputs, *states[turn].values()]
-            written = [output, *states[1 - turn].values()]
+            written = [*outputs, *states[1 - turn].values()]
             return partial(self._kernel, *map(from_dlpack, read), *self._constants, *map(from_dlpack, written))
 
-        return Stream(first.checked, first.check_range, inputs, output, states, (call(0), call(1)))
+        return Stream(first.checked, first.check_range, inputs, outputs, states, (call(0), call(1)))
 
     def _checked_inputs(self, inputs: Inputs) -> tuple[list[np.ndarray], dict[str, int]]:
         """(arrays for the kernel, the sizes of the batch and of the axes)."""

@@ -23,7 +23,7 @@ class Stream:
     checked: Callable[[np.ndarray], np.ndarray]  # an array of the input's dtype, or an error
     check_range: Callable[[np.ndarray], None]
     inputs: np.ndarray  # [batch, window, *shape], read by the calls
-    output: np.ndarray  # [batch, 1, ...], written by them
+    outputs: list[np.ndarray]  # each [batch, 1, ...], written by them
     # One call reads the first states and writes the second; the other one goes back.
     states: tuple[Buffers, Buffers]
     calls: tuple[Callable[[], None], Callable[[], None]]
@@ -31,11 +31,13 @@ class Stream:
 
     def __post_init__(self) -> None:
         self._row = self.inputs[:, 0] if self.inputs.shape[1] == 1 else self.inputs
-        self._result = self.output[:, 0]
+        results = [output[:, 0] for output in self.outputs]
+        self._result = results[0] if len(results) == 1 else results
 
-    def step(self, inputs: np.ndarray) -> np.ndarray:
+    def step(self, inputs: np.ndarray) -> np.ndarray | list[np.ndarray]:
         """One time step: inputs ``[batch, *shape]`` -> output ``[batch, ...]``, which the next step overwrites.
 
+        Of a program with several outputs a list of them, in its order.
         A program with windows takes ``[batch, window, *shape]``: the steps before and the newest.
         """
         given = np.asarray(inputs)

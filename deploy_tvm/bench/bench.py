@@ -62,7 +62,7 @@ def _program(subject: Subject, steps: int, settings: Settings, progress: Progres
     sizes = {"time": steps, "memory": steps}
     mismatches = _compared(subject, sizes, settings)
     made = [program.values[name].axes for name in program.outputs]
-    along = [value.axes for value in program.inputs.values()] == [("time",)] and [len(axes) for axes in made] == [1]
+    along = [value.axes for value in program.inputs.values()] == [("time",)] and {len(axes) for axes in made} == {1}
     stepwise = steps == program.window and along
     measured = _measured(
         subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=1 if stepwise else steps

@@ -27,9 +27,13 @@ def load_program(artefact: str, inputs: str, function: str) -> Runtime:
         (sequence,) = x.values()
         window = sequence.shape[1] > 1  # else one step, without its axis
         stream, row = runner.stream(batch), np.ascontiguousarray(sequence if window else sequence[:, 0])
-        return Runtime(lambda: [stream.step(row)], {})
+        return Runtime(lambda: _listed(stream.step(row)), {})
     state = runner.initial_state(batch)
     return Runtime(lambda: runner.run(x, state), {})
+
+
+def _listed(outputs: np.ndarray | list[np.ndarray]) -> Sequence[np.ndarray]:
+    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def load_read(size: int, kernels: str) -> Runtime:

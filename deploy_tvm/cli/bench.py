@@ -156,7 +156,13 @@ def _layer(parsed: argparse.Namespace, free: list[str]) -> Any:
     for name in ("input", "hidden"):
         if name not in sizes:
             raise IrnnError(f"--layer needs --{name}: the {name} size, for example --{name} 650")
-    return Layer(cell=parsed.layer, **sizes)
+    try:
+        return Layer(cell=parsed.layer, **sizes)
+    except IrnnError as error:
+        name, equals, rest = str(error).partition("=")
+        if not equals or name not in LAYER_ONLY:
+            raise
+        raise IrnnError(f"--{name.replace('_', '-')} {rest}") from None
 
 
 def _refuse(parsed: argparse.Namespace, names: Sequence[str], owner: str) -> None:

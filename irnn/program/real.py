@@ -32,8 +32,9 @@ def quantize(graph: Graph, x: Any) -> Arrays:
         return {name: _input(graph, name, x[name]) for name in names}
     given = x if isinstance(x, (tuple, list)) else (x,)
     if len(given) != len(names):
+        states = f"; states are given to run, as a dict of {list(graph.states)}" if graph.states else ""
         raise IrnnError(
-            f"{len(given)} arrays for the inputs {names}; give one for each, in this order, or a dict by name"
+            f"{len(given)} arrays for the inputs {names}; give one for each, in this order, or a dict by name{states}"
         )
     found = {name: _input(graph, name, value) for name, value in zip(names, given, strict=True)}
     return found if len(names) > 1 else found[names[0]]

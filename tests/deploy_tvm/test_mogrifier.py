@@ -50,6 +50,10 @@ def test_a_mixture_of_softmaxes_leaves_as_integers(tmp_path: Path) -> None:
         (wanted, after), (found, last) = (one.run_all(tokens.numpy(), state) for one in (program, runner))
         assert [y.shape for y in found] == [(3, 7, 60), (3, 7, 60), (3, 7, 2)]
         assert all(map(np.array_equal, (*wanted, *after.values()), (*found, *last.values())))
+        stream = runner.stream(3, state)
+        for t in range(7):
+            assert all(map(np.array_equal, stream.step(tokens[:, t].numpy()), (y[:, t] for y in wanted)))
+        assert all(np.array_equal(stream.state[name], after[name]) for name in after)
     floating = deploy_tvm.load(deploy_tvm.build(baseline, tmp_path / "float")).run_all(tokens.numpy())[0]
     qat.prepare(model, irnn.QuantConfig(), irnn.PwlConfig(), "float")
     expected, _ = model(tokens)
