@@ -1,4 +1,4 @@
-"""`python -m pipelines.step_times experiment=ptb_lstm`: what a training step of each stage takes on this processor.
+"""`python -m pipelines.step_times`: what a training step of each stage of a run takes on this processor.
 
 Arguments are those of `run.py`, and `against=[torch,brevitas]`, `peers_python=FILE` (the Python of an environment that
 has those libraries), `rounds=N` and `seconds=S` (of each network, all rounds together).

@@ -102,6 +102,14 @@ PIPELINE = {
     "python -m pipelines.dynamic experiment=wikitext2_mogrifier_small data.dir=FOLDER rate=0.002 decay=0.02": replace(
         MOGRIFIER, more=f"{MOGRIFIER.more} tokens=40", says='"dynamic"', slow=True
     ),
+    "python -m pipelines.step_times": FORM,
+    "python -m pipelines.step_times experiment=ptb_lstm data.dir=FOLDER against=[torch,brevitas] "
+    "peers_python=peers/bin/python": Example(
+        {"FOLDER": "{w.text}", "peers/bin/python": "{w.peers}"},
+        f"{TEXT} rounds=1 seconds=0.1",
+        says="stage activations",
+        slow=True,
+    ),
     "python -m pipelines.sensitivity experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
     "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
     "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": LANGUAGE_MODEL,
