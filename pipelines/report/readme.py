@@ -4,7 +4,9 @@ A marker `<!-- table:NAME -->` names an experiment: `docs/results/NAME.json`, as
 `<!-- bench:NAME -->` names benchmarks of one layer: `docs/results/NAME_*.json`, each written by
 `python -m deploy_tvm bench --layer ... --json FILE`. A marker `<!-- rows:NAME -->` names a comparison:
 `docs/results/NAME.json`, as `python -m pipelines.publish --compare NAME` writes it; `<!-- front:NAME -->` a search's
-front, as `--front NAME` writes it; `<!-- examples:NAME -->` what an experiment's integers answered.
+front, as `--front NAME` writes it; `<!-- examples:NAME -->` what an experiment's integers answered. A marker
+`<!-- steps:NAME -->` names times of training steps: `docs/results/NAME_*.json`, each written by
+`pipelines.step_times` with `json=FILE`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from pipelines.report.front import table_of_front
 from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
-PAGES = ("orthogonal.md",)  # of docs
-_TABLE = re.compile(r"(<!-- (table|bench|rows|front|examples):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+PAGES = ("orthogonal.md", "scale.md")  # of docs
+_TABLE = re.compile(r"(<!-- (table|bench|rows|front|examples|steps):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def write_tables(readme: Path, docs: Path) -> None:
@@ -35,7 +37,7 @@ def with_tables(text: str, docs: Path) -> str:
 
 
 def _content(kind: str, name: str, docs: Path) -> str:
-    paths = sorted(docs.glob(f"{name}_*.json")) if kind == "bench" else [docs / f"{name}.json"]
+    paths = sorted(docs.glob(f"{name}_*.json")) if kind in ("bench", "steps") else [docs / f"{name}.json"]
     results = [_read(path) for path in paths if path.is_file()]
     if not results:
         return "(no results yet)\n"
@@ -44,6 +46,8 @@ def _content(kind: str, name: str, docs: Path) -> str:
             return table_of_rows(results[0]["rows"])
         if kind == "front":
             return table_of_front(results[0])
+        if kind == "steps":
+            return _steps(results)
         if kind == "examples":
             return _examples(results[0])
         return _experiment(results[0]) if kind == "table" else _benchmarks(results)
@@ -80,6 +84,27 @@ def _examples(results: dict[str, Any]) -> str:
     lines = ["| seed | input | target | output of the integers |", "|---|---|---|---|"]
     for seed, run in results["seeds"].items():
         lines += [f"| {seed} | {each['input']} | {each['target']} | {each['output']} |" for each in run["examples"]]
+    return "\n".join([*lines, ""])
+
+
+def _steps(results: list[dict[str, Any]]) -> str:
+    """One row a network, one column a measurement; in brackets how many float steps a step takes."""
+    networks = list(dict.fromkeys(name for result in results for name in result["ms_per_step"]))
+    heads = [f"{result['experiment']}, {result['precision']}" for result in results]
+    lines = ["| milliseconds a training step | " + " | ".join(heads) + " |", "|---" + "|---:" * len(heads) + "|"]
+    for name in networks:
+        found = [(result["ms_per_step"].get(name), result["over_float"].get(name)) for result in results]
+        cells = ["" if ms is None else f"{ms:.0f} ({ratio:.2f})" for ms, ratio in found]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for result in results:
+        machine = result["machine"]
+        versions = ", ".join(f"{library} {result['versions'][library]}" for library in ("torch", "brevitas")
+                             if library in result["versions"])  # fmt: skip
+        lines += [
+            "",
+            f"{result['experiment']}: {machine['cpu']} ({', '.join(machine['flags'])}), one thread, load average "
+            f"{machine['load_average'][0]}, {versions}, commit {result['commit'][:12]}.",
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -11,12 +11,13 @@ libraries' networks have the same sizes and read random tokens.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from irnn.errors import IrnnError
 from irnn.extras import extra
 
-OWN = ("against", "peers_python", "rounds", "seconds")
+OWN = ("against", "peers_python", "rounds", "seconds", "json")
 
 
 def main(arguments: list[str]) -> int:
@@ -30,11 +31,11 @@ def main(arguments: list[str]) -> int:
             from pipelines.watch.console import console, print_whole
         config, own = compose_run(arguments, OWN)
         usual: dict[str, Any] = {"against": ["torch"], "peers_python": None, "rounds": 10, "seconds": 20.0}
+        path = Path(own.pop("json", config.output_dir / "step_times" / f"{config.name}.json"))
         settings = read_section(Settings, usual | own, "")
         run = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
         result = measured(config, run, settings, lambda text: console.print(text, markup=False))
         print_whole(table(result))
-        path = config.output_dir / "step_times" / f"{config.name}.json"
         write_json(path, result)
         console.print(f"written: {path}", markup=False)
     except IrnnError as error:
