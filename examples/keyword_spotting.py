@@ -88,7 +88,7 @@ def main() -> None:
         clips, targets = (torch.cat(pair) for pair in zip((clips, targets), speech_clips(given.speech), strict=True))
     test = digit_clips(given.digits, "test")
 
-    net, more = Spotter(clips.shape[-1]), max(1, given.epochs // 8)
+    net, more = Spotter(clips.shape[-1]), max(1, given.epochs // 3)
     train(net, clips, targets, given.epochs, 4e-3)
     print(irnn.explain(net, clips[:2]))
     matched = copy.deepcopy(net)  # in float, trained as long as the integers
