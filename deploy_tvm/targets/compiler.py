@@ -19,9 +19,26 @@ from irnn.program import Program
 PIPELINE = "irnn"
 
 
+@tirx.transform.prim_func_pass(opt_level=0, name="irnn.flattened")
+def _flattened(function: tirx.PrimFunc, module: tvm.IRModule, context: tvm.transform.PassContext) -> tirx.PrimFunc:
+    """``FlattenBuffer`` in a fraction of its time, and after ``StmtSimplify`` with the same result.
+
+    It takes each index for a map of all loops around it and looks for a simpler one, which finds nothing here and took
+    most of a build.  It does not where a loop is as long as another one's variable says: two such loops of one round
+    stand around the body, and go again.
+    """
+    zero, one = tirx.const(0, "int64"), tirx.const(1, "int64")
+    outer, inner = tirx.Var("outer", "int64"), tirx.Var("inner", "int64")
+    body = tirx.For(inner, zero, outer + one, tirx.ForKind.SERIAL, function.body)
+    body = tirx.For(outer, zero, one, tirx.ForKind.SERIAL, body)
+    flat = tirx.transform.FlattenBuffer()(tvm.IRModule({"main": function.with_body(body)}))["main"]
+    *views, loop = flat.body if isinstance(flat.body, tirx.SeqStmt) else [flat.body]
+    return flat.with_body(tirx.stmt.stmt_seq(*views, loop.body.body))
+
+
 def _tir_pipeline() -> tuple:
     passes = [
-        tirx.transform.FlattenBuffer(),
+        _flattened,
         tirx.transform.StmtSimplify(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
