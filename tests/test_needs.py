@@ -10,6 +10,8 @@ from tests.support import needs
 
 pytest_plugins = ["pytester"]
 
+WORKERS = ("-p", "xdist", "-n", "2")
+
 SKIPPING = """
     from tests.support import needs
 
@@ -32,12 +34,14 @@ def suite(
     root = request.config.rootpath
     pytester.makeconftest((root / "tests" / "conftest.py").read_text(encoding="utf-8"))
     monkeypatch.setenv("PYTHONPATH", str(root))
+    # Hydra and Hypothesis bring plugins that each process would import: longer than what is tested here takes.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name in ("PYTEST_XDIST_WORKER", needs.REQUIRED, needs.SECONDS):
         monkeypatch.delenv(name, raising=False)
     return pytester
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize("options", [(), WORKERS], ids=["alone", "workers"])
 def test_each_group_that_was_skipped_has_one_line(suite: pytest.Pytester, options: tuple[str, ...]) -> None:
     suite.makepyfile(SKIPPING)
     result = suite.runpytest_subprocess("-m", "not slow", *options)
@@ -51,7 +55,7 @@ def test_each_group_that_was_skipped_has_one_line(suite: pytest.Pytester, option
     )
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize("options", [(), WORKERS], ids=["alone", "workers"])
 def test_a_run_fails_where_what_it_requires_was_skipped(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
@@ -83,7 +87,7 @@ SLEEPING = """
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize("options", [(), WORKERS], ids=["alone", "workers"])
 def test_a_run_that_has_no_time_left_says_what_it_left_out(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
@@ -144,5 +148,5 @@ SHARED = """
 
 def test_what_tests_share_is_built_by_one_worker(suite: pytest.Pytester) -> None:
     suite.makepyfile(SHARED)
-    assert suite.runpytest_subprocess("-n", "2", "--dist=loadgroup").ret == 0
+    assert suite.runpytest_subprocess(*WORKERS, "--dist=loadgroup").ret == 0
     assert sorted((suite.path / "built").read_text().split()) == ["a", "b", "further"]
