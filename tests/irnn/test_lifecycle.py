@@ -27,9 +27,9 @@ from irnn.errors import IrnnError
 from irnn.stages import STAGES
 from tests.support.models import ids, language_model, quantized
 
-TOKENS = ids(2, 9)
-# Tables on grids of 12 bits are fitted in a few milliseconds.
-NARROW = irnn.QuantConfig(preactivation=12, norm=12)
+TOKENS = ids(2, 5)
+# Tables on grids of 10 bits are fitted in a few milliseconds.
+NARROW = irnn.QuantConfig(preactivation=10, norm=10)
 QUANTS = (NARROW, replace(NARROW, weight="ternary"), replace(NARROW, cell=12, hidden=6))
 PWLS = (irnn.PwlConfig(), irnn.PwlConfig(pieces=4))
 PLAIN = ("lstm", None)
@@ -63,7 +63,7 @@ def _prepared(kind: Kind, quant: irnn.QuantConfig, pwl: irnn.PwlConfig, stage: s
 def calibrate(model: irnn.LanguageModel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random networks of 8 units are served badly
-        qat.calibrate(model, [ids(2, 9)])
+        qat.calibrate(model, [TOKENS])
 
 
 def train_a_step(model: irnn.LanguageModel) -> None:
