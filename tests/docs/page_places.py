@@ -32,14 +32,14 @@ TRAINING = "trainer.progress=false recipe.float.epochs=1 recipe.float.average=0 
 TEXT = f"{TRAINING} model.embedding_size=8 model.hidden_size=8 data.batch_size=4 data.steps=8 " + (
     "evaluation.interpreter_tokens=20"
 )
-SPEECH = f"{TRAINING} data.cache_dir=features data.batches.max_utterances=8 " + (
-    "model.conv_channels=[4] model.conv_strides=[2] model.encoder_layers=2 model.downsampling=[] model.encoder_size=8 "
+SPEECH = f"{TRAINING} data.cache_dir=features data.batches.max_utterances=20 " + (
+    "model.conv_channels=[4] model.conv_strides=[4] model.encoder_layers=2 model.downsampling=[2] model.encoder_size=8 "
     "model.embedding_size=8 model.decoder_layers=1 model.decoder_size=8 model.attention_size=8 "
     "evaluation.interpreter_utterances=2 evaluation.search.max_length_factor=0.0 evaluation.search.max_length_extra=5"
 )
-DIGITS = f"{SPEECH} data.train_strings=40 data.evaluation_strings=3 data.max_digits=2"
+DIGITS = f"{SPEECH} data.train_strings=40 data.evaluation_strings=2 data.max_digits=2"
 LIBRISPEECH = f"{SPEECH} data.units.kind=characters data.units.size=null"
-UNIT_MODEL = f"{TEXT} data.speech.train_strings=40 data.speech.evaluation_strings=3 data.speech.max_digits=2"
+UNIT_MODEL = f"{TEXT} data.speech.train_strings=40 data.speech.evaluation_strings=2 data.speech.max_digits=2"
 WORDS = f"{TRAINING} data.cache_dir=features model.hidden_size=8"
 COPY = (
     f"{TRAINING} model.hidden_size=8 data.length=3 data.delay=4 data.train_sequences=16 data.batch_size=8 "
