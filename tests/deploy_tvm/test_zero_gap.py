@@ -15,10 +15,12 @@ from tests.support import needs
 
 CHUNK = 256
 EVERYTHING, SOME = None, 600
+# Parts of the stream that are read side by side where all of it is read, which they divide: five times as fast in QAT.
+ROWS = 10
 CASES = [("lstm", None, 8), ("lstm", "mad", 4), ("gru", None, 8)]
 
 
-def _compare(tmp_path: Path, corpus, tokens: int | None, cell: str, norm: str | None, bits: int) -> int:
+def _compare(tmp_path: Path, corpus, tokens: int | None, rows: int, cell: str, norm: str | None, bits: int) -> int:
     """Number of integers compared (all logits and the states after each chunk); fails at the first difference."""
     torch.manual_seed(0)
     size = len(corpus.vocabulary)
@@ -33,7 +35,7 @@ def _compare(tmp_path: Path, corpus, tokens: int | None, cell: str, norm: str | 
     runner = deploy_tvm.load(tmp_path / "artefact")
     states = [None, None, None]
     compared = 0
-    for ids, _ in stream_chunks(corpus.test[:tokens], corpus.vocabulary.eos, CHUNK):
+    for ids, _ in stream_chunks(corpus.test[:tokens], corpus.vocabulary.eos, CHUNK // rows, rows):
         with torch.no_grad():
             evaluated, states[0] = model.frozen().run(torch.from_numpy(ids), states[0])
         interpreted, states[1] = program.run(ids, states[1])
@@ -49,12 +51,13 @@ def _compare(tmp_path: Path, corpus, tokens: int | None, cell: str, norm: str | 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "norm", "bits"), CASES)
 def test_all_of_ptb(tmp_path, ptb, cell, norm, bits):
-    assert _compare(tmp_path, ptb, EVERYTHING, cell, norm, bits) > 82_430 * 10_000
+    assert len(ptb.test) == 82_430
+    assert _compare(tmp_path, ptb, EVERYTHING, ROWS, cell, norm, bits) > 82_430 * 10_000
 
 
 @pytest.mark.parametrize(("cell", "norm", "bits"), CASES)
 def test_a_few_hundred_tokens_of_ptb(tmp_path, ptb, cell, norm, bits):
-    assert _compare(tmp_path, ptb, SOME, cell, norm, bits) > SOME * 10_000
+    assert _compare(tmp_path, ptb, SOME, 1, cell, norm, bits) > SOME * 10_000
 
 
 @pytest.fixture(scope="module")
