@@ -96,7 +96,7 @@ def capture(network: nn.Module, example_inputs: Any, norm: str) -> None:
     engine, explanation = _judge(network, example_inputs, norm)
     if explanation.problems or engine is None:
         lines = [
-            f"{row.name} ({row.op}{', ' + row.where if row.where else ''}) {row.problem}"
+            f"{row.name} ({', '.join(filter(None, (row.op, row.where)))}) {row.problem}"
             + (f"; nearest: {row.nearest}" if row.nearest else "")
             for row in explanation.problems
         ]
