@@ -171,7 +171,7 @@ def test_the_orthogonal_suite_has_bits_that_a_cell_can_have() -> None:
     assert hadamard.hadamard
     assert hadamard.quant().weight_code("weight", "ornn.0.w_h").bits == 1
     assert hadamard.quant().weight_code("weight", "ornn.0.w_x").bits == 4
-    with pytest.raises(IrnnError, match=r"^hadamard: the cell lstm has no such matrix; take cell ornn$"):
+    with pytest.raises(IrnnError, match=r"^hadamard=true: the cell lstm has no such matrix; take ornn$"):
         Layer(8, 8, hadamard=True)
 
 
