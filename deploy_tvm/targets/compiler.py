@@ -104,8 +104,7 @@ def _sound(build: Callable[[tvm.target.Target], Built], target: Target) -> Built
     """What ``build`` makes for a target, with a little less optimization where LLVM's verifier refuses the usual one.
 
     LLVM 22.1.0 in TVM 0.27: loop-invariant code motion of level 3 leaves a use before its definition in a few programs
-    (a norm behind 16 units of 4 bits on Cortex-A76).  Level 2 has the same passes for all that these functions are made
-    of, and its integers are the same.
+    (a norm behind 16 units of 4 bits on Cortex-A76).  Level 2 builds them; its speed beside level 3 was not measured.
     """
     llvm = target.tvm()
     with _context():

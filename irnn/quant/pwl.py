@@ -15,9 +15,10 @@ from __future__ import annotations
 import heapq
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -205,43 +206,31 @@ class ChordError:
     def __init__(self, steps: np.ndarray, points: np.ndarray) -> None:
         y = steps - 0.5 * (steps.min() + steps.max())
         t = np.arange(len(y)) - 0.5 * len(y)
-        self._at = points
-        self._t, self._y = t[points], y[points]
         # Samples in [a, b): the chord meets the curve at b, and the sample there belongs to the next chord.
-        self._sum_y, self._sum_yy, self._sum_ty = (
-            np.concatenate([[0.0], np.cumsum(term)])[points] for term in (y, y * y, t * y)
-        )
+        sums = (np.concatenate([[0.0], np.cumsum(term)])[points] for term in (y, y * y, t * y))
+        self._of_points = [points, t[points], y[points], *sums]
 
-    def __call__(self, i: int | np.ndarray, j: int | np.ndarray) -> float | np.ndarray:
-        """Error of the chord from point number ``i`` to point number ``j`` > ``i`` (they broadcast)."""
-        length = self._at[j] - self._at[i]
-        y_i = self._y[i]
-        slope = (self._y[j] - y_i) / length
-        sum_y = self._sum_y[j] - self._sum_y[i]
-        sum_yy = self._sum_yy[j] - self._sum_yy[i]
-        sum_ty = self._sum_ty[j] - self._sum_ty[i] - self._t[i] * sum_y
-        sum_t = length * (length - 1) / 2
-        sum_tt = sum_t * (2 * length - 1) / 3
-        chord_squares = length * y_i * y_i + slope * (2 * y_i * sum_t + slope * sum_tt)
-        return np.maximum(sum_yy - 2 * (y_i * sum_y + slope * sum_ty) + chord_squares, 0.0)
+    def __call__(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Errors of the chords from points number ``i`` to points number ``j`` > ``i`` (they broadcast)."""
+        return np.maximum(_squares(self._of_points, i, j), 0.0)
 
     def one(self) -> Callable[[int, int], float]:
-        """The same for one chord a call, ten times as fast: of numbers in place of arrays, with the same roundings."""
-        at, y, t = self._at.tolist(), self._y.tolist(), self._t.tolist()
-        sums_y, sums_yy, sums_ty = self._sum_y.tolist(), self._sum_yy.tolist(), self._sum_ty.tolist()
+        """The same for one chord a call: by numbers, which are quicker one by one, with the same roundings."""
+        lists = [array.tolist() for array in self._of_points]
+        return lambda i, j: max(_squares(lists, i, j), 0.0)
 
-        def error(i: int, j: int) -> float:
-            length, y_i = at[j] - at[i], y[i]
-            slope = (y[j] - y_i) / length
-            sum_y = sums_y[j] - sums_y[i]
-            sum_ty = sums_ty[j] - sums_ty[i] - t[i] * sum_y
-            sum_t = length * (length - 1) / 2
-            sum_tt = sum_t * (2 * length - 1) / 3
-            chord_squares = length * y_i * y_i + slope * (2 * y_i * sum_t + slope * sum_tt)
-            squares = sums_yy[j] - sums_yy[i] - 2 * (y_i * sum_y + slope * sum_ty) + chord_squares
-            return squares if squares > 0.0 else 0.0
 
-        return error
+def _squares(of_points: Sequence[Any], i: Any, j: Any) -> Any:
+    """See :class:`ChordError`; of arrays and arrays of indices, or of lists and two indices."""
+    at, t, y, sums_y, sums_yy, sums_ty = of_points
+    length, y_i = at[j] - at[i], y[i]
+    slope = (y[j] - y_i) / length
+    sum_y = sums_y[j] - sums_y[i]
+    sum_ty = sums_ty[j] - sums_ty[i] - t[i] * sum_y
+    sum_t = length * (length - 1) / 2
+    sum_tt = sum_t * (2 * length - 1) / 3
+    chord_squares = length * y_i * y_i + slope * (2 * y_i * sum_t + slope * sum_tt)
+    return sums_yy[j] - sums_yy[i] - 2 * (y_i * sum_y + slope * sum_ty) + chord_squares
 
 
 def greedy_knots(steps: np.ndarray, points: np.ndarray, pieces: int) -> np.ndarray:

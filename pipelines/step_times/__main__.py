@@ -1,7 +1,8 @@
 """`python -m pipelines.step_times`: what a training step of each stage of a run takes on this processor.
 
 Arguments are those of `run.py`, and `against=[torch,brevitas]`, `peers_python=FILE` (the Python of an environment that
-has those libraries), `rounds=N` and `seconds=S` (of each network, all rounds together).
+has those libraries), `rounds=N` and `seconds=S` (of each network, all rounds together), `json=FILE` (in place
+of `<output_dir>/step_times/<name>.json`; as docs/results/step_times_NAME.json it is a column of docs/scale.md).
 
 Every network has a process of its own on one core and is trained on the run's batches, as a run does it: forward,
 backward, clipping, the optimizer's step. They take turns, so that a machine that slows down slows all. The other
