@@ -19,7 +19,8 @@ import numpy as np
 from irnn.errors import IrnnError
 from irnn.extras import extra
 from irnn.places import need_folder
-from irnn.quant.pwl import METHODS, PwlTable, fit, output_steps
+from irnn.quant.knots import METHODS
+from irnn.quant.pwl import PwlTable, fit, output_steps
 
 PIECES = (4, 8, 16, 32, 96)
 

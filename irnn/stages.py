@@ -15,7 +15,7 @@ from torch import Tensor
 
 from irnn.errors import IrnnError
 from irnn.quant.config import ROLE_BITS, QuantConfig
-from irnn.quant.pwl import METHODS
+from irnn.quant.knots import METHODS
 
 # iRNN trains in this order; each stage includes the former.
 STAGES = ("float", "pwl", "weights", "activations", "all")

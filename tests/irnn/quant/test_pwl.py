@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from irnn import pwl_report
 from irnn.errors import IrnnError
-from irnn.quant.pwl import CANDIDATES_MAX, ChordError, candidate_knots, fit, fits_int32, greedy_knots, optimal_knots
+from irnn.quant.knots import CANDIDATES_MAX, ChordError, candidate_knots, greedy_knots, optimal_knots
+from irnn.quant.pwl import fit, fits_int32
 from tests.support.places import ROOT
 
 SIGMOID = {"output_scale": 1 / 255, "output_zero_point": -128, "output_min": -128, "output_max": 127}
