@@ -54,6 +54,7 @@ class Simulation:
         self.lengths: Tensor | None = None  # where the sequences of the batch end, see `ragged`
         self._valid: Tensor | None = None  # rows of the batch that have not ended, within a scan
         self.compiled: CompiledSteps | None = None  # what compiles the steps of scans, where that is asked for
+        self._dropped: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # by id: a result of dropout, its input, its mask
 
     def ragged(self, lengths: Tensor | None) -> None:
         """From here on sequences end at ``lengths [batch]``; None: they are all as long as the longest."""
@@ -112,8 +113,18 @@ class Simulation:
         return self.requantize(site, x)
 
     def operand(self, module: WeightPart, x: Tensor) -> Tensor:
-        """What the module multiplies: x, or where it is written in codes at run time, what these stand for."""
-        return x if module.operand_codes is None else FakeMultibit.apply(x.float(), module.operand_codes)
+        """What the module multiplies: x, or where it is written in codes at run time, what these stand for.
+
+        Dropout leaves zeros, of which codes have none and outside of training there are none either: what is written
+        in codes is what dropout has read, and its mask falls on the codes.
+        """
+        if module.operand_codes is None:
+            return x
+        dropped = self._dropped.get(id(x))
+        if dropped is None:
+            return FakeMultibit.apply(x.float(), module.operand_codes)
+        _, whole, mask = dropped
+        return FakeMultibit.apply(whole.float(), module.operand_codes) * mask
 
     def linear(self, module: WeightPart, x: Tensor) -> Tensor:
         x = self.operand(module, x)
@@ -194,7 +205,12 @@ class Simulation:
         return torch.cat(parts, dim=-1)
 
     def dropout(self, x: Tensor, p: float) -> Tensor:
-        return torch.nn.functional.dropout(x, p, self.training)
+        if not (self.training and p):
+            return x
+        mask = torch.nn.functional.dropout(torch.ones_like(x), p)
+        y = x * mask
+        self._dropped[id(y)] = y, x, mask
+        return y
 
     def scan(
         self,

@@ -49,13 +49,12 @@ def weight_code(choice: int | str, *, per_row: bool) -> WeightCode:
     if name not in CODES or not isinstance(choice, int | str):
         raise IrnnError(f"{choice!r} is no weight code; allowed are {_allowed()}")
     code = CODES[name]
-    per_row = per_row or code.ROWS_EVERYWHERE
     if not code.BITS and not colon:
-        return code(per_row)
+        return code(per_row or code.rows_everywhere(None))
     if width not in map(str, code.BITS):
         has = f"has {', '.join(map(str, code.BITS))}" if code.BITS else "has none to choose"
         raise IrnnError(f"{width!r} is no number of bits of the weight code {name}, which {has}")
-    return code(per_row, int(width))
+    return code(per_row or code.rows_everywhere(int(width)), int(width))
 
 
 def _allowed() -> str:

@@ -17,6 +17,8 @@ from irnn.program import encodings
 ROW_SCALE_FLOOR = 2.0**-16
 # A looked-up row whose table has a scale a row is brought to 8 bits, at which the table's largest weight is this.
 TABLE_HIGH = 127
+# Of nearest integers and the scale of least squares in turn, where a code finds its scale so.
+FIT_ROUNDS = 3
 # The scale of a tensor of zeros in a code that has no 0.
 ZERO_SCALE = 2.0**-24
 
@@ -48,16 +50,22 @@ class WeightCode(ABC):
 
     per_row: each plane has a scale a row, or one for the matrix.  Codes are equal where they quantize alike.
 
-    ROWS_EVERYWHERE: embedding and output layer have a scale a row, too: one for a whole vocabulary would not do.
     RUN_TIME: the name of the code in which activations are then written as the network runs (operation ``multibit``).
     BITS: the widths that can be chosen, of which one is the constructor's second argument; none: there is one alone.
     """
 
     per_row: bool
     encoding: ClassVar[str] = ""
-    ROWS_EVERYWHERE: ClassVar[bool] = False
     BITS: ClassVar[tuple[int, ...]] = ()
     RUN_TIME: ClassVar[str | None] = None
+
+    @classmethod
+    def rows_everywhere(cls, width: int | None) -> bool:
+        """Whether embedding and output layer have a scale a row, too: where one for a whole vocabulary would not do.
+
+        width: the one of ``BITS`` that was chosen, or None where there is no choice.
+        """
+        return True
 
     @property
     @abstractmethod
@@ -92,6 +100,14 @@ class WeightCode(ABC):
             Plane(integers.numpy().astype(dtype), self.encoding, self.bits, scale[:, 0].numpy())
             for integers, scale in self.terms(torch.from_numpy(weight), least)
         )
+
+
+def least_squares_scale(size: Tensor, found: Tensor) -> Tensor:
+    """The scales ``[rows, 1]`` with which integers ``found`` are nearest to ``size``, both ``[rows, columns]``.
+
+    Of a row without any other integer than 0 it is 0.
+    """
+    return (size * found).sum(1, keepdim=True) / found.square().sum(1, keepdim=True).clamp(min=1)
 
 
 def zero_free(scale: Tensor, weight: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ class Binary(WeightCode):
     """Courbariaux et al. 2015 with the scale of Rastegari et al. 2016; the sign of 0 is 1."""
 
     encoding: ClassVar[str] = "binary"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:

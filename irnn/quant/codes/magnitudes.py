@@ -8,10 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
-
-# Of nearest magnitudes and best scale in turn; where the scale starts, each code says.
-ROUNDS = 3
+from irnn.quant.codes.base import FIT_ROUNDS, Term, WeightCode, least_squares_scale, signs, usable, zero_free
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,6 @@ class SignedMagnitudes(WeightCode):
 
     width: int
     encoding: ClassVar[str] = "codebook"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
     BITS: ClassVar[tuple[int, ...]] = (2, 3, 4)
 
     @property
@@ -41,8 +37,7 @@ class SignedMagnitudes(WeightCode):
         rows = weight.detach() if self.per_row else weight.detach().reshape(1, -1)
         size = rows.abs()
         scale = zero_free(self.first_scale(size), weight)
-        for _ in range(ROUNDS):
-            found = self.nearest(size, scale)
-            scale = zero_free((size * found).sum(1, keepdim=True) / found.square().sum(1, keepdim=True), weight)
+        for _ in range(FIT_ROUNDS):
+            scale = zero_free(least_squares_scale(size, self.nearest(size, scale)), weight)
         scale = usable(scale, floor)
         return (Term((signs(rows) * self.nearest(size, scale)).reshape(weight.shape), scale),)

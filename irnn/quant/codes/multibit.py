@@ -112,7 +112,6 @@ class Multibit(WeightCode):
 
     width: int
     encoding: ClassVar[str] = "binary"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
     BITS: ClassVar[tuple[int, ...]] = CODE_COUNTS
     RUN_TIME: ClassVar[str | None] = "alternating"
 

@@ -24,7 +24,6 @@ class Ternary(WeightCode):
     """What both thresholds share."""
 
     encoding: ClassVar[str] = "ternary"
-    ROWS_EVERYWHERE: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:

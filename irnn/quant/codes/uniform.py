@@ -1,4 +1,10 @@
-"""Uniform weights of 2 to 8 bits: symmetric integers up to ``2**(bits - 1) - 1``, one scale a row or for the matrix."""
+"""Uniform weights of 2 to 8 bits: symmetric integers up to ``2**(bits - 1) - 1``, one scale a row or for the matrix.
+
+From 5 bits on the range holds every weight, so that the largest of a row is the largest integer.  With 2 to 4 bits that
+would leave most weights at 0 for the sake of a few: there the scale is the one of the least squared error, found from
+the optimum for normal weights (Max 1960, table II, odd numbers of values) by nearest values and best scale in turn, and
+embedding and output layer have a scale a row as well.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +14,47 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from irnn.quant.codes.base import ROW_SCALE_FLOOR, Term, WeightCode, usable
+from irnn.quant.codes.base import FIT_ROUNDS, ROW_SCALE_FLOOR, Term, WeightCode, least_squares_scale, usable
+
+# The step that is best for normal weights of unit variance; these bits have a scale of least squares.
+NORMAL = {2: 1.2241, 3: 0.6507, 4: 0.3533}
 
 
 @dataclass(frozen=True)
 class Uniform(WeightCode):
-    """The range holds every weight, so that the largest of a row is the largest integer."""
+    """See the text above."""
 
     width: int
     BITS: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+
+    @classmethod
+    def rows_everywhere(cls, width: int | None) -> bool:
+        """See :class:`WeightCode`."""
+        return width in NORMAL
 
     @property
     def bits(self) -> int:
         """The width that was chosen."""
         return self.width
 
+    @property
+    def high(self) -> int:
+        """The largest integer."""
+        return int(2 ** (self.width - 1)) - 1
+
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """One plane, rounded half up."""
-        high = 2 ** (self.width - 1) - 1
-        largest = weight.detach().abs().amax()
-        if self.per_row:
-            rows = weight.detach().abs().amax(dim=1, keepdim=True)
-            scale = torch.maximum(rows, largest * ROW_SCALE_FLOOR) / high
-        else:
-            scale = (largest / high).reshape(1, 1)
-        scale = usable(scale, floor)
-        return (Term(weight.div(scale).add_(0.5).floor_().clamp_(-high, high), scale),)
+        weight = weight.detach()
+        size = weight.abs() if self.per_row else weight.abs().reshape(1, -1)
+        largest = size.amax(dim=1, keepdim=True)
+        scale = self._fitted(size) if self.width in NORMAL else largest / self.high
+        scale = usable(torch.maximum(scale, largest.amax() * ROW_SCALE_FLOOR / self.high), floor)
+        return (Term(weight.div(scale).add_(0.5).floor_().clamp_(-self.high, self.high), scale),)
+
+    def _fitted(self, size: Tensor) -> Tensor:
+        """Scales ``[rows, 1]`` of the least squared error for the magnitudes ``size [rows, columns]``."""
+        scale = size.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width]
+        for _ in range(FIT_ROUNDS):
+            scale = usable(scale, None)
+            scale = least_squares_scale(size, size.div(scale).add_(0.5).floor_().clamp_(max=self.high))
+        return scale

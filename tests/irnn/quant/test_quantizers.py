@@ -56,9 +56,10 @@ def test_unknown_roles_and_observers_are_refused():
 def test_two_bit_weights_are_minus_one_zero_one():
     assert integer_range("weight", 2) == (-1, 1)
     weight = torch.tensor([[0.9, -1.0, 0.2], [0.0, 0.0, 0.0]])
-    ((_, scale),) = weight_code(2, per_row=True).terms(weight)
+    ((integers, scale),) = weight_code(2, per_row=True).terms(weight)
+    assert integers.tolist() == [[1, -1, 0], [0, 0, 0]]
     assert scale.shape == (2, 1)
-    assert float(scale[0]) == 1.0
+    assert float(scale[0]) == pytest.approx(0.95)  # the best scale for these, which cuts off a part of the largest
     assert float(scale[1]) == pytest.approx(2.0**-16)  # a row of zeros keeps a usable scale
 
 

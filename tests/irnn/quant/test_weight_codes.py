@@ -257,6 +257,28 @@ def test_midrise_is_the_best_uniform_quantizer_of_normal_weights(bits: int, erro
     assert bool(((found / error - 1).abs() < 0.03).all())
 
 
+@pytest.mark.parametrize(("bits", "error"), [(2, 0.1902), (3, 0.04688), (4, 0.01292)])
+def test_uniform_codes_of_few_bits_have_the_scale_of_least_squares(bits: int, error: float) -> None:
+    """Mean squared errors of Max 1960, table II, for 3, 7 and 15 values; one weight that is far off spoils no row."""
+    weight = torch.randn(4, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(bits))
+    weight[3, 0] = 20.0
+    (term,) = weight_code(bits, per_row=True).terms(weight)
+    high = 2 ** (bits - 1) - 1
+    assert set(term.integers.unique().tolist()) == set(range(-high, high + 1))
+    found = (term.integers * term.scale - weight).square()
+    found[3, 0] = 0.0  # with it the largest weight has four times the range of the others
+    assert found[:3].mean(1).tolist() == pytest.approx([error] * 3, rel=0.03)
+    assert float(found[3].mean()) == pytest.approx(error, rel=0.1)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_what_has_a_scale_a_row(bits: int) -> None:
+    """Up to 4 bits embedding and output layer have one, too."""
+    config = irnn.QuantConfig(weight=bits, embedding=bits, logits_weight=bits)
+    assert config.weight_code("weight").per_row
+    assert config.weight_code("embedding").per_row == config.weight_code("logits_weight").per_row == (bits <= 4)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_denseshift_is_its_latents(bits: int) -> None:
     """Value and gradient are those of the paper's sign and shifts, each a tensor of its own, tied to one."""

@@ -179,7 +179,23 @@ def test_tied_weights_of_other_bits_are_quantized_apart() -> None:
     qat.prepare(model, irnn.QuantConfig(embedding=8, logits_weight=4), irnn.PwlConfig(), "weights")
     simulation = Simulation({}, training=False, observing=False)
     eight, four = simulation.weight(model.table), simulation.weight(model.fc)
-    assert len(torch.unique(four)) <= 15 < len(torch.unique(eight))
+    assert max(len(torch.unique(row)) for row in four) <= 15  # each with a scale of its own
+    assert len(torch.unique(eight)) > 15
+
+
+def test_dropout_falls_on_the_codes_of_what_it_reads() -> None:
+    """Codes have no 0: those of a vector with zeros in it would be other ones than those that evaluation finds."""
+    model = Wired(lambda a, m, x: x, fc=Linear(nn.Parameter(torch.eye(SIZE)), reads_hidden=True))
+    model.fc.operand_codes = 2
+    simulation = Simulation({}, training=True, observing=False)
+    x = torch.randn(4, 3, SIZE, generator=torch.Generator().manual_seed(3))
+    y = simulation.linear(model.fc, simulation.dropout(x, 0.5))
+    whole = simulation.linear(model.fc, x)
+    kept = y != 0
+    assert 0 < kept.sum() < x.numel()
+    torch.testing.assert_close(y, torch.where(kept, whole * 2, 0.0))
+    evaluation = Simulation({}, training=False, observing=False)
+    torch.testing.assert_close(evaluation.linear(model.fc, evaluation.dropout(x, 0.5)), whole)
 
 
 class Ended(Wired):
