@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +22,8 @@ TABLE_HIGH = 127
 FIT_ROUNDS = 3
 # The scale of a tensor of zeros in a code that has no 0.
 ZERO_SCALE = 2.0**-24
+# A fit passes over a matrix some thirty times: on a CPU so many numbers at a time, which stay in its cache.
+IN_CACHE = 1 << 17
 
 
 class Term(NamedTuple):
@@ -84,6 +87,12 @@ class WeightCode(ABC):
         floor: smallest scale of each row ``[rows, 1]`` in the first plane, whose accumulator holds the row's bias.
         """
 
+    def seen(self, weight: Tensor) -> tuple[Tensor, tuple[Term, ...]]:
+        """(the planes' sum, what :meth:`gradient` needs of them)."""
+        terms = self.terms(weight)
+        first, *others = (integers * scale for integers, scale in terms)
+        return sum(others, first), terms
+
     def fake(self, weight: Tensor) -> Tensor:
         """What training sees: the planes' sum, in the weight's dtype; its gradient is that of :meth:`gradient`."""
         return _Fake.apply(weight, self)
@@ -110,9 +119,22 @@ def least_squares_scale(size: Tensor, found: Tensor) -> Tensor:
     return (size * found).sum(1, keepdim=True) / found.square().sum(1, keepdim=True).clamp(min=1)
 
 
-def zero_free(scale: Tensor, weight: Tensor) -> Tensor:
-    """Scales of integers of which none is 0: so small where all of ``weight`` is 0 that nobody could measure it."""
-    return scale.clamp(min=weight.detach().abs().amax() * ROW_SCALE_FLOOR).clamp(min=ZERO_SCALE)
+def blocks(rows: Tensor, floor: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """``rows [rows, columns]``, with what belongs to each row, if anything, in parts that a cache holds."""
+    few = max(1, IN_CACHE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    parts = rows.split(few)
+    yield from zip(parts, [None] * len(parts) if floor is None else floor.split(few), strict=True)
+
+
+def joined(parts: Iterable[Term]) -> Term:
+    """The plane of all rows."""
+    integers, scales = zip(*parts, strict=True)
+    return Term(torch.cat(integers), torch.cat(scales))
+
+
+def least_scale(weight: Tensor) -> Tensor:
+    """The smallest scale that a row of ``weight`` may have in a code without 0: nobody could measure it."""
+    return (weight.detach().abs().amax() * ROW_SCALE_FLOOR).clamp(min=ZERO_SCALE)
 
 
 def signs(x: Tensor) -> Tensor:
@@ -132,9 +154,9 @@ class _Fake(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, code: WeightCode) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.code, ctx.terms = code, code.terms(weight)
-        first, *others = (integers * scale for integers, scale in ctx.terms)
-        return sum(others, first)
+        ctx.code = code
+        value, ctx.terms = code.seen(weight)
+        return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

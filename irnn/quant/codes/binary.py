@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
+from irnn.quant.codes.base import Term, WeightCode, least_scale, signs, usable
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,5 @@ class Binary(WeightCode):
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """One plane."""
         rows = weight.detach() if self.per_row else weight.detach().reshape(1, -1)
-        scale = usable(zero_free(rows.abs().mean(1, keepdim=True), weight), floor)
+        scale = usable(rows.abs().mean(1, keepdim=True).clamp(min=least_scale(weight)), floor)
         return (Term(signs(weight.detach()), scale),)

@@ -8,7 +8,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from irnn.quant.codes.base import FIT_ROUNDS, Term, WeightCode, least_squares_scale, signs, usable, zero_free
+from irnn.quant.codes.base import (
+    FIT_ROUNDS,
+    Term,
+    WeightCode,
+    blocks,
+    joined,
+    least_scale,
+    least_squares_scale,
+    signs,
+    usable,
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,15 @@ class SignedMagnitudes(WeightCode):
 
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """One plane; the sign of 0 is 1."""
-        rows = weight.detach() if self.per_row else weight.detach().reshape(1, -1)
+        rows, least = weight.detach() if self.per_row else weight.detach().reshape(1, -1), least_scale(weight)
+        integers, scale = joined(self._fitted(part, least, low) for part, low in blocks(rows, floor))
+        return (Term(integers.reshape(weight.shape), scale),)
+
+    def _fitted(self, rows: Tensor, least: Tensor, floor: Tensor | None) -> Term:
+        """The plane of some rows; least: the smallest scale that one may have."""
         size = rows.abs()
-        scale = zero_free(self.first_scale(size), weight)
+        scale = self.first_scale(size).clamp(min=least)
         for _ in range(FIT_ROUNDS):
-            scale = zero_free(least_squares_scale(size, self.nearest(size, scale)), weight)
+            scale = least_squares_scale(size, self.nearest(size, scale)).clamp(min=least)
         scale = usable(scale, floor)
-        return (Term((signs(rows) * self.nearest(size, scale)).reshape(weight.shape), scale),)
+        return Term(signs(rows) * self.nearest(size, scale), scale)

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from irnn.arithmetic.run_time_codes import MULTIBIT_CYCLES, determinant
-from irnn.quant.codes.base import Term, WeightCode, signs, usable, zero_free
+from irnn.quant.codes.base import Term, WeightCode, blocks, least_scale, signs, usable
+from irnn.quant.codes.levels import Levels, alternating_levels, nearest_levels, solved
 
 CODE_COUNTS = (1, 2, 3, 4)
 # Latent weights stay within this (Xu et al., section 4).
@@ -54,50 +54,39 @@ def refined(rows: Tensor, count: int) -> Codes:
 
 def alternating(rows: Tensor, count: int) -> Codes:
     """Least squares and nearest codes in turn; the coefficients descend."""
-    alphas, codes = greedy(rows, count)
-    for _ in range(MULTIBIT_CYCLES):
-        alphas = least_squares(rows, alphas, codes)
-        alphas = list(torch.cat(alphas, 1).abs().sort(1, descending=True).values.split(1, 1))
-        codes = nearest(rows, alphas)
-    return alphas, codes
+    return _codes(rows, alternating_levels(rows.abs(), count))
 
 
 def least_squares(rows: Tensor, alphas: list[Tensor], codes: list[Tensor]) -> list[Tensor]:
-    """Coefficients of the least squared error; the given ones stay where the codes of a row depend on each other.
-
-    By Cramer's rule in float64: the codes' products with each other are integers, so that it is exact whether a
-    determinant is 0.
-    """
-    gram = [[(p * q).sum(1, keepdim=True).double() for q in codes] for p in codes]
-    right = [(code * rows).sum(1, keepdim=True).double() for code in codes]
-    whole = determinant(gram)
-    found = []
-    for j, alpha in enumerate(alphas):
-        replaced = [[right[i] if k == j else gram[i][k] for k in range(len(codes))] for i in range(len(codes))]
-        solved = determinant(replaced) / torch.where(whole == 0, 1.0, whole)
-        found.append(torch.where(whole == 0, alpha.double(), solved).to(rows.dtype))
-    return found
+    """Coefficients of the least squared error, see :func:`irnn.quant.codes.levels.solved`."""
+    matrix = torch.stack(codes, 2).double()
+    right = torch.stack([(code * rows).sum(1) for code in codes], 1).double()
+    return list(solved(matrix.mT @ matrix, right, torch.cat(alphas, 1)).split(1, 1))
 
 
 def nearest(rows: Tensor, alphas: list[Tensor]) -> list[Tensor]:
     """For each element the codes of the nearest of the 2**k sums of ``+-alpha``; alphas ``[rows, 1]``."""
-    count, sign = len(alphas), signs(rows)
-    places = torch.arange(1 << count, device=rows.device)
-    patterns = [((places >> k) & 1).to(rows.dtype) * 2 - 1 for k in range(count)]
-    values, order = combined(alphas, patterns).sort(dim=1, stable=True)
-    # The values lie symmetric about 0, so that magnitudes are compared with the upper half: from its first one on, a
-    # code changes where a magnitude passes the middle between two of them.
-    half, size = values.shape[1] // 2, rows.abs()
-    between = (values[:, half + 1 :] + values[:, half:-1]) / 2
-    passed = [(size >= middle[:, None]).to(rows.dtype) for middle in between.unbind(1)]
-    codes = []
-    for pattern in patterns:
-        upper = pattern[order[:, half:]]
-        code = upper[:, :1].expand_as(rows).clone()
-        for step, change in zip(passed, upper.diff(dim=1).unbind(1), strict=True):
-            code.addcmul_(step, change[:, None])
-        codes.append(code.mul_(sign))
-    return codes
+    return _codes(rows, nearest_levels(torch.cat(alphas, 1)))[1]
+
+
+def _codes(rows: Tensor, levels: Levels) -> Codes:
+    """Coefficients and codes of ``rows`` by the levels of their magnitudes."""
+    size, sign = rows.abs(), signs(rows)
+    return list(levels.alphas.split(1, 1)), [
+        levels.looked_up(size, pattern) * sign for pattern in levels.patterns.unbind(2)
+    ]
+
+
+def nearest_values(rows: Tensor, count: int, least: Tensor | None = None) -> Tensor:
+    """``rows`` as a sum of ``count`` alternating codes, no coefficient of which is below ``least``."""
+    return torch.cat([_nearest_values(part, count, least) for part, _ in blocks(rows)])
+
+
+def _nearest_values(rows: Tensor, count: int, least: Tensor | None) -> Tensor:
+    size = rows.abs()
+    levels = alternating_levels(size, count)
+    alphas = levels.alphas if least is None else levels.alphas.clamp(min=least)
+    return signs(rows) * levels.looked_up(size, levels.values(alphas))
 
 
 def combined(alphas: list[Tensor], codes: list[Tensor]) -> Tensor:
@@ -133,7 +122,7 @@ class Multibit(WeightCode):
         """A plane a bit, of weights clipped to +-1.  A first scale that is raised takes the other codes along."""
         rows = weight.detach().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
         alphas, codes = self.codes(rows)
-        scales = [zero_free(alpha, weight) for alpha in alphas]
+        scales = [alpha.clamp(min=least_scale(weight)) for alpha in alphas]
         if floor is not None:
             raised = usable(scales[0], floor)
             again = nearest(rows, [raised, *scales[1:]])
@@ -173,13 +162,18 @@ class Alternating(Multibit):
         """See :class:`Multibit`."""
         return alternating(rows, self.width)
 
+    def seen(self, weight: Tensor) -> tuple[Tensor, tuple[Term, ...]]:
+        """See :class:`WeightCode`; without the codes themselves."""
+        rows = weight.detach().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+        return nearest_values(rows, self.width, least_scale(weight)), ()
+
 
 class FakeMultibit(torch.autograd.Function):
     """``x [..., size]`` as a sum of ``count`` binary codes along its last axis; the gradient passes unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int) -> Tensor:
-        return combined(*alternating(x.reshape(-1, x.shape[-1]), count)).reshape(x.shape)
+        return nearest_values(x.reshape(-1, x.shape[-1]), count).reshape(x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -14,7 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from irnn.quant.codes.base import FIT_ROUNDS, ROW_SCALE_FLOOR, Term, WeightCode, least_squares_scale, usable
+from irnn.quant.codes.base import (
+    FIT_ROUNDS,
+    ROW_SCALE_FLOOR,
+    Term,
+    WeightCode,
+    blocks,
+    joined,
+    least_squares_scale,
+    usable,
+)
 
 # The step that is best for normal weights of unit variance; these bits have a scale of least squares.
 NORMAL = {2: 1.2241, 3: 0.6507, 4: 0.3533}
@@ -45,16 +54,21 @@ class Uniform(WeightCode):
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """One plane, rounded half up."""
         weight = weight.detach()
-        size = weight.abs() if self.per_row else weight.abs().reshape(1, -1)
-        largest = size.amax(dim=1, keepdim=True)
-        scale = self._fitted(size) if self.width in NORMAL else largest / self.high
-        scale = usable(torch.maximum(scale, largest.amax() * ROW_SCALE_FLOOR / self.high), floor)
-        return (Term(weight.div(scale).add_(0.5).floor_().clamp_(-self.high, self.high), scale),)
+        least = weight.abs().amax() * ROW_SCALE_FLOOR / self.high
+        if self.per_row:
+            return (joined(self._fitted(part, least, low) for part, low in blocks(weight, floor)),)
+        integers, scale = self._fitted(weight.reshape(1, -1), least, floor)
+        return (Term(integers.reshape(weight.shape), scale),)
 
-    def _fitted(self, size: Tensor) -> Tensor:
-        """Scales ``[rows, 1]`` of the least squared error for the magnitudes ``size [rows, columns]``."""
-        scale = size.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width]
-        for _ in range(FIT_ROUNDS):
-            scale = usable(scale, None)
-            scale = least_squares_scale(size, size.div(scale).add_(0.5).floor_().clamp_(max=self.high))
-        return scale
+    def _fitted(self, rows: Tensor, least: Tensor, floor: Tensor | None) -> Term:
+        """The plane of some rows; least: the smallest scale that one may have."""
+        size = rows.abs()
+        if self.width in NORMAL:
+            scale = size.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width]
+            for _ in range(FIT_ROUNDS):
+                scale = usable(scale, None)
+                scale = least_squares_scale(size, size.div(scale).add_(0.5).floor_().clamp_(max=self.high))
+        else:
+            scale = size.amax(dim=1, keepdim=True) / self.high
+        scale = usable(torch.maximum(scale, least), floor)
+        return Term(rows.div(scale).add_(0.5).floor_().clamp_(-self.high, self.high), scale)

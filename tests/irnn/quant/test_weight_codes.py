@@ -261,6 +261,7 @@ def test_midrise_is_the_best_uniform_quantizer_of_normal_weights(bits: int, erro
 def test_uniform_codes_of_few_bits_have_the_scale_of_least_squares(bits: int, error: float) -> None:
     """Mean squared errors of Max 1960, table II, for 3, 7 and 15 values; one weight that is far off spoils no row."""
     weight = torch.randn(4, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(bits))
+    weight /= weight.square().mean(1, keepdim=True).sqrt()
     weight[3, 0] = 20.0
     (term,) = weight_code(bits, per_row=True).terms(weight)
     high = 2 ** (bits - 1) - 1
