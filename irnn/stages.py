@@ -32,7 +32,8 @@ STAGE_OF_ROLE = {
 }
 # The tables of stage "pwl" are fitted on the grids of these roles.
 TABLE_ROLES = ("preactivation", "norm")
-RECORD_FORMAT = 1
+# In format 1 uniform weights of few bits had the scale of their largest.
+RECORD_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,19 @@ def read_record(content: Tensor) -> Record:
     try:
         fields = json.loads(bytes(content.cpu().tolist()).decode())
         written = fields["format"]
-        if written != RECORD_FORMAT:
+        if written not in range(1, RECORD_FORMAT + 1):
             raise IrnnError(
-                f"the state_dict's record has the format {written}, this version of irnn reads {RECORD_FORMAT}; "
+                f"the state_dict's record has the format {written}, this version of irnn reads 1 to {RECORD_FORMAT}; "
                 "load it with the version that wrote it"
             )
         settings = Settings(fields["stage"], QuantConfig(**fields["quant"]), PwlConfig(**fields["pwl"]))
+        few = settings.quant.few_bits()
+        if written == 1 and few is not None and settings.reaches("weights"):
+            raise IrnnError(
+                f"the weights of the state_dict were trained for {few} at the scale of the largest weight, where this "
+                "version has the scale of the least squared error for each row; train them again from the stage "
+                "before, or convert them with the version that wrote them"
+            )
         return Record(settings, dict(fields["norms"]))
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise IrnnError(

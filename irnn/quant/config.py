@@ -9,6 +9,7 @@ from typing import Any
 
 from irnn.errors import IrnnError
 from irnn.quant.codes import CODES, UNIFORM, WeightCode, weight_code
+from irnn.quant.codes.uniform import LEAST_SQUARES_BITS
 
 # Bits that a role may have.  Operands of a matrix product have at most 8: int16 x int8 would overflow an int32
 # accumulator above 516 terms.  Gates are 8-bit by contract: their scales are fixed.
@@ -135,6 +136,14 @@ class QuantConfig:
         """The setting of a role, or of its matrix ``name``: bits of uniform integers, or a code with its bits."""
         pattern = None if name is None else self.pattern_of(name)
         return self._named(role, getattr(self, role) if pattern is None else self.of[pattern])
+
+    def few_bits(self) -> str | None:
+        """The first setting that gives weights uniform integers of so few bits that their scale is one of least
+        squares, in words."""
+        settings = {role: self.choice(role) for role in WEIGHT_ROLES}
+        settings |= {f"of.{pattern}": choice for pattern, choice in self.of_choices.items()}
+        few = (f"{key}={choice}" for key, choice in settings.items() if choice in LEAST_SQUARES_BITS)
+        return next(few, None)
 
     @property
     def of_choices(self) -> dict[str, int | str]:

@@ -97,6 +97,8 @@ def _quant_inputs(config: RunConfig, stage: str) -> dict[str, Any]:
     values |= {role: config.quant.choice(role) for role in ROLE_BITS}
     del values["code"]  # what it means stands in the roles
     del values["of"]
+    if config.quant.few_bits() is not None and stage != "pwl":
+        values["uniform"] = "least squares"  # stages that were trained before it have no entry
     if config.quant.of and stage != "pwl":
         values["of"] = config.quant.of_choices
     if stage == "pwl":

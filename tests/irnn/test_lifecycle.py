@@ -346,7 +346,7 @@ def test_a_state_dict_without_a_record_is_one_of_before() -> None:
         (lambda s: s.update(_extra_state=torch.zeros(2)), "record of its settings is damaged"),
         (
             lambda s: s.update(_extra_state=torch.tensor(list(b'{"format": 9}'), dtype=torch.uint8)),
-            "has the format 9, this version of irnn reads 1",
+            "has the format 9, this version of irnn reads 1 to 2;",
         ),
         (lambda s: s.pop("embedding.weight"), "missing: embedding.weight"),
         (lambda s: s.update(x=torch.zeros(1)), "unexpected: x;"),
@@ -363,6 +363,38 @@ def test_a_state_dict_that_does_not_fit_is_one_line_and_changes_nothing(spoil, m
         model.load_state_dict(state)
     assert "\n" not in str(error.value)
     assert np.array_equal(integers(model), before)
+
+
+def of_format_1(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Its state as it was saved before format 2 of the record."""
+    state = model.state_dict()
+    text = bytes(state["_extra_state"].tolist()).replace(b'"format": 2', b'"format": 1')
+    return state | {"_extra_state": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("quant", "said"),
+    [
+        (dict(weight=4), "weight=4"),
+        (dict(embedding=3, logits_weight=3), "embedding=3"),
+        (dict(of={"lstm.0.w_h": 2}), "of.lstm.0.w_h=2"),
+    ],
+)
+def test_weights_of_few_bits_from_before_their_scale_of_least_squares_are_refused(quant, said) -> None:
+    """They would stand for other integers than the ones that they were trained for."""
+    trained = quantized(language_model(), irnn.QuantConfig(**quant))
+    with pytest.raises(IrnnError, match=f"trained for {said} at the scale of the largest weight") as error:
+        language_model().load_state_dict(of_format_1(trained))
+    assert "\n" not in str(error.value)
+    before = qat.prepare(quantized(language_model()), irnn.QuantConfig(**quant), irnn.PwlConfig(), "pwl")
+    language_model().load_state_dict(of_format_1(before))  # no weight was quantized yet
+
+
+def test_other_weights_of_format_1_are_what_they_were() -> None:
+    trained = quantized(language_model(), irnn.QuantConfig(weight=5, embedding="midrise:3", logits_weight="midrise:3"))
+    target = language_model()
+    target.load_state_dict(of_format_1(trained))
+    assert np.array_equal(integers(target), integers(trained))
 
 
 def test_tied_weights_stay_tied_where_they_are_assigned() -> None:

@@ -25,8 +25,9 @@ from irnn.quant.codes.base import (
     usable,
 )
 
-# The step that is best for normal weights of unit variance; these bits have a scale of least squares.
+# The step that is best for normal weights of unit variance, by bits.
 NORMAL = {2: 1.2241, 3: 0.6507, 4: 0.3533}
+LEAST_SQUARES_BITS = tuple(NORMAL)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Uniform(WeightCode):
     @classmethod
     def rows_everywhere(cls, width: int | None) -> bool:
         """See :class:`WeightCode`."""
-        return width in NORMAL
+        return width in LEAST_SQUARES_BITS
 
     @property
     def bits(self) -> int:
@@ -63,7 +64,7 @@ class Uniform(WeightCode):
     def _fitted(self, rows: Tensor, least: Tensor, floor: Tensor | None) -> Term:
         """The plane of some rows; least: the smallest scale that one may have."""
         size = rows.abs()
-        if self.width in NORMAL:
+        if self.width in LEAST_SQUARES_BITS:
             scale = size.square().mean(1, keepdim=True).sqrt() * NORMAL[self.width]
             for _ in range(FIT_ROUNDS):
                 scale = usable(scale, None)
