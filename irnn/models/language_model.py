@@ -165,6 +165,13 @@ class LanguageModel(StreamModel):
 
         Those of the softmaxes of a mixture side by side, and the logits of their shares behind them.
         """
+        features, shares, simulation = self._features(ids, state, observing=observing)
+        return features[0] if shares is None else torch.cat([*features, shares], -1), simulation
+
+    def _features(
+        self, ids: Tensor, state: State | None, *, observing: bool
+    ) -> tuple[list[Tensor], Tensor | None, Simulation]:
+        """The features of each softmax, the logits of their shares, and the executor that made them."""
         state = self.initial_state(len(ids)) if state is None else state
         simulation = self._simulation(state, observing)
         # Quantized values need more than bfloat16's 8 significant bits; the output layer's loss may keep them.
@@ -172,25 +179,17 @@ class LanguageModel(StreamModel):
         with torch.autocast(ids.device.type, enabled=autocast):
             features, shares = self.wire(simulation, ids.T)
         simulation.finish()
-        return features[0] if shares is None else torch.cat([*features, shares], -1), simulation
+        return features, shares, simulation
 
-    def _parts(self, features: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
-        """What :meth:`simulate` gives, taken apart: the features of each softmax, the logits of their shares."""
-        if self.mixture is None:
-            return [features], None
-        count = self.config.softmaxes
-        return features[..., :-count].chunk(count, -1), features[..., -count:]
-
-    def _scores(self, simulation: Simulation, features: Tensor) -> Tensor:
+    def _scores(self, simulation: Simulation, features: Sequence[Tensor], shares: Tensor | None) -> Tensor:
         """Logits ``[time, batch, vocabulary]``; of a mixture the logarithms of its probabilities."""
-        parts, shares = self._parts(features)
-        outputs = [*(simulation.linear(self.decoder, part) for part in parts), *([] if shares is None else [shares])]
+        outputs = [*(simulation.linear(self.decoder, each) for each in features), *([] if shares is None else [shares])]
         return outputs[0] if shares is None else scores(outputs, [1.0] * len(outputs), outputs[0].dtype)
 
     def response(self, batch: Any, state: State | None) -> tuple[Tensor, State]:
         """Float logits ``[time, batch, vocabulary]`` of ids ``[batch, time]``, and the new state."""
-        features, simulation = self.simulate(batch, state, observing=True)
-        return self._scores(simulation, features), simulation.state
+        features, shares, simulation = self._features(batch, state, observing=True)
+        return self._scores(simulation, features, shares), simulation.state
 
     def integer_input(self, ids: Tensor) -> Tensor:
         """What the program reads for ``ids``: the ids."""
@@ -204,19 +203,18 @@ class LanguageModel(StreamModel):
         if self.integer:
             outputs, state = self.frozen().run_all(ids, state)
             return scores(outputs, self.frozen().program.output_scales), state
-        features, simulation = self.simulate(ids, state, observing=self._observing)
-        return self._scores(simulation, features).transpose(0, 1), simulation.state
+        features, shares, simulation = self._features(ids, state, observing=self._observing)
+        return self._scores(simulation, features, shares).transpose(0, 1), simulation.state
 
     def loss(self, ids: Tensor, targets: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Mean cross-entropy in nats of targets ``[batch, time]``, and the state, cut off from this graph."""
         if self.integer:
             logits, state = self(ids, state)
             return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
-        features, simulation = self.simulate(ids, state, observing=self._observing)
+        features, shares, simulation = self._features(ids, state, observing=self._observing)
         weight = simulation.weight(self.decoder)
-        parts, shares = self._parts(features)
         bias = self.decoder.bias
         assert bias is not None  # the output layer has one
-        operands = [simulation.operand(self.decoder, part) for part in parts]
+        operands = [simulation.operand(self.decoder, part) for part in features]
         loss = linear_cross_entropy(operands, weight, bias, targets.T, shares)
         return loss, {name: value.detach() for name, value in simulation.state.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,6 +183,25 @@ def test_directions_share_the_codes_of_what_they_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("core", [pytest.param("arm_dotprod", marks=pytest.mark.slow), "arm_neon", "armv7_neon"])
 def test_boards_give_the_same_integers(core: str) -> None:
     assert_boards_alike(core, irnn.convert(quantized(language_model(cell="gru"), alternating(2, 3))))
+
+
+@pytest.mark.parametrize("more", [dict(layers=2), dict(softmaxes=2, down_projection=True)], ids=["layers", "mixture"])
+def test_dropout_is_nowhere_before_the_codes(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written in codes in training has no more zeros than what is in evaluation."""
+    shares: list[float] = []
+
+    class Seen(FakeMultibit):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor, count: int) -> torch.Tensor:
+            shares.append(float((x == 0).float().mean()))
+            return FakeMultibit.forward(ctx, x, count)
+
+    monkeypatch.setattr("irnn.wiring.simulate.FakeMultibit", Seen)
+    model = quantized(language_model(dropout=0.8, **more), alternating(2, 2)).train()
+    tokens = ids(4, 20)
+    model.loss(tokens[:, :-1], tokens[:, 1:], {n: torch.rand_like(s) for n, s in model.initial_state(4).items()})
+    assert len(shares) > 20
+    assert max(shares) < 0.2
 
 
 def test_a_model_trains_in_its_codes() -> None:
