@@ -105,8 +105,9 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
             "avx512vnni",
             16,
             Vnni8(16),
-            VnniFields(16, NIBBLE, loads=4, tile_vectors=2, turns=2),
-            VnniFields(16, CRUMB, loads=2, tile_vectors=2, turns=2),
+            # Few registers of weights and many vectors: a byte is read and masked for more of them.
+            VnniFields(16, NIBBLE, loads=2, tile_vectors=6, turns=4),
+            VnniFields(16, CRUMB, loads=1, tile_vectors=6, turns=4),
             VnniFields(16, SIGN, loads=1, tile_vectors=2, turns=2),
             VnniCodebook(16),
             X86WordKernel(16, accumulates=True, tile_vectors=4),
