@@ -45,14 +45,16 @@ class Target:
     def resolve(self) -> Target:
         """With the machine's own CPU in the place of ``mcpu: native``, its features checked against the CPU's flags.
 
-        A virtual machine may hide features that the CPU model has: what the operating system does not show is off.
+        LLVM names a CPU by its model number, and a virtual machine may show another one than its CPU has, or hide
+        features: what the operating system does not show is off, and what it shows is on.
         """
         if self.mcpu != NATIVE:
             return self
         flags = cpu_flags()
         hidden = tuple(f"-{f}" for f in X86_FEATURES if f not in flags)
-        cpu = tvm.target.codegen.llvm_get_system_cpu()
-        return replace(self, mcpu=cpu, mattr=(*hidden, *self.mattr))
+        named = replace(self, mcpu=tvm.target.codegen.llvm_get_system_cpu(), mattr=())
+        shown = tuple(f"+{f}" for f in X86_FEATURES if f in flags - named.features())
+        return replace(named, mattr=(*hidden, *shown, *self.mattr))
 
     def tvm(self) -> tvm.target.Target:
         """TVM's target object."""

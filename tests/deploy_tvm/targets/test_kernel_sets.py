@@ -12,6 +12,7 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 import deploy_tvm
 from deploy_tvm import targets
+from deploy_tvm.bench import floor
 from deploy_tvm.codegen.kernels import X86_SETS, choose
 from deploy_tvm.targets import kernel_sets
 from deploy_tvm.targets.disassembly import disassemble
@@ -48,6 +49,22 @@ def test_the_set_is_chosen(kernels: str) -> None:
     assert target.kernels().name == kernels
     if kernels != targets.find("host").resolve().kernels().name:
         assert target.features() == X86_SETS[kernels]
+
+
+@pytest.mark.parametrize("named", ["nehalem", "skylake-avx512", "rocketlake", "sapphirerapids"])
+@SETS
+def test_flags_decide_whatever_a_virtual_machine_calls_its_cpu(
+    kernels: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model number may be that of another CPU, older or newer."""
+    flags = X86_SETS[kernels] | ({"avx2", "avx512f"} if kernels == "avx512vnni" else set())
+    monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset({"sse2", "fma", *flags}))
+    monkeypatch.setattr(targets.tvm.target.codegen, "llvm_get_system_cpu", lambda: named)
+    target = targets.find("host").resolve()
+    assert target.features() == flags
+    assert target.kernels().name == kernels
+    compiled, _ = floor.peak_module(floor.PRODUCTS[kernels], target.tvm())  # LLVM has the instruction
+    assert (compiled.mod.inspect_source("asm").count("vpdpbusd") >= floor.CHAINS) == ("vnni" in kernels)
 
 
 @needs.objdump
