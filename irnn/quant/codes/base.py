@@ -134,7 +134,13 @@ def joined(parts: Iterable[Term]) -> Term:
 
 def least_scale(weight: Tensor) -> Tensor:
     """The smallest scale that a row of ``weight`` may have in a code without 0: nobody could measure it."""
-    return (weight.detach().abs().amax() * ROW_SCALE_FLOOR).clamp(min=ZERO_SCALE)
+    return (largest_magnitude(weight) * ROW_SCALE_FLOOR).clamp(min=ZERO_SCALE)
+
+
+def largest_magnitude(weight: Tensor) -> Tensor:
+    """The largest magnitude of ``weight``, in one pass that writes nothing."""
+    low, high = weight.detach().aminmax()
+    return torch.maximum(-low, high)
 
 
 def signs(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from irnn.quant.codes.base import (
     WeightCode,
     blocks,
     joined,
+    largest_magnitude,
     least_squares_scale,
     usable,
 )
@@ -55,7 +56,7 @@ class Uniform(WeightCode):
     def terms(self, weight: Tensor, floor: Tensor | None = None) -> tuple[Term, ...]:
         """One plane, rounded half up."""
         weight = weight.detach()
-        least = weight.abs().amax() * ROW_SCALE_FLOOR / self.high
+        least = largest_magnitude(weight) * ROW_SCALE_FLOOR / self.high
         if self.per_row:
             return (joined(self._fitted(part, least, low) for part, low in blocks(weight, floor)),)
         integers, scale = self._fitted(weight.reshape(1, -1), least, floor)
