@@ -22,6 +22,7 @@ from irnn.program import Node, Program, Scan
 READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
 CHAINS = 16  # independent accumulators: latency 5 x 2 ports, with room
 PEAK_ROUNDS = 20000
+MANY = 16  # vectors that a unit for many takes at a time
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,17 @@ class Product:
         return tirx.call_llvm_pure_intrin(self.register, self.intrinsic, *operands)
 
 
+_VNNI = Product("llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), "int32x16", 64, True)
 # By the name of the kernels; those of other processors have none: no limit is measured there.
 PRODUCTS = {
-    "avx512vnni": Product("llvm.x86.avx512.vpdpbusd.512", ("uint8x64", "int8x64"), "int32x16", 64, True),
+    "amx": _VNNI,
+    "avx512vnni": _VNNI,
     "avxvnni": Product("llvm.x86.avx512.vpdpbusd.256", ("uint8x32", "int8x32"), "int32x8", 32, True),
     "avx2": Product("llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
     "portable": Product("llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
 }
+# Sets whose CPUs have a unit for many vectors.
+TILED = ("amx",)
 
 
 @dataclass(frozen=True)
@@ -199,19 +204,28 @@ def peak_operands(product: Product) -> list[np.ndarray]:
     return [*ones, np.zeros(lanes, dtype)]
 
 
-def combine(needed: Work | None, ours_us: float, read_us: float | None, us_per_product: float | None) -> dict[str, Any]:
+def combine(
+    needed: Work | None,
+    ours_us: float,
+    read_us: float | None,
+    us_per_product: float | None,
+    us_per_tiled: float | None = None,
+) -> dict[str, Any]:
     """The floor in microseconds a step and sequence, its parts, and its share of our time ``ours_us``.
 
-    read_us: one reading of ``bytes_read``.
+    read_us: one reading of ``bytes_read``.  us_per_tiled: a multiplication by the unit that takes ``MANY`` vectors at a
+    time, where the kernels have it.
     """
     if needed is None:
         return {"us_per_step": None, "share": None, "reason": "no limit is known for this program"}
     if read_us is None or us_per_product is None:
         return {"us_per_step": None, "share": None, "reason": "the limit was not measured on this processor"}
+    few, many = us_per_product, us_per_product if us_per_tiled is None else us_per_tiled
     read_once_us = read_us * needed.bytes_once / needed.bytes_read / needed.steps
     read_us *= needed.bytes_every_step / needed.bytes_read
-    multiply_us = us_per_product * needed.products_every_step
-    multiply_once_us = us_per_product * needed.products_once / needed.steps
+    multiply_us = (many if needed.batch >= MANY else few) * needed.products_every_step
+    together = many if needed.batch * needed.steps >= MANY else few
+    multiply_once_us = together * needed.products_once / needed.steps
     limit_us = (max(read_us, multiply_us) + max(read_once_us, multiply_once_us)) / needed.batch
     return {
         "us_per_step": round(limit_us, 2),

@@ -28,7 +28,7 @@ INTEGER, FLOAT = "tvm_integer", "tvm_float"
 FLOAT_TOLERANCE = 2e-3
 MAX_SECONDS = 600
 MAX_BATCH = 1024
-_READ, _PEAK = "floor_read", "floor_peak"
+_READ, _PEAK, _TILES = "floor_read", "floor_peak", "floor_tiles"
 
 Progress = Callable[[str], None]
 
@@ -150,7 +150,7 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
     if INTEGER in failed:
         raise IrnnError(f"the built program cannot be timed: {failed[INTEGER]}")
     reasons |= failed
-    limits = {name: _limit(times.pop(name), ready[name]) for name in (_READ, _PEAK) if name in times}
+    limits = {name: _limit(times.pop(name), ready[name]) for name in (_READ, _PEAK, _TILES) if name in times}
     spread = {name: summary(blocks, case.steps * case.batch) for name, blocks in times.items()}
     us = {name: spread[name]["median"] if name in spread else None for name in (*case.artefacts, *settings.against)}
     ours = spread[INTEGER]["median"]
@@ -169,7 +169,7 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
         "reasons": {name: reason for name, reason in reasons.items() if name in us},
         "max_difference_from_float": differences,
         "chosen": {name: reply["setting"] for name, reply in found.items() if reply["setting"]},
-        "floor": floor.combine(needed, ours, limits.get(_READ), limits.get(_PEAK)),
+        "floor": floor.combine(needed, ours, limits.get(_READ), limits.get(_PEAK), limits.get(_TILES)),
         "gb_per_s": None if needed is None else round(needed.bytes_a_second(ours) / 1e9, 2),
         "versions": machine.versions() | {k: v for reply in found.values() for k, v in reply["versions"].items()},
         "cpu": before["cpu"],
@@ -197,6 +197,8 @@ def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: 
     commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_read, "kernels": kernels}, core)
     if kernels in floor.PRODUCTS:
         commands[_PEAK] = _own_command({"kind": "peak", "kernels": kernels}, core)
+    if kernels in floor.TILED:
+        commands[_TILES] = _own_command({"kind": "tiles", "kernels": kernels}, core)
     return commands
 
 

@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help=f"time steps or tokens a call ({STEPS}); with device=: compared (64)")
     parser.add_argument("--batch", type=int, help="sequences a call (default 1): times are a step and sequence")
     parser.add_argument(
-        "--kernels", metavar="NAME", help="a set that this CPU can run: avx512vnni, avxvnni, avx2, portable"
+        "--kernels", metavar="NAME", help="a set that this CPU can run: amx, avx512vnni, avxvnni, avx2, portable"
     )
     parser.add_argument("--threads", type=int, default=1, help="threads (1)")
     parser.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")

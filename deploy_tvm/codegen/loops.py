@@ -16,11 +16,11 @@ from deploy_tvm.codegen.body import Memory
 from deploy_tvm.codegen.constants import BLOCK, copy, room
 from deploy_tvm.codegen.emitter import Expr, as_index
 from deploy_tvm.codegen.kernels import LinearKernel
-from deploy_tvm.codegen.kernels.base import Operand
+from deploy_tvm.codegen.kernels.base import Operand, Place
 from deploy_tvm.codegen.plan import Loop
-from deploy_tvm.codegen.products import in_tiles
 from deploy_tvm.codegen.sequences import Sequences
 from deploy_tvm.codegen.spans import Part
+from deploy_tvm.codegen.tiles import many
 from irnn.program import Node, Scan
 
 # Sequences that take a step together: their operands stay in the first-level cache.
@@ -206,15 +206,13 @@ class _Together:
         s, body, emitter = self.s, self.s.body, self.s.emitter
         (kernel, operand), (_, packed) = self.operands[node.output], body.packed(node)
         target, blocks = self.kept[node.output], kernel.blocks(s.program.values[node.output].shape[0])
-        with emitter.part(Part.PRODUCT), emitter.loop(blocks, "block") as counted:
+        with (
+            emitter.part(Part.PRODUCT),
+            many(emitter, kernel, operand, packed, count) as product,
+            emitter.loop(blocks, "block") as counted,
+        ):
             block = body.in_turn(counted, blocks)
-
-            def tile(vectors: list[Expr]) -> None:
-                for v, registers in zip(vectors, kernel.tile(emitter, operand, vectors, packed, block), strict=True):
-                    for u, register in enumerate(registers):
-                        emitter.store(target, register, v, block * kernel.block_rows + u * kernel.lanes)
-
-            in_tiles(emitter, count, kernel.tile_vectors, tile)
+            product.multiply(kernel, block, lambda first, _: Place(target, first, block * kernel.block_rows))
 
     def _operand(self, node: Node) -> tuple[LinearKernel, Operand]:
         kernel, _ = self.s.body.packed(node)

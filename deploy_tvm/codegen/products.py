@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from tvm import tirx
 
 from deploy_tvm.codegen.constants import copy, room
-from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, load
+from deploy_tvm.codegen.emitter import Expr, as_index, load
 from deploy_tvm.codegen.kernels import LinearKernel
+from deploy_tvm.codegen.kernels.base import Place
 from deploy_tvm.codegen.plan import Early, Product
 from deploy_tvm.codegen.rows import SLACK, Block, Row
 from deploy_tvm.codegen.sequences import Sequences
 from deploy_tvm.codegen.spans import Part
+from deploy_tvm.codegen.tiles import many
 from irnn.program import Node
 
 # Steps multiplied at a time: their operands stay in the first-level cache while the weights stream by.
@@ -42,33 +43,23 @@ def product(s: Sequences, step: Product) -> None:
                 kernel.fill(emitter, body.ops, operand, v, x)
         body.turn = emitter.bind((s.turn + chunk) & as_index(1), "turn")
 
-        def block_of(kernel: LinearKernel, block: Expr, base: Expr) -> None:
-            def tile(vectors: list[Expr]) -> None:
-                registers = kernel.tile(emitter, operand, vectors, packed, block)
-                scratch = emitter.alloc((len(vectors), kernel.block_rows + SLACK), kernel.accumulator, "tile")
-                for m, row in enumerate(registers):
-                    for u, register in enumerate(row):
-                        emitter.store(scratch, register, m, u * kernel.lanes)
-                with emitter.loop(len(vectors), "m") as m:
-                    place = _place(s, node, first + vectors[0] + m, bands)
-                    _finish(s, step, scratch, m, base, target, place)
+        part = Part.OUTPUT if step.in_place else Part.PRODUCT
+        with emitter.part(part), many(emitter, kernel, operand, packed, count) as product:
 
-            in_tiles(emitter, count, kernel.tile_vectors, tile)
+            def block_of(kernel: LinearKernel, block: Expr, base: Expr) -> None:
+                def scratch(first: Expr, vectors: int) -> Place:
+                    shape = (vectors, kernel.block_rows + SLACK)
+                    return Place(emitter.alloc(shape, kernel.accumulator, "tile"), as_index(0), as_index(0))
 
-        with emitter.part(Part.OUTPUT if step.in_place else Part.PRODUCT):
+                def finish(vector: Expr, vectors: int, place: Place) -> None:
+                    with emitter.loop(vectors, "m") as m:
+                        where = _place(s, node, first + vector + m, bands)
+                        _finish(s, step, place.buffer, m, base, target, where)
+
+                product.multiply(kernel, block, scratch, finish)
+
             body.in_blocks(kernel, value.shape[-1], block_of)
     s.buffers[step.result] = target
-
-
-def in_tiles(emitter: Emitter, count: Expr, tall: int, tile: Callable[[list[Expr]], None]) -> None:
-    """``tile(vectors)`` for the numbers 0 .. count - 1, ``tall`` at a time; one by one where there are fewer."""
-    with emitter.when(count >= tall), emitter.loop(tirx.floordiv(count + (tall - 1), as_index(tall))) as j:
-        # The last tile overlaps the one before it rather than being short.
-        v = emitter.bind(tirx.Min(j * tall, count - tall), "v")
-        tile([v + m for m in range(tall)])
-    if tall > 1:
-        with emitter.when(count < tall), emitter.loop(count, "v") as v:
-            tile([v])
 
 
 def _vector(s: Sequences, step: Product, number: Expr, bands: int) -> Row:

@@ -41,7 +41,7 @@ NAMES = {
     Part.COPY: "copies",
     Part.REST: "loops and addresses",
 }
-AVX512 = "avx512vnni"
+AVX512 = ("amx", "avx512vnni")
 
 
 def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def profile(program: Program, target: Target, steps: int = 1) -> dict[str, Any]:
 
     target: this machine, with kernels that valgrind can execute.
     """
-    if target.kernels().name == AVX512:
+    if target.kernels().name in AVX512:
         raise IrnnError("valgrind executes no AVX-512: profile with --kernels avxvnni or --kernels avx2")
     if problem := too_short(program.fewest, {"time": steps, "memory": steps}):
         raise IrnnError(problem)

@@ -15,6 +15,7 @@ from irnn.errors import IrnnError
 # LLVM's names of the features that choose() asks for.
 X86_FEATURES = (
     "avx2", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "avx512vpopcntdq",
+    "amx-tile", "amx-int8",
 )  # fmt: skip
 ARM_FEATURES = ("neon", "dotprod", "i8mm")
 # What Linux calls some of them.
@@ -22,6 +23,8 @@ LINUX_NAMES = {
     "avx512_vnni": "avx512vnni",
     "avx_vnni": "avxvnni",
     "avx512_vpopcntdq": "avx512vpopcntdq",
+    "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
     "asimd": "neon",
     "asimddp": "dotprod",
 }

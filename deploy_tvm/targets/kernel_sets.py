@@ -14,9 +14,10 @@ from irnn.errors import IrnnError
 # What a CPU whose best set it is has not: LLVM takes away with a feature whatever builds on it.  Of the features that
 # no kernel asks for, these are the ones by which LLVM multiplies and shifts bytes of its own accord.
 _ABSENT = {
-    "avxvnni": ("-avx512f",),
-    "avx2": ("-avx512f", "-avxvnni", "-avxvnniint8", "-avxvnniint16", "-avxifma", "-gfni"),
-    "portable": ("-sse3", "-gfni"),
+    "avx512vnni": ("-amx-tile",),
+    "avxvnni": ("-avx512f", "-amx-tile"),
+    "avx2": ("-avx512f", "-avxvnni", "-avxvnniint8", "-avxvnniint16", "-avxifma", "-gfni", "-amx-tile"),
+    "portable": ("-sse3", "-gfni", "-amx-tile"),
 }
 
 

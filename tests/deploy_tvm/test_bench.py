@@ -151,6 +151,10 @@ def test_the_floor_is_the_longer_of_the_two_limits_of_each_product() -> None:
     assert limit(1, 2.0) == 8.0 + 16.0  # both are
     assert limit(4, 0.1) == (5.0 + 3.2) / 4  # four times the multiplications, one reading, a quarter each
     assert limit(4, 1.0) == (16.0 + 32.0) / 4
+    tiled = [
+        floor.combine(floor.Work(*n, 1000, 3000, 4, 80), 100.0, 5.0, 1.0, 0.5) for n in ((15, 1), (16, 1), (1, 16))
+    ]
+    assert [(found["multiply_us"], found["multiply_once_us"]) for found in tiled] == [(4, 5.33), (4, 2.5), (2, 40)]
     without = floor.combine(floor.Work(10, 1, 1000, 3000, 4, 80), 100.0, 5.0, None)
     assert (without["us_per_step"], without["share"]) == (None, None)
 
@@ -197,7 +201,13 @@ def test_every_set_of_kernels_is_measured_with_its_floor(kernels: str, tmp_path:
 
 @pytest.mark.parametrize(
     ("kernels", "instruction"),
-    [("avx512vnni", "vpdpbusd"), ("avxvnni", "vpdpbusd"), ("avx2", "vpmaddubsw"), ("portable", "pmaddwd")],
+    [
+        ("amx", "vpdpbusd"),
+        ("avx512vnni", "vpdpbusd"),
+        ("avxvnni", "vpdpbusd"),
+        ("avx2", "vpmaddubsw"),
+        ("portable", "pmaddwd"),
+    ],
 )
 def test_the_multiplications_that_are_timed_stay_in_the_loop(kernels: str, instruction: str) -> None:
     """A compiler may move what does not change out of a loop, and a limit that is then measured is none."""

@@ -18,7 +18,9 @@ from deploy_tvm import targets
 from deploy_tvm.codegen.constants import Constants, padded_row
 from deploy_tvm.codegen.emitter import Emitter, as_index, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
+from deploy_tvm.codegen.kernels.base import Place
 from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Term, buffer_row, join, known_row, part
+from deploy_tvm.codegen.tiles import many
 from deploy_tvm.static.bare import BareFunction
 from deploy_tvm.targets.compiler import PIPELINE
 
@@ -125,16 +127,18 @@ def _requantization(terms: Terms, zero_point: int, low: int, high: int, dtype: s
 
 
 def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray, bias: np.ndarray):
-    """``x @ weight.T + bias`` by ``kernel``: so many vectors at once as it takes, and one by one."""
+    """``x @ weight.T + bias`` by ``kernel``: several vectors at once, one by one, and by its unit for many."""
     packed = kernel.pack(kernel.as_read(weight), bias)
     (rows, length), tile = weight.shape, kernel.tile_vectors
-    vectors = -(-len(x) // tile) * tile
+    unit = 0 if kernel.tiles is None else kernel.tiles.vectors
+    vectors = -(-max(len(x), unit) // tile) * tile
     counts = sorted({tile, 1})
+    ways = len(counts) + (unit > 0)
     emitter = Emitter()
     ops = target.kernels().ops(emitter)
     given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
     buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
-    out = tirx.decl_buffer((len(counts), vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
+    out = tirx.decl_buffer((ways * vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
     operand = kernel.allocate(emitter, vectors, length)
     with emitter.loop(vectors) as v:
         kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
@@ -143,10 +147,18 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
             chosen = [group * count + m for m in range(count)]
             for v, registers in zip(chosen, kernel.tile(emitter, operand, chosen, buffers, block), strict=True):
                 for u, register in enumerate(registers):
-                    emitter.store(out, register, as_index(k), v, block * kernel.block_rows + u * kernel.lanes)
-    output = np.zeros((len(counts), vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
+                    emitter.store(out, register, v + k * vectors, block * kernel.block_rows + u * kernel.lanes)
+    if unit:
+        with (
+            many(emitter, kernel, operand, buffers, as_index(vectors)) as product,
+            emitter.loop(kernel.blocks(rows)) as block,
+        ):
+            last = (ways - 1) * vectors
+            product.multiply(kernel, block, lambda first, _: Place(out, first + last, block * kernel.block_rows))
+    output = np.zeros((ways * vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
     arrays = (np.pad(x, ((0, vectors - len(x)), (0, SLACK))), *packed.values(), output)
-    return list(run(target, [given, *buffers.values(), out], emitter, *arrays)[-1][:, : len(x), :rows])
+    found = run(target, [given, *buffers.values(), out], emitter, *arrays)[-1]
+    return list(found.reshape(ways, vectors, -1)[:, : len(x), :rows])
 
 
 def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray) -> np.ndarray:

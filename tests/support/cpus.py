@@ -6,6 +6,7 @@ from deploy_tvm import targets
 from tests.support import needs
 
 CPUS = {
+    "amx": targets.Target("sapphirerapids", mcpu="sapphirerapids"),
     "avx512vnni": targets.Target("icelake", mcpu="icelake-server"),
     "avxvnni": targets.Target("alderlake", mcpu="alderlake"),
     "avx2": targets.Target("haswell", mcpu="haswell"),

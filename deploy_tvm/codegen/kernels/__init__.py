@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploy_tvm.codegen.emitter import Emitter
-from deploy_tvm.codegen.kernels import arm_neon, armv7_neon
+from deploy_tvm.codegen.kernels import arm_neon, armv7_neon, x86_amx
 from deploy_tvm.codegen.kernels.arm_arithmetic import NeonOps
 from deploy_tvm.codegen.kernels.arm_codebook import DotCodebook, NeonCodebook
 from deploy_tvm.codegen.kernels.arm_dotprod import Dot8, DotFields
@@ -28,6 +28,7 @@ from deploy_tvm.codegen.kernels.parts import Parts
 from deploy_tvm.codegen.kernels.popcount import CODES, PopcountKernel
 from deploy_tvm.codegen.kernels.portable import FloatKernel, PortableKernel, PortableKernel4, WideKernel
 from deploy_tvm.codegen.kernels.walsh import WalshKernel, is_walsh
+from deploy_tvm.codegen.kernels.x86_amx import Amx
 from deploy_tvm.codegen.kernels.x86_arithmetic import X86Ops
 from deploy_tvm.codegen.kernels.x86_avx2 import Avx2Fields, Avx2Kernel8
 from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
@@ -41,6 +42,7 @@ __all__ = ["X86_SETS", "Kernels", "LinearKernel", "choose"]
 
 # The sets of x86, the fastest first, by the features (LLVM's names) that they need.
 X86_SETS = {
+    "amx": frozenset({"amx-int8", "amx-tile", "avx512vnni", "avx512bw", "avx512vl"}),
     "avx512vnni": frozenset({"avx512vnni", "avx512bw", "avx512vl"}),
     "avxvnni": frozenset({"avx2", "avxvnni"}),
     "avx2": frozenset({"avx2"}),
@@ -101,15 +103,17 @@ def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:
     if "neon" in features:
         return _choose_arm(features, arm32)
     if X86_SETS["avx512vnni"] <= features:
+        amx = X86_SETS["amx"] <= features
+        few_bits = Amx("tdpbsud", x86_amx.fields) if amx else None
         best = _x86(
-            "avx512vnni",
+            "amx" if amx else "avx512vnni",
             16,
-            Vnni8(16),
+            Vnni8(16, tiles=Amx("tdpbusd") if amx else None),
             # Few registers of weights and many vectors: a byte is read and masked for more of them.
-            VnniFields(16, NIBBLE, loads=2, tile_vectors=6, turns=4),
-            VnniFields(16, CRUMB, loads=1, tile_vectors=6, turns=4),
-            VnniFields(16, SIGN, loads=1, tile_vectors=2, turns=2),
-            VnniCodebook(16),
+            VnniFields(16, NIBBLE, loads=2, tile_vectors=6, turns=4, tiles=few_bits),
+            VnniFields(16, CRUMB, loads=1, tile_vectors=6, turns=4, tiles=few_bits),
+            VnniFields(16, SIGN, loads=1, tile_vectors=2, turns=2, tiles=few_bits),
+            VnniCodebook(16, tiles=Amx("tdpbusd", x86_amx.looked_up) if amx else None),
             X86WordKernel(16, accumulates=True, tile_vectors=4),
             FloatKernel(16, 4, 6),
         )

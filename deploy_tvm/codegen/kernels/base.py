@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from tvm import tirx
@@ -26,6 +27,47 @@ class Operand:
     buffer: tirx.Buffer
     correction: tirx.Buffer | None
     plain: tirx.Buffer | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where products go: int32 [rows, columns], a vector's in a row, from this row and column on."""
+
+    buffer: tirx.Buffer
+    row: Expr
+    column: Expr
+
+
+# (group of columns, byte in it) -> where that lies.
+Address = Callable[[Expr, Expr], Expr]
+
+
+class Tiles(Protocol):
+    """A unit of the CPU that multiplies a block of rows by ``vectors`` vectors at once, to the same integers."""
+
+    vectors: int
+
+    def begin(self, emitter: Emitter, packed: dict[str, tirx.Buffer], count: Expr) -> Expr | None:
+        """Take hold of the unit for a product with ``count`` vectors; whether that was done, None: never with these."""
+
+    def end(self, emitter: Emitter) -> None:
+        """Let go of it."""
+
+    def weights(self, emitter: Emitter, kernel: LinearKernel, packed: dict[str, tirx.Buffer], block: Expr) -> Address:
+        """One block's weights as the unit reads them."""
+
+    def multiply(
+        self,
+        emitter: Emitter,
+        kernel: LinearKernel,
+        operand: Operand,
+        first: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        weights: Address,
+        target: Place,
+    ) -> None:
+        """The products of ``vectors`` vectors from ``first`` on with the block's rows."""
 
 
 class LinearKernel(ABC):
@@ -54,6 +96,8 @@ class LinearKernel(ABC):
     looked_up: int = 0
     # Multiplications by a weight for each product with it.
     passes: int = 1
+    # What multiplies a block by many vectors at once, where the CPU has a unit for it.
+    tiles: Tiles | None = None
 
     @property
     def block_rows(self) -> int:
@@ -103,6 +147,19 @@ class LinearKernel(ABC):
         block: Expr,
     ) -> list[list[Expr]]:
         """Emit the products of one block of rows with some vectors: [vector][unit] registers of accumulators."""
+
+    def finished(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        index: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        sums: list[Expr],
+    ) -> list[Expr]:
+        """The units' products with vector number ``index``, of the sums of stored weights times stored elements."""
+        bias = [load(packed["bias"], self.lanes, block, u * self.lanes) for u in range(self.units)]
+        return [value + b for value, b in zip(sums, bias, strict=True)]
 
     def operand_element(self, x: Row) -> Row:
         """What is stored in the operand for an element of the activations."""

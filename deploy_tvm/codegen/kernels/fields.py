@@ -28,7 +28,12 @@ class Field:
     @property
     def weights(self) -> tuple[int, int]:
         """The smallest and the largest weight."""
-        return -self.offset, self.step * ((1 << self.bits) - 1) - self.offset
+        return -self.offset, self.step * self.largest - self.offset
+
+    @property
+    def largest(self) -> int:
+        """The largest field."""
+        return (1 << self.bits) - 1
 
     @property
     def in_a_byte(self) -> int:
@@ -96,3 +101,14 @@ class FieldKernel(LinearKernel):
         correction = cast(load(operand.correction, 1, index), "int32", self.lanes)
         bias = [load(packed["bias"], self.lanes, block, u * self.lanes) for u in range(self.units)]
         return [emitter.bind(value + correction + b) for value, b in zip(values, bias, strict=True)]
+
+    def finished(
+        self,
+        emitter: Emitter,
+        operand: Operand,
+        index: Expr,
+        packed: dict[str, tirx.Buffer],
+        block: Expr,
+        sums: list[Expr],
+    ) -> list[Expr]:
+        return self.corrected(emitter, operand, index, packed, block, self.apart(sums, 1))

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, constant, lanes_of, load, vector
-from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, folded, grouped
+from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, Tiles, accumulators, blocked, folded, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
 from deploy_tvm.codegen.rows import Row, combine
 
@@ -40,8 +40,8 @@ class Vnni8(LinearKernel):
     group, operand_dtype = 4, "uint8"
     separable = True
 
-    def __init__(self, lanes: int, units: int = 4) -> None:
-        self.lanes, self.units = lanes, units
+    def __init__(self, lanes: int, units: int = 4, tiles: Tiles | None = None) -> None:
+        self.lanes, self.units, self.tiles = lanes, units, tiles
         self.tile_vectors = 6 if lanes == 16 else 2
 
     def pack(self, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
@@ -85,8 +85,18 @@ class VnniFields(FieldKernel):
     instruction (4 to 5 cycles, two begin in each) need not wait for itself.
     """
 
-    def __init__(self, lanes: int, field: Field, *, loads: int, tile_vectors: int, turns: int = 1) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        field: Field,
+        *,
+        loads: int,
+        tile_vectors: int,
+        turns: int = 1,
+        tiles: Tiles | None = None,
+    ) -> None:
         super().__init__(field)
+        self.tiles = tiles
         self.lanes, self.loads, self.tile_vectors, self.turns = lanes, loads, tile_vectors, turns
         self.units, self.group = loads * field.in_a_byte, 4 * turns
 

@@ -23,6 +23,7 @@ from tests.support.random_programs import Spec, random_inputs, random_program
 SETS = pytest.mark.parametrize("kernels", X86_SETS)
 # What a CPU lacks whose best set it is: wider or more registers, masks, and instructions of their own.
 FOREIGN = {
+    "amx": r"(?!)",
     "avx512vnni": r"tdp",
     "avxvnni": r"%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]",
     "avx2": r"%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]|vpdp|gf2p8",
@@ -57,14 +58,16 @@ def test_flags_decide_whatever_a_virtual_machine_calls_its_cpu(
     kernels: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its model number may be that of another CPU, older or newer."""
-    flags = X86_SETS[kernels] | ({"avx2", "avx512f"} if kernels == "avx512vnni" else set())
+    flags = X86_SETS[kernels] | ({"avx2", "avx512f"} if kernels in ("amx", "avx512vnni") else set())
     monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset({"sse2", "fma", *flags}))
     monkeypatch.setattr(targets.tvm.target.codegen, "llvm_get_system_cpu", lambda: named)
     target = targets.find("host").resolve()
     assert target.features() == flags
     assert target.kernels().name == kernels
     compiled, _ = floor.peak_module(floor.PRODUCTS[kernels], target.tvm())  # LLVM has the instruction
-    assert (compiled.mod.inspect_source("asm").count("vpdpbusd") >= floor.CHAINS) == ("vnni" in kernels)
+    assert (compiled.mod.inspect_source("asm").count("vpdpbusd") >= floor.CHAINS) == (
+        kernels in ("amx", "avx512vnni", "avxvnni")
+    )
 
 
 @needs.objdump
