@@ -16,7 +16,8 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.kernels.base import LinearKernel
 from deploy_tvm.codegen.kernels.choice import Choice
-from deploy_tvm.codegen.rows import Block, Row, RowOps, buffer_row, number, part, segments, whole_registers
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Block, Row, buffer_row, number, part, segments, whole_registers
 from deploy_tvm.codegen.spans import Part, part_of
 from irnn.program import Node, Program
 

@@ -19,7 +19,8 @@ from deploy_tvm.codegen.constants import Constants, padded_row
 from deploy_tvm.codegen.emitter import Emitter, as_index, prim_func
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.kernels.base import Place
-from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, Term, buffer_row, join, known_row, part
+from deploy_tvm.codegen.row_ops import RowOps, Term
+from deploy_tvm.codegen.rows import SLACK, Block, Row, buffer_row, join, known_row, part
 from deploy_tvm.codegen.tiles import many
 from deploy_tvm.static.bare import BareFunction
 from deploy_tvm.targets.compiler import PIPELINE

@@ -35,7 +35,7 @@ from deploy_tvm.codegen.kernels.x86_codebook import Avx2Codebook, VnniCodebook
 from deploy_tvm.codegen.kernels.x86_pairs import Avx2Pairs
 from deploy_tvm.codegen.kernels.x86_vnni import Vnni8, VnniFields
 from deploy_tvm.codegen.kernels.x86_words import X86WordKernel
-from deploy_tvm.codegen.rows import RowOps
+from deploy_tvm.codegen.row_ops import RowOps
 from irnn.program import Tensor
 
 __all__ = ["X86_SETS", "Kernels", "LinearKernel", "choose"]

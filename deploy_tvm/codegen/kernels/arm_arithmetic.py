@@ -11,7 +11,8 @@ from tvm import tirx
 from deploy_tvm.codegen import narrow
 from deploy_tvm.codegen.emitter import Expr, cast, constant, lanes_of
 from deploy_tvm.codegen.kernels.arm_tables import INT16_MAX, INT16_MIN, LANES, TableOps, joined, pieces
-from deploy_tvm.codegen.rows import Block, Row, Term
+from deploy_tvm.codegen.row_ops import Term
+from deploy_tvm.codegen.rows import Block, Row
 
 
 class NeonOps(TableOps):

@@ -20,7 +20,8 @@ from tvm import tirx
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, constant_vector, load, vector
 from deploy_tvm.codegen.kernels.arm_tables import Instructions, joined, pieces
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked, grouped
-from deploy_tvm.codegen.rows import Row, RowOps
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row
 
 WIDTH, LANES = 16, 8
 LOW_BITS = 5

@@ -18,7 +18,8 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load
 from deploy_tvm.codegen.kernels.arm_tables import pieces
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
-from deploy_tvm.codegen.rows import Row, RowOps
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row
 
 LANES, HALF, COLUMNS = 4, 8, 4
 REPEATED = [0, 1] * 4 + [2, 3] * 4

@@ -13,7 +13,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, constant_vector, lanes_of, vector
-from deploy_tvm.codegen.rows import Block, Row, RowOps
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Block, Row
 
 LANES = 8
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1

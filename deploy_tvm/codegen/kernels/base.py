@@ -12,7 +12,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, constant, lanes_of, load
-from deploy_tvm.codegen.rows import Block, Row, RowOps, first_lanes, segments
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Block, Row, first_lanes, segments
 
 
 @dataclass

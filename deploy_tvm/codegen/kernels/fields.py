@@ -14,7 +14,8 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand
-from deploy_tvm.codegen.rows import Row, RowOps, number
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row, number
 
 
 @dataclass(frozen=True)

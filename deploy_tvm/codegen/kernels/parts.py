@@ -14,7 +14,8 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, lanes_of, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, blocked, folded
-from deploy_tvm.codegen.rows import Row, RowOps, combine
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row, combine
 
 
 class Parts(LinearKernel):

@@ -20,7 +20,8 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, constant, lanes_of, load, vector
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked
-from deploy_tvm.codegen.rows import SLACK, Block, Row, RowOps, buffer_row, combine
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import SLACK, Block, Row, buffer_row, combine
 
 WORD = 32
 # Words whose bits fit a byte together: 8 bits of each are counted there.

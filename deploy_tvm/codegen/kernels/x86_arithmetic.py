@@ -14,7 +14,8 @@ from tvm import tirx
 from deploy_tvm.codegen import narrow
 from deploy_tvm.codegen.emitter import Expr, cast, constant, vector
 from deploy_tvm.codegen.kernels.x86_tables import PermutingOps
-from deploy_tvm.codegen.rows import Block, Row, Term, narrowed
+from deploy_tvm.codegen.row_ops import Term
+from deploy_tvm.codegen.rows import Block, Row, narrowed
 
 
 class X86Ops(PermutingOps):

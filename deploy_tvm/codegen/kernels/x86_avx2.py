@@ -22,7 +22,8 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, constant, load
 from deploy_tvm.codegen.kernels.base import LinearKernel, Operand, accumulators, blocked, grouped
 from deploy_tvm.codegen.kernels.fields import Field, FieldKernel
 from deploy_tvm.codegen.kernels.x86_vnni import spread
-from deploy_tvm.codegen.rows import Row, RowOps
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row
 
 LANES = 8
 BYTES = 4 * LANES

@@ -13,7 +13,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, cast, constant, constant_vector, vector
-from deploy_tvm.codegen.rows import Block, Row, RowOps
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Block, Row
 
 INT32_MAX = (1 << 31) - 1
 

@@ -8,7 +8,8 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.body import Body
-from deploy_tvm.codegen.rows import Row, Table, Term, combine, join, number, part
+from deploy_tvm.codegen.row_ops import Table, Term
+from deploy_tvm.codegen.rows import Row, combine, join, number, part
 from irnn.program import Node
 from irnn.program.ops import OPS
 

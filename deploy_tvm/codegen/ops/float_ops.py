@@ -8,7 +8,8 @@ from tvm import tirx
 
 from deploy_tvm.codegen.body import Body
 from deploy_tvm.codegen.emitter import Expr, cast, constant, lanes_of, vector
-from deploy_tvm.codegen.rows import Row, RowOps, combine, number
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import Row, combine, number
 from irnn.program import Node
 
 F32 = "float32"

@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 
 from deploy_tvm import targets
-from deploy_tvm.codegen.rows import RowOps, number
+from deploy_tvm.codegen.row_ops import RowOps
+from deploy_tvm.codegen.rows import number
 from deploy_tvm.remote import emulated
 from deploy_tvm.static import bare
 from deploy_tvm.targets.disassembly import disassemble, float_instructions

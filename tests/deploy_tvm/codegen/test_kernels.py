@@ -15,7 +15,8 @@ from deploy_tvm.codegen.emit import lower
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
 from deploy_tvm.codegen.kernels.portable import PortableKernel
 from deploy_tvm.codegen.kernels.walsh import WalshKernel, is_walsh, sylvester
-from deploy_tvm.codegen.rows import RowOps, Table, number
+from deploy_tvm.codegen.row_ops import RowOps, Table
+from deploy_tvm.codegen.rows import number
 from irnn.arithmetic import fixed_point
 from irnn.arithmetic.numpy_ops import NUMPY
 from irnn.program import Tensor
