@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from deploy_tvm.cli import options
+from deploy_tvm.peers.peers import PEERS
 from deploy_tvm.remote.device import Device
 from irnn.errors import IrnnError
 from irnn.places import need_file
@@ -47,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads (1)")
     parser.add_argument("--float", metavar="FOLDER", help="float program or artefact of the model (default: beside it)")
-    parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
+    parser.add_argument("--against", default="", metavar="NAMES", help=",".join(PEERS))
     parser.add_argument("--peers-python", metavar="PATH", help="a Python that has the runtimes of --against")
     parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each runtime, all rounds together (default 4)")

@@ -10,6 +10,7 @@ from irnn.errors import IrnnError
 
 PEERS = {
     "onnxruntime": ("onnxruntime_fp32", "onnxruntime_dynamic_int8"),
+    "onnxruntime-nbits": ("onnxruntime_nbits_4", "onnxruntime_nbits_2"),
     "openvino": ("openvino_fp32", "openvino_bf16", "openvino_nncf_int8"),
     "litert": ("litert_fp32", "litert_dynamic_int8", "litert_integer_only_int8"),
     "torch": ("torch_fp32", "torch_dynamic_int8"),

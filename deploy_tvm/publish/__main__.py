@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy_tvm.bench.measure import Settings
-from deploy_tvm.peers.peers import parse_against
+from deploy_tvm.peers.peers import PEERS, parse_against
 from deploy_tvm.publish import arm, orthogonal, speed, suite
 from irnn.errors import IrnnError
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     here.add_argument("--only", metavar="KEY=VALUE,...", help=f"of the rows those of: {', '.join(suite.SUITE.keys())}")
     here.add_argument("--kernels", metavar="NAME", help="a set that this CPU can run, though it has better ones")
-    here.add_argument("--against", metavar="NAMES", help="onnxruntime,openvino,litert,torch")
+    here.add_argument("--against", metavar="NAMES", help=",".join(PEERS))
     here.add_argument("--rounds", type=int, help="interleaved rounds of a row (default 20)")
     here.add_argument("--seconds", type=float, help="for each runtime of a row (default 4)")
     parsed = parser.parse_args(arguments)

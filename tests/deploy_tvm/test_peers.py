@@ -44,6 +44,7 @@ FLOATS = {
     "litert_fp32": ("ai_edge_litert", "tensorflow", "tf_keras"),
     "torch_fp32": ("torch",),
 }
+FLOAT = "onnxruntime_fp32"
 INTEGERS = {
     "onnxruntime_dynamic_int8": ("onnx", "onnxruntime"),
     "openvino_nncf_int8": ("onnx", "openvino", "nncf"),
@@ -229,6 +230,36 @@ def test_an_integer_runtime_is_near_torch_and_not_equal(key: str, cell: str, tmp
         gates = parameter.data.reshape(-1, HIDDEN, *parameter.shape[1:]).flip(0)
         getattr(theirs, name).data = gates.reshape(parameter.shape).contiguous()
     assert np.abs(theirs(torch.from_numpy(x))[0].detach().numpy().ravel() - expected).max() > 0.5
+
+
+@needs.peers("onnx", "onnxruntime", "numpy")
+@ANY_CELL
+@pytest.mark.parametrize("bits", [4, 2])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_weights_of_few_bits(bits: int, steps: int, cell: str, tmp_path: Path) -> None:
+    """Weights that its bits hold lose nothing, so that the steps of activations alone are seen; others lose much."""
+    _, program = torchs(cell)
+    rng, middle = np.random.default_rng(0), 1 << (bits - 1)
+
+    def held(size: int) -> np.ndarray:
+        """A row whose blocks of 32 have scales of their own."""
+        fields = rng.integers(-middle, middle, (-(-size // 32), 32))
+        fields[:, 0] = -middle
+        return (fields * rng.choice([-0.1, 0.15], (len(fields), 1)) / middle).reshape(-1)[:size]
+
+    tensors = {
+        name: replace(t, data=np.stack([held(t.data.shape[1]) for _ in t.data]).astype(np.float32))
+        for name, t in program.tensors.items()
+        if t.data.ndim == 2
+    }
+    exact = replace(program, tensors={**program.tensors, **tensors})
+
+    def lost(network: Program) -> float:
+        few, floats = (run(key, network, features(steps), tmp_path) for key in (f"onnxruntime_nbits_{bits}", FLOAT))
+        return float(np.abs(few - floats).max())
+
+    rounded = lost(program)
+    assert 1e-5 < lost(exact) < min(0.02, rounded / 2), rounded
 
 
 @pytest.mark.parametrize("key", FLOATS)

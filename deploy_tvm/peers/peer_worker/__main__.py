@@ -18,8 +18,10 @@ from peer_torch import load_torch
 from peer_training import load_brevitas_training, load_torch_training
 
 LOADERS: dict[str, Callable[[Network], Runtime]] = {
-    "onnxruntime_fp32": lambda n: load_onnxruntime(n, int8=False),
+    "onnxruntime_fp32": lambda n: load_onnxruntime(n),
     "onnxruntime_dynamic_int8": lambda n: load_onnxruntime(n, int8=True),
+    "onnxruntime_nbits_4": lambda n: load_onnxruntime(n, bits=4),
+    "onnxruntime_nbits_2": lambda n: load_onnxruntime(n, bits=2),
     "openvino_fp32": lambda n: load_openvino(n, kind="fp32"),
     "openvino_bf16": lambda n: load_openvino(n, kind="bf16"),
     "openvino_nncf_int8": lambda n: load_openvino(n, kind="nncf_int8"),

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from peer_network import STATES, Cell, Network, Stack
 
 OPSET, IR_VERSION = 17, 9
+MICROSOFT = "com.microsoft"  # operators of ONNX Runtime's own
+NBITS_BLOCK = 32
 ELEMENTWISE = {"add": "Add", "multiply": "Mul", "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 # Operator, its order of the gates, and what makes it torch's cell: the reset gate multiplies W_hn h + b_hn.
 OPERATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -23,14 +25,15 @@ OPERATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def onnx_model(network: Network, *, operators: bool = True) -> onnx.ModelProto:
+def onnx_model(network: Network, *, operators: bool = True, bits: int | None = None) -> onnx.ModelProto:
     """The network in ONNX; the data is its first input, the program's output its first output; then come states.
 
-    operators: plain layers by ONNX's LSTM and GRU, where False operation by operation, as every other network.
+    operators: plain layers by ONNX's LSTM and GRU, where False operation by operation, as every other network.  bits:
+    of the weights of products that stand as operations, ONNX Runtime's MatMulNBits; None: float.
     """
     if operators and network.stack is not None:
         return _stack_model(network, network.stack)
-    return Translation(network, network.steps, network.batch).model()
+    return Translation(network, network.steps, network.batch, bits).model()
 
 
 def feed(model: onnx.ModelProto, network: Network) -> dict[str, np.ndarray]:
@@ -80,7 +83,11 @@ class Graph:
 
     def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "network", inputs, outputs, list(self.constants.values()))
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            ir_version=IR_VERSION,
+        )
 
 
 def floats(name: str, *shape: int) -> onnx.ValueInfoProto:
@@ -125,8 +132,9 @@ class Translation:
     """A float program, operation by operation: sequences are ``[steps * batch, size]``, values inside a loop
     ``[batch, size]``."""
 
-    def __init__(self, network: Network, steps: int, batch: int) -> None:
+    def __init__(self, network: Network, steps: int, batch: int, bits: int | None = None) -> None:
         self.network, self.program, self.steps, self.batch = network, network.graph, steps, batch
+        self.bits = bits
         self.graph = Graph()
 
     def model(self) -> onnx.ModelProto:
@@ -227,9 +235,12 @@ class Translation:
         elif op == "embedding":
             graph.node("Gather", [self.tensor(names["table"]), inputs[0]], [output])
         elif op == "linear":
-            weight = graph.constant(names["weight"] + ".transposed", self.network.tensors[names["weight"]].T)
-            # Not Gemm, which ONNX Runtime's quantizer overlooks inside of loops; in float it joins the two again.
-            graph.node("MatMul", [inputs[0], weight], [f"{output}.product"])
+            if self.bits is None:
+                weight = graph.constant(names["weight"] + ".transposed", self.network.tensors[names["weight"]].T)
+                # Not Gemm, which ONNX Runtime's quantizer overlooks inside of loops; in float it joins the two again.
+                graph.node("MatMul", [inputs[0], weight], [f"{output}.product"])
+            else:
+                self.product_of_few_bits(inputs[0], names["weight"], f"{output}.product", self.bits)
             graph.node("Add", [f"{output}.product", self.tensor(names["bias"])], [output])
         elif op == "concat":
             graph.node("Concat", inputs, [output], axis=1)
@@ -237,6 +248,30 @@ class Translation:
             self.norm(node, rows)
         else:
             raise NotImplementedError(f"the operation {op} has no translation")
+
+    def product_of_few_bits(self, x: str, name: str, output: str, bits: int) -> None:
+        """MatMulNBits: a float scale for each 32 columns of a row, by which their largest weight is the lowest integer,
+        as ONNX Runtime's own quantizer has it; activations are rounded to 8 bits as it runs, its fastest setting."""
+        rows, columns = self.network.tensors[name].shape
+        blocks = -(-columns // NBITS_BLOCK)
+        weight = np.zeros((rows, blocks * NBITS_BLOCK), np.float32)
+        weight[:, :columns] = self.network.tensors[name]
+        weight = weight.reshape(rows, blocks, NBITS_BLOCK)
+        largest = np.take_along_axis(weight, np.abs(weight).argmax(-1)[..., None], -1)
+        middle = 1 << (bits - 1)
+        scale = np.where(largest == 0, 1, -largest / middle).astype(np.float32)
+        fields = np.clip(np.rint(weight / scale) + middle, 0, 2 * middle - 1).astype(np.uint8)
+        in_a_byte = 8 // bits
+        places = (bits * np.arange(in_a_byte)).astype(np.uint8)
+        packed = np.bitwise_or.reduce(fields.reshape(rows, blocks, -1, in_a_byte) << places, axis=-1)
+        names = [
+            self.graph.constant(f"{name}.packed", packed),
+            self.graph.constant(f"{name}.scales", scale.reshape(-1)),
+        ]
+        self.graph.node(
+            "MatMulNBits", [x, *names], [output], domain=MICROSOFT, K=columns, N=rows, bits=bits,
+            block_size=NBITS_BLOCK, accuracy_level=4,
+        )  # fmt: skip
 
     def norm(self, node: dict[str, Any], rows: int) -> None:
         graph, output = self.graph, node["output"]

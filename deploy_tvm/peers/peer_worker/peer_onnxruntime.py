@@ -14,10 +14,12 @@ from peer_serving import Runtime, quicker
 PRODUCTS = ("MatMul", "Gemm", "Conv", "LSTM", "GRU", "RNN")
 
 
-def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
-    """ONNX Runtime, float or with dynamically quantized int8 weights; ``run`` or I/O binding, whichever is faster.
+def load_onnxruntime(network: Network, *, int8: bool = False, bits: int | None = None) -> Runtime:
+    """ONNX Runtime in float, with dynamically quantized int8 weights, or with weights of 4 or 2 ``bits`` in its
+    MatMulNBits; ``run`` or I/O binding, whichever is faster.
 
-    The quantizer knows products and the LSTM, but no GRU or RNN: in int8 they are written operation by operation.
+    The quantizer of int8 knows products and the LSTM, but no GRU or RNN, MatMulNBits is a product: they are written
+    operation by operation.
     """
     import onnx
     import onnxruntime as ort
@@ -25,9 +27,12 @@ def load_onnxruntime(network: Network, *, int8: bool) -> Runtime:
     from peer_onnx_parts import parts_feed, parts_model
 
     parts = isinstance(network.inputs, dict)
-    by_operations = int8 and network.stack is not None and network.stack.kind != "lstm"
-    path = network.folder / f"onnxruntime_{'int8' if int8 else 'fp32'}.onnx"
-    model = parts_model(network) if parts else onnx_model(network, operators=not by_operations)
+    if parts and bits is not None:
+        raise NotImplementedError("its model with weights of few bits is set up for networks with one input")
+    layers = network.stack is not None
+    by_operations = layers and (bits is not None or (int8 and network.stack.kind != "lstm"))
+    path = network.folder / f"onnxruntime_{bits or ('int8' if int8 else 'fp32')}.onnx"
+    model = parts_model(network) if parts else onnx_model(network, operators=not by_operations, bits=bits)
     onnx.save(model, path)
     if int8:
         _quantize(path)
