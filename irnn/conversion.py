@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from irnn.program import Program
 from irnn.program.sets import ProgramSet
@@ -21,14 +22,14 @@ from irnn.wiring.record_integer import IntegerRecorder
 __all__ = ["convert", "convert_part", "float_program"]
 
 
-def convert(model: Network) -> Program | ProgramSet:
+def convert(model: Network | nn.Module) -> Program | ProgramSet:
     """The integer-only program of a prepared and calibrated model, checked; of a model in parts a set of them.
 
     Weights, scales and tables are those of this moment.  In stage "all" a model in ``eval()`` computes with these very
     programs, so its accuracy is theirs.
     """
-    model = wiring_of(model)
-    programs = {name: convert_part(model, name) for name in model.program_wires()}
+    network = wiring_of(model)
+    programs = {name: convert_part(network, name) for name in network.program_wires()}
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 
 
@@ -40,10 +41,10 @@ def convert_part(model: Network, part: str) -> Program:
     return program
 
 
-def float_program(model: Network) -> Program | ProgramSet:
+def float_program(model: Network | nn.Module) -> Program | ProgramSet:
     """The same network in float32, with exact sigmoid and tanh and its norms as they stand."""
-    model = wiring_of(model)
-    programs = {name: _record(FloatRecorder(model), wire) for name, wire in model.program_wires().items()}
+    network = wiring_of(model)
+    programs = {name: _record(FloatRecorder(network), wire) for name, wire in network.program_wires().items()}
     return programs[""] if set(programs) == {""} else ProgramSet(programs)
 
 

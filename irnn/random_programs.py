@@ -23,6 +23,7 @@ from irnn.quant.config import QuantConfig
 from irnn.stages import PwlConfig
 
 MAX_SIZE = 1 << 14
+LINEAR = "linear"
 CALIBRATION_STEPS, CALIBRATION_FRAMES = 256, 100
 # Of a random recognizer: filterbanks and SentencePiece units as in Espresso's LibriSpeech recipe.
 FEATURES, VOCABULARY = 80, 5000
@@ -30,7 +31,8 @@ FEATURES, VOCABULARY = 80, 5000
 
 @dataclass(frozen=True)
 class Layer:
-    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``.
+    """A recurrent stack; sizes in elements, ``norm`` None, "layer" or "mad", ``cell`` one of ``nn.cells.CELLS``, or
+    "linear": a product input -> hidden alone, of which a stack is made.
 
     code: one of ``irnn.quant.codes.CODES``.  weight_bits: None becomes 8, or what the code has of its own; other bits
     than a code has are an ``IrnnError``.  codes: how many binary codes what a layer reads is written in at run time;
@@ -50,7 +52,13 @@ class Layer:
     hadamard: bool = False
 
     def __post_init__(self) -> None:
-        cell_class(self.cell)
+        if self.cell == LINEAR:
+            alone: dict[str, Any] = {"layers": 1, "bidirectional": False, "norm": None, "codes": None}
+            for name, only in alone.items():
+                if getattr(self, name) != only:
+                    raise IrnnError(f"{name}={getattr(self, name)}: a product alone ({LINEAR}) has none; leave it out")
+        else:
+            cell_class(self.cell)
         if self.hadamard and self.cell != "ornn":
             raise IrnnError(f"hadamard=true: the cell {self.cell} has no such matrix; take ornn")
         for name in ("input", "hidden", "layers"):
@@ -80,20 +88,36 @@ class Layer:
         coded = f"{self.code}:{self.weight_bits}" if CODES[self.code].BITS else self.code
         weight = self.weight_bits if self.code == UNIFORM else coded
         hidden = 8 if self.codes is None else f"alternating:{self.codes}"
+        if self.cell == LINEAR:
+            return QuantConfig(weight=weight, logits_weight=weight)
         of = {"*.w_h": "binary"} if self.hadamard else {}
         return replace(QuantConfig(weight=weight, hidden=hidden, of=of), **cell_class(self.cell).QUANT)
 
 
 def layer_programs(layer: Layer, seed: int = 0) -> tuple[Program, Program]:
-    """(integer program, float program) of one stack."""
+    """(integer program, float program) of one stack, or of a product."""
+    features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
+    example = torch.from_numpy(features)
+    if layer.cell == LINEAR:
+        return _product_programs(layer, example, seed)
     model = random_layer(
         layer.input, layer.hidden, cell=layer.cell, num_layers=layer.layers, bidirectional=layer.bidirectional,
         norm=layer.norm, seed=seed, **({"orthogonal": "hadamard"} if layer.hadamard else {}),
     )  # fmt: skip
     qat.prepare(model, layer.quant(), PwlConfig(), "all")
-    features = np.random.default_rng(seed).standard_normal((1, CALIBRATION_STEPS, layer.input)).astype(np.float32)
-    qat.calibrate(model, [torch.from_numpy(features)])
+    qat.calibrate(model, [example])
     return _one(convert(model)), _one(float_program(model))
+
+
+def _product_programs(layer: Layer, example: torch.Tensor, seed: int) -> tuple[Program, Program]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(layer.input, layer.hidden)).eval()
+    qat.prepare(model, layer.quant(), PwlConfig(), example_inputs=example)
+    qat.calibrate(model, [example])
+    floating = _one(float_program(model))
+    qat.set_stage(model, "all")
+    return _one(convert(model.eval())), floating
 
 
 def recognizer_programs(config: Mapping[str, Any], seed: int = 0) -> tuple[ProgramSet, ProgramSet]:

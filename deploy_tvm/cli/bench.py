@@ -28,7 +28,7 @@ RECOGNIZER_ONLY = ("recognizer", "frames", "units")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", nargs="*", metavar="ARTEFACT device=NAME")
-    parser.add_argument("--layer", metavar="CELL", help="lstm, gru, ornn: a layer with random weights for an artefact")
+    parser.add_argument("--layer", metavar="CELL", help="lstm, gru, ornn, linear: of random weights, for an artefact")
     parser.add_argument("--input", type=int, help="input size of the layer")
     parser.add_argument("--hidden", type=int, help="hidden size of the layer")
     parser.add_argument("--layers", type=int, help="layers on each other (default 1)")

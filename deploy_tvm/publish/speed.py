@@ -13,6 +13,13 @@ from deploy_tvm.publish.suite import read
 
 PAGE = Path(__file__).parents[2] / "docs" / "speed.md"
 _TABLES = re.compile(r"(<!-- speed -->\n).*?(<!-- /speed -->)", re.DOTALL)
+_FEW_BITS = re.compile(r"(<!-- few bits -->\n).*?(<!-- /few bits -->)", re.DOTALL)
+# Runtimes beside our weights of few bits: the one whose product has such weights, and its 8 bits.
+FEW_BITS = {
+    "onnxruntime_nbits_4": "MatMulNBits, 4 bits",
+    "onnxruntime_nbits_2": "MatMulNBits, 2 bits",
+    "onnxruntime_dynamic_int8": "dynamic int8",
+}
 HEADS = ("us", "of floor", "GB/s", "/ fastest other")
 # What a table has in common, and what tells its rows apart.
 SHARED, OWN = ("cell", "steps", "batch"), ("size", "bits")
@@ -46,7 +53,8 @@ def write(page: Path, folder: Path) -> None:
 
 def with_tables(text: str, folder: Path) -> str:
     """``text`` with what stands between its markers replaced."""
-    return _TABLES.sub(lambda match: match[1] + _tables(_machines(folder)) + match[2], text)
+    text = _TABLES.sub(lambda match: match[1] + _tables(_machines(folder)) + match[2], text)
+    return _FEW_BITS.sub(lambda match: match[1] + _few_bits(_machines(folder)) + match[2], text)
 
 
 def _machines(folder: Path) -> list[Machine]:
@@ -74,6 +82,21 @@ def _tables(machines: list[Machine]) -> str:
         for key in group:
             cells = [cell for machine in machines for cell in _cells(machine.rows.get(key))]
             lines.append("| " + " | ".join([f"{key[-2]}, W{key[-1]}", *cells]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _few_bits(machines: list[Machine]) -> str:
+    """Rows that were measured beside MatMulNBits: microseconds a step."""
+    heads = ("machine", "layer", "steps a call", "ours", *FEW_BITS.values())
+    lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|---:" * (len(heads) - 2) + "|"]
+    for machine in machines:
+        for row in machine.rows.values():
+            us = row["us_per_step"]
+            if us.get("onnxruntime_nbits_4") is None:
+                continue
+            times = ["" if us.get(name) is None else f"{us[name]:.1f}" for name in (INTEGER, *FEW_BITS)]
+            layer = f"{row['cell'].upper()} {row['size']}, W{row['bits']}"
+            lines.append("| " + " | ".join([machine.letter, layer, str(row["steps"]), *times]) + " |")
     return "\n".join([*lines, ""])
 
 

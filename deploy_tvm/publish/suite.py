@@ -23,7 +23,7 @@ from deploy_tvm.targets import machine
 from deploy_tvm.targets.kernel_sets import host
 from irnn.commit import commit
 from irnn.errors import IrnnError
-from irnn.random_programs import Layer, layer_programs
+from irnn.random_programs import LINEAR, Layer, layer_programs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 # Other bits than 8, 4 and 2: of orthogonal layers 1 is a Hadamard matrix, U of which has the bits behind it.
@@ -35,7 +35,7 @@ KEPT = ("cpu", "kernels", "us_per_step", "gb_per_s", "floor", "reasons", "chosen
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: a layer size -> size with random weights, so many steps and sequences a call."""
+    """One measurement: a layer with random weights, so many steps and sequences a call."""
 
     cell: str
     size: int
@@ -49,7 +49,12 @@ class Row:
 
     @property
     def layer(self) -> Layer:
-        """What is measured.  An orthogonal layer has weights in two's complement; its 1 bit is HadamRNN's."""
+        """What is measured.  An orthogonal layer has weights in two's complement; its 1 bit is HadamRNN's.
+
+        A product alone is that of an LSTM's gates, size -> 4 size.
+        """
+        if self.cell == LINEAR:
+            return Layer(self.size, 4 * self.size, weight_bits=self.bits, cell=self.cell)
         if self.cell != "ornn":
             return Layer(self.size, self.size, weight_bits=self.bits, cell=self.cell)
         hadamard = self.bits == 1
@@ -96,6 +101,7 @@ class Suite:
 
 # Orthogonal layers, and LSTMs of the same sizes: the table of docs/orthogonal.md.
 ORTHOGONAL = Suite(("ornn", "lstm"), (128, 256, 512), (8, 5, 4, 1), (1, 35), (1,))
+PRODUCTS = Suite((LINEAR,), (650, 1024), (8, 4, 2), (1, 35), (1,))
 SUITE = Suite(("lstm", "gru"), (128, 256, 650, 1024, 2048), (8, 4, 2), (1, 35), (1, 8, 32))
 
 

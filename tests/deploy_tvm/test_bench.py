@@ -28,6 +28,7 @@ from deploy_tvm.codegen.kernels import X86_SETS
 from deploy_tvm.peers.peer_worker.peer_serving import block
 from deploy_tvm.targets.kernel_sets import host
 from irnn.conversion import convert, float_program
+from irnn.errors import IrnnError
 from irnn.random_programs import Layer, layer_programs
 from tests.support import needs
 from tests.support.random_programs import Spec, random_program
@@ -223,6 +224,20 @@ def test_the_multiplications_that_are_timed_stay_in_the_loop(kernels: str, instr
     if product.accumulates:  # each chain adds its own start, and four products of ones in every round
         expected = sum(range(floor.CHAINS)) + floor.CHAINS * 4 * floor.PEAK_ROUNDS
         assert operands[2].numpy().tolist() == [expected] * product.accumulator[1]
+
+
+def test_a_product_alone_is_measured() -> None:
+    measured = bench_layer(Layer(9, 36, cell="linear", weight_bits=4), 20)
+    assert measured["mismatches"]["count"] == 0
+    assert measured["mismatches"]["compared"] >= 20 * 36
+    assert measured["us_per_step"]["tvm_float"] > 0
+
+
+@pytest.mark.parametrize("more", [{"layers": 2}, {"norm": "mad"}, {"bidirectional": True}, {"codes": 2}], ids=str)
+def test_a_product_alone_has_nothing_of_a_stack(more: dict) -> None:
+    ((name, value),) = more.items()
+    with pytest.raises(IrnnError, match=rf"^{name}={value}: a product alone \(linear\) has none; leave it out$"):
+        Layer(9, 36, cell="linear", **more)
 
 
 # --- batches ---

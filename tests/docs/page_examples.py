@@ -277,6 +277,8 @@ LIBRARIES = {
     "python -m deploy_tvm bench --layer lstm --input 650 --hidden 650 --kernels avx2": Example(
         {"avx2": "portable"}, LAYER, says="kernels portable", slow=True
     ),
+    "python -m deploy_tvm bench --layer linear --input 650 --hidden 2600 --weight-bits 4 --against "
+    "onnxruntime,onnxruntime-nbits": Example(more=LAYER, says="0 mismatches", slow=True),
     "python -m deploy_tvm.publish": FORM,
     "python -m deploy_tvm.publish --suite orthogonal": FORM,
     "python -m deploy_tvm.publish --suite --against onnxruntime,openvino,litert,torch --peers-python "
@@ -286,6 +288,8 @@ LIBRARIES = {
     "python -m deploy_tvm.publish --suite orthogonal --peers-python PYTHON --against onnxruntime,torch": NotRun(
         "the same"
     ),
+    "python -m deploy_tvm.publish --suite products --against onnxruntime,onnxruntime-nbits --peers-python "
+    "peers/bin/python": NotRun("the same"),
     "python -m deploy_tvm.publish --suite --only size=650,size=1024,batch=1 --kernels avx2": NotRun("the same"),
     "python -m deploy_tvm": FORM,
     "python -m deploy_tvm COMMAND": FORM,

@@ -132,6 +132,16 @@ def test_machines_stand_side_by_side_and_are_never_mixed(tmp_path: Path) -> None
     assert lines[-4:-1] == ["| " + " | ".join(cells) + " |" for cells in expected]
 
 
+def test_few_bits_stand_beside_the_runtime_that_has_them(tmp_path: Path) -> None:
+    beside = {"onnxruntime_nbits_4": 50.0, "onnxruntime_nbits_2": None, "onnxruntime_dynamic_int8": 30.0}
+    results = planted("one", "First", row(650, 8, "avx2", 40.0, peer_a=80.0), row(650, 4, "avx2", 20.0, **beside))
+    (tmp_path / "bench_one.json").write_text(json.dumps(results))
+    page = speed.with_tables("<!-- few bits -->\nold\n<!-- /few bits -->", tmp_path)
+    *_, found, end = page.splitlines()
+    assert (found, end) == ("| A | LSTM 650, W4 | 35 | 20.0 | 50.0 |  | 30.0 |", "<!-- /few bits -->")
+    assert "old" not in page
+
+
 def test_a_file_of_another_machine_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bench_one.json").write_text(json.dumps(planted("two", "Second")))
     with pytest.raises(IrnnError, match="another machine"):
