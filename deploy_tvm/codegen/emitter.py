@@ -132,6 +132,10 @@ class Emitter:
             indices = (*indices[:-1], tirx.Ramp(as_index(indices[-1]), as_index(1), lanes))
         self.emit(tirx.BufferStore(buffer, value, [as_index(i) for i in indices], span(self._part)))
 
+    def call(self, intrinsic: str, *arguments: Expr) -> None:
+        """LLVM's ``intrinsic``, for what it does rather than gives."""
+        self.emit(tirx.Evaluate(tirx.call_llvm_intrin("void", intrinsic, *arguments), span(self._part)))
+
     @contextmanager
     def part(self, part: Part | None) -> Iterator[None]:
         """Statements emitted inside belong to ``part``; None: to what those outside do."""

@@ -152,7 +152,7 @@ def _shapes(rest: int) -> list[int]:
 
 
 def do(emitter: Emitter, name: str, *arguments: Expr) -> None:
-    emitter.emit(tirx.Evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *arguments)))
+    emitter.call(f"llvm.x86.{name}", *arguments)
 
 
 def register(number: int) -> Expr:
