@@ -4,7 +4,7 @@ Runs that differ only in their seed are joined. The file has the form of a run's
 times averaged and mismatches added up over the seeds, and every seed's own results under `seeds`. With
 `--compare NAME RUN_FOLDER ...` the runs become rows of `docs/results/<NAME>.json`, one a quantizer
 (`pipelines.report.comparison`), beside the experiment's own figures where NAME is one; `--front NAME SWEEP_FOLDER`
-takes over what a search has found. The tables of the README and docs/orthogonal.md, and docs/recipes.md are written
+takes over what a search has found. The tables of the README and of its pages, and docs/recipes.md are written
 anew from these files.
 """
 

@@ -281,6 +281,7 @@ LIBRARIES = {
     "onnxruntime,onnxruntime-nbits": Example(more=LAYER, says="0 mismatches", slow=True),
     "python -m deploy_tvm.publish": FORM,
     "python -m deploy_tvm.publish --suite orthogonal": FORM,
+    "python -m deploy_tvm.publish --suite products": FORM,
     "python -m deploy_tvm.publish --suite --against onnxruntime,openvino,litert,torch --peers-python "
     "peers/bin/python": NotRun(
         "measures for hours and writes docs/speed.md: see tests/deploy_tvm/publish/test_suite.py"
