@@ -17,12 +17,12 @@ import numpy as np
 
 from deploy_tvm.codegen.kernels.choice import run_time_codes
 from deploy_tvm.codegen.kernels.walsh import is_walsh
+from deploy_tvm.codegen.kernels.x86_amx import Amx
 from irnn.program import Node, Program, Scan
 
 READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
 CHAINS = 16  # independent accumulators: latency 5 x 2 ports, with room
 PEAK_ROUNDS = 20000
-MANY = 16  # vectors that a unit for many takes at a time
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ PRODUCTS = {
     "avx2": Product("llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
     "portable": Product("llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
 }
-# Sets whose CPUs have a unit for many vectors.
+# Sets whose CPUs have a unit for many vectors, and how many it takes at a time.
 TILED = ("amx",)
+MANY = Amx.vectors
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ def write(page: Path, folder: Path) -> None:
 
 def with_tables(text: str, folder: Path) -> str:
     """``text`` with what stands between its markers replaced."""
-    text = _TABLES.sub(lambda match: match[1] + _tables(_machines(folder)) + match[2], text)
-    return _FEW_BITS.sub(lambda match: match[1] + _few_bits(_machines(folder)) + match[2], text)
+    machines = _machines(folder)
+    text = _TABLES.sub(lambda match: match[1] + _tables(machines) + match[2], text)
+    return _FEW_BITS.sub(lambda match: match[1] + _few_bits(machines) + match[2], text)
 
 
 def _machines(folder: Path) -> list[Machine]:

@@ -71,7 +71,9 @@ class Target:
     def features(self) -> frozenset[str]:
         """Those of ``X86_FEATURES`` or ``ARM_FEATURES`` that the target has."""
         target = self.tvm()
-        known = X86_FEATURES if self.mtriple.startswith("x86") else ARM_FEATURES
+        known: tuple[str, ...] = X86_FEATURES if self.mtriple.startswith("x86") else ARM_FEATURES
+        if "linux" not in self.mtriple:  # the kernels ask Linux for matrix tiles
+            known = tuple(f for f in known if not f.startswith("amx"))
         return frozenset(f for f in known if tvm.target.codegen.llvm_cpu_has_features(f, target))
 
     def kernels(self) -> Kernels:

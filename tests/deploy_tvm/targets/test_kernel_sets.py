@@ -73,6 +73,16 @@ def test_flags_decide_whatever_a_virtual_machine_calls_its_cpu(
     )
 
 
+def test_matrix_tiles_are_taken_where_linux_can_be_asked_for_them() -> None:
+    names = {
+        system: targets.Target("server", mtriple=f"x86_64-{system}", mcpu="sapphirerapids").kernels().name
+        for system in ("linux-gnu", "linux-musl", "pc-windows-msvc", "apple-darwin")
+    }
+    assert names == {
+        "linux-gnu": "amx", "linux-musl": "amx", "pc-windows-msvc": "avx512vnni", "apple-darwin": "avx512vnni",
+    }  # fmt: skip
+
+
 @needs.objdump
 @SETS
 def test_no_instruction_is_left_that_such_a_cpu_lacks(kernels: str, tmp_path: Path) -> None:
