@@ -14,7 +14,6 @@ from deploy_tvm.publish import arm, orthogonal, speed, suite
 from irnn.errors import IrnnError
 
 ARM_ONLY = ("program", "layer", "recognizer")
-SUITES = {"layers": suite.SUITE, "orthogonal": suite.ORTHOGONAL, "products": suite.PRODUCTS}
 SUITE_ONLY = ("only", "kernels", "against", "rounds", "seconds")
 
 
@@ -30,10 +29,10 @@ def main(arguments: list[str]) -> int:
         "this machine: docs/results/bench_KIND.json and the tables of docs/speed.md and docs/orthogonal.md"
     )
     here.add_argument(
-        "--suite", nargs="?", const="layers", choices=tuple(SUITES),
+        "--suite", nargs="?", const=suite.LAYERS, choices=tuple(suite.SUITES),
         help="measure the rows that are not there yet: of LSTM and GRU (the default), orthogonal layers, products",
     )  # fmt: skip
-    here.add_argument("--only", metavar="KEY=VALUE,...", help=f"of the rows those of: {', '.join(suite.SUITE.keys())}")
+    here.add_argument("--only", metavar="KEY=VALUE,...", help=f"of the rows those of: {', '.join(suite.Suite.keys())}")
     here.add_argument("--kernels", metavar="NAME", help="a set that this CPU can run, though it has better ones")
     here.add_argument("--against", metavar="NAMES", help=",".join(PEERS))
     here.add_argument("--rounds", type=int, help="interleaved rounds of a row (default 20)")
@@ -58,7 +57,7 @@ def _suite(parsed: argparse.Namespace, progress: suite.Progress) -> Path:
     _refuse(parsed, ARM_ONLY, "the figures of ARM, not to --suite")
     given = {name: getattr(parsed, name) for name in ("rounds", "seconds") if getattr(parsed, name) is not None}
     settings = Settings(against=parse_against(parsed.against or ""), peers_python=parsed.peers_python, **given)
-    whole = SUITES[parsed.suite]
+    whole = suite.SUITES[parsed.suite]
     chosen = whole if parsed.only is None else whole.only(parsed.only)
     path = suite.run(chosen, parsed.kernels, settings, suite.RESULTS, progress)
     speed.write(speed.PAGE, suite.RESULTS)

@@ -99,10 +99,13 @@ class Suite:
         return replace(self, **kept)
 
 
-# Orthogonal layers, and LSTMs of the same sizes: the table of docs/orthogonal.md.
-ORTHOGONAL = Suite(("ornn", "lstm"), (128, 256, 512), (8, 5, 4, 1), (1, 35), (1,))
-PRODUCTS = Suite((LINEAR,), (650, 1024), (8, 4, 2), (1, 35), (1,))
-SUITE = Suite(("lstm", "gru"), (128, 256, 650, 1024, 2048), (8, 4, 2), (1, 35), (1, 8, 32))
+LAYERS = "layers"  # what `--suite` alone measures
+SUITES = {
+    LAYERS: Suite(("lstm", "gru"), (128, 256, 650, 1024, 2048), (8, 4, 2), (1, 35), (1, 8, 32)),
+    # Orthogonal layers, and LSTMs of the same sizes: the table of docs/orthogonal.md.
+    "orthogonal": Suite(("ornn", "lstm"), (128, 256, 512), (8, 5, 4, 1), (1, 35), (1,)),
+    "products": Suite((LINEAR,), (650, 1024), (8, 4, 2), (1, 35), (1,)),
+}
 
 
 def run(suite: Suite, kernels: str | None, settings: Settings, folder: Path, progress: Progress) -> Path:

@@ -13,19 +13,22 @@ from deploy_tvm import targets
 from deploy_tvm.bench.measure import Settings
 from deploy_tvm.publish import orthogonal, speed, suite
 from deploy_tvm.publish.__main__ import main
-from deploy_tvm.publish.suite import SUITE, Row, Suite
+from deploy_tvm.publish.suite import LAYERS, SUITES, Row, Suite
 from deploy_tvm.targets import kernel_sets, machine
 from irnn.errors import IrnnError
 from irnn.random_programs import Layer
 
+SUITE = SUITES[LAYERS]
 TINY = Suite(("gru",), (8,), (4,), (1, 3), (1, 2))
+ORTHOGONAL = Suite(("ornn", "lstm"), (16,), (8, 1), (1,), (1,))
 QUICK = ["--rounds", "2", "--seconds", "0.02"]
 
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for results and page, and the tiny suite in place of the real one."""
-    monkeypatch.setattr(suite, "SUITE", TINY)
+    """A folder for results and page, and a tiny suite in place of the real ones: a test that took one of those would
+    run for hours."""
+    monkeypatch.setattr(suite, "SUITES", {LAYERS: TINY, "orthogonal": ORTHOGONAL})
     monkeypatch.setattr(suite, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "PAGE", tmp_path / "speed.md")
     monkeypatch.setattr(orthogonal, "PAGE", tmp_path / "orthogonal.md")
@@ -171,7 +174,7 @@ def test_only_the_suites_options_go_with_it(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_orthogonal_suite_has_bits_that_a_cell_can_have() -> None:
-    rows = list(suite.ORTHOGONAL.rows())
+    rows = list(SUITES["orthogonal"].rows())
     assert {(row.cell, row.bits) for row in rows} == {
         *(("ornn", bits) for bits in (8, 5, 4, 1)),
         ("lstm", 8),
@@ -187,9 +190,8 @@ def test_the_orthogonal_suite_has_bits_that_a_cell_can_have() -> None:
 
 @pytest.mark.slow
 def test_a_row_of_each_kind_is_measured_and_stands_in_the_table(
-    places: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    places: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(suite, "ORTHOGONAL", Suite(("ornn", "lstm"), (16,), (8, 1), (1,), (1,)))
     assert main(["--suite", "orthogonal", *QUICK]) == 0
     found = rows(places)
     own = kernel_sets.host().kernels().name
