@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy_tvm.codegen.kernels.choice import run_time_codes
+from deploy_tvm.codegen.kernels import Kernels
+from deploy_tvm.codegen.kernels.choice import Choice, run_time_codes
 from deploy_tvm.codegen.kernels.walsh import is_walsh
-from deploy_tvm.codegen.kernels.x86_amx import Amx
 from irnn.program import Node, Program, Scan
 
 READ_TARGET = 1 << 25  # bytes read in one call, so that the call itself weighs nothing
@@ -63,16 +63,16 @@ PRODUCTS = {
     "avx2": Product("llvm.x86.avx2.pmadd.ub.sw", ("uint8x32", "int8x32"), "int16x16", 32),
     "portable": Product("llvm.x86.sse2.pmadd.wd", ("int16x8", "int16x8"), "int32x4", 8),
 }
-# Sets whose CPUs have a unit for many vectors, and how many it takes at a time.
+# Sets whose CPUs have a unit for many vectors.
 TILED = ("amx",)
-MANY = Amx.vectors
 
 
 @dataclass(frozen=True)
 class Work:
     """What one call of ``steps`` steps of ``batch`` sequences cannot avoid, all sequences together.
 
-    Bytes that are read every step and once a call, multiplications of every step and those of all steps at once.
+    Bytes that are read every step and once a call, multiplications of every step and those of all steps at once;
+    ``tiled``: of these the ones that the CPU's unit for many vectors takes.
     """
 
     steps: int
@@ -81,6 +81,8 @@ class Work:
     bytes_once: int
     products_every_step: int
     products_once: int
+    tiled_every_step: int = 0
+    tiled_once: int = 0
 
     @property
     def bytes_read(self) -> int:
@@ -93,35 +95,45 @@ class Work:
         return (self.bytes_every_step * self.steps + self.bytes_once) / call_us * 1e6
 
 
-def work(program: Program, steps: int, batch: int = 1) -> Work:
+def work(program: Program, steps: int, batch: int = 1, kernels: Kernels | None = None) -> Work:
     """Count the weights (as they are packed) of an integer program's products inside and outside of its loops.
 
-    Products of binary weights with codes found at run time need no multiplication: they can be counted, bit by bit.
-    One with a Hadamard matrix reads no weights and multiplies nothing.
+    kernels: those that multiply, where their CPU has a unit for many vectors.  Products of binary weights with codes
+    found at run time need no multiplication: they can be counted, bit by bit.  One with a Hadamard matrix reads no
+    weights and multiplies nothing.
     """
     codes = run_time_codes(program)
 
-    def products(nodes: list[Node]) -> list[tuple[Any, bool]]:
-        """(weight, whether its products are multiplications)"""
-        found = [(program.tensors[node.tensors["weight"]], node.inputs[0]) for node in nodes if node.op == "linear"]
-        return [
-            (weight, weight.encoding != "binary" or source not in codes)
-            for weight, source in found
-            if not is_walsh(weight)
-        ]
+    choice = None if kernels is None else Choice(program, kernels)
 
-    def size(weights: list[tuple[Any, bool]]) -> int:
-        return sum((t.data.size * t.storage_bits + 7) // 8 for t, _ in weights)
+    def products(nodes: list[Node]) -> list[Node]:
+        linear = [node for node in nodes if node.op == "linear"]
+        return [node for node in linear if not is_walsh(program.tensors[node.tensors["weight"]])]
+
+    def size(nodes: list[Node]) -> int:
+        tensors = [program.tensors[node.tensors["weight"]] for node in nodes]
+        return sum((t.data.size * t.storage_bits + 7) // 8 for t in tensors)
+
+    def multiplied(nodes: list[Node], vectors: int) -> tuple[int, int]:
+        """With so many vectors: all multiplications, and those that the unit takes."""
+        whole = tiled = 0
+        for node in nodes:
+            weight = program.tensors[node.tensors["weight"]]
+            if weight.encoding == "binary" and node.inputs[0] in codes:
+                continue
+            whole += vectors * weight.data.size
+            unit = None if choice is None else choice.kernel(node).tiles
+            if unit is not None and vectors >= unit.least:
+                tiled += vectors * weight.data.size
+        return whole, tiled
 
     inside = products([node for item in program.nodes if isinstance(item, Scan) for node in item.body])
     outside = products([item for item in program.nodes if isinstance(item, Node)])
-
-    def multiplied(weights: list[tuple[Any, bool]]) -> int:
-        return batch * sum(t.data.size for t, multiplies in weights if multiplies)
-
     if steps == 1:
-        return Work(1, batch, size(inside + outside), 0, multiplied(inside + outside), 0)
-    return Work(steps, batch, size(inside), size(outside), multiplied(inside), steps * multiplied(outside))
+        whole, tiled = multiplied(inside + outside, batch)
+        return Work(1, batch, size(inside + outside), 0, whole, 0, tiled)
+    (every, tiled), (once, tiled_once) = multiplied(inside, batch), multiplied(outside, batch * steps)
+    return Work(steps, batch, size(inside), size(outside), every, once, tiled, tiled_once)
 
 
 def read_function(size: int, target: Any) -> tuple[Any, int]:
@@ -214,19 +226,17 @@ def combine(
 ) -> dict[str, Any]:
     """The floor in microseconds a step and sequence, its parts, and its share of our time ``ours_us``.
 
-    read_us: one reading of ``bytes_read``.  us_per_tiled: a multiplication by the unit that takes ``MANY`` vectors at a
-    time, where the kernels have it.
+    read_us: one reading of ``bytes_read``.  us_per_tiled: a multiplication by the CPU's unit for many vectors.
     """
     if needed is None:
         return {"us_per_step": None, "share": None, "reason": "no limit is known for this program"}
     if read_us is None or us_per_product is None:
         return {"us_per_step": None, "share": None, "reason": "the limit was not measured on this processor"}
-    few, many = us_per_product, us_per_product if us_per_tiled is None else us_per_tiled
+    saved_us = 0.0 if us_per_tiled is None else us_per_product - us_per_tiled
     read_once_us = read_us * needed.bytes_once / needed.bytes_read / needed.steps
     read_us *= needed.bytes_every_step / needed.bytes_read
-    multiply_us = (many if needed.batch >= MANY else few) * needed.products_every_step
-    together = many if needed.batch * needed.steps >= MANY else few
-    multiply_once_us = together * needed.products_once / needed.steps
+    multiply_us = us_per_product * needed.products_every_step - saved_us * needed.tiled_every_step
+    multiply_once_us = (us_per_product * needed.products_once - saved_us * needed.tiled_once) / needed.steps
     limit_us = (max(read_us, multiply_us) + max(read_once_us, multiply_once_us)) / needed.batch
     return {
         "us_per_step": round(limit_us, 2),

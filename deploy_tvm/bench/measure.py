@@ -19,7 +19,7 @@ from deploy_tvm.bench import floor
 from deploy_tvm.bench.rounds import Worker, WorkerError, interleave, now, summary
 from deploy_tvm.peers import peers
 from deploy_tvm.peers.recurrent_stack import save_job
-from deploy_tvm.targets import machine
+from deploy_tvm.targets import kernel_sets, machine
 from irnn.errors import IrnnError
 from irnn.program import Program
 
@@ -117,7 +117,10 @@ class Case:
 
     def work(self) -> floor.Work | None:
         """What a call cannot avoid; None: no limit is known where loops read their weights one after the other."""
-        return floor.work(self.integer, self.steps, self.batch) if len(self.inputs) == 1 else None
+        if len(self.inputs) > 1:
+            return None
+        kernels = kernel_sets.host(self.kernels).kernels() if self.kernels in floor.TILED else None
+        return floor.work(self.integer, self.steps, self.batch, kernels)
 
 
 def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any]:

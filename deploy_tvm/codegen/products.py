@@ -47,11 +47,11 @@ def product(s: Sequences, step: Product) -> None:
         with emitter.part(part), many(emitter, kernel, operand, packed, count) as product:
 
             def block_of(kernel: LinearKernel, block: Expr, base: Expr) -> None:
-                def scratch(first: Expr, vectors: int) -> Place:
-                    shape = (vectors, kernel.block_rows + SLACK)
+                def scratch(first: Expr, most: int) -> Place:
+                    shape = (most, kernel.block_rows + SLACK)
                     return Place(emitter.alloc(shape, kernel.accumulator, "tile"), as_index(0), as_index(0))
 
-                def finish(vector: Expr, vectors: int, place: Place) -> None:
+                def finish(vector: Expr, vectors: Expr, place: Place) -> None:
                     with emitter.loop(vectors, "m") as m:
                         where = _place(s, node, first + vector + m, bands)
                         _finish(s, step, place.buffer, m, base, target, where)

@@ -10,29 +10,29 @@ from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index
 from deploy_tvm.codegen.kernels import LinearKernel
-from deploy_tvm.codegen.kernels.base import Operand, Place
+from deploy_tvm.codegen.kernels.base import Held, Operand, Place
 
 
 @dataclass(frozen=True)
 class Many:
-    """A product with ``count`` vectors.  ``held``: whether the kernel's unit is there for it; None: it has none."""
+    """A product with ``count`` vectors.  ``held``: the kernel's unit; None: it has none."""
 
     emitter: Emitter
     operand: Operand
     packed: dict[str, tirx.Buffer]
     count: Expr
-    held: Expr | None
+    held: Held | None
 
     def multiply(
         self,
         kernel: LinearKernel,
         block: Expr,
         place: Callable[[Expr, int], Place],
-        finish: Callable[[Expr, int, Place], None] = lambda first, vectors, place: None,
+        finish: Callable[[Expr, Expr, Place], None] = lambda first, vectors, place: None,
     ) -> None:
-        """One block: the products of ``vectors`` vectors from ``first`` on go to ``place(first, vectors)``.
+        """One block: the products of up to ``most`` vectors from ``first`` on go to ``place(first, most)``.
 
-        ``finish(first, vectors, place)`` follows behind each.
+        ``finish(first, vectors, place)`` follows behind each, with their number.
         """
         emitter, unit = self.emitter, kernel.tiles
 
@@ -47,14 +47,15 @@ class Many:
         if self.held is None or unit is None:
             in_tiles(emitter, self.count, kernel.tile_vectors, tile)
             return
-        with emitter.when(self.held):
+        vectors = self.held.vectors
+        with emitter.when(self.held.there):
             weights = unit.weights(emitter, kernel, self.packed, block)
-            with emitter.loop(_tiles(self.count, unit.vectors)) as j:
-                first = emitter.bind(_first(j, self.count, unit.vectors), "v")
-                target = place(first, unit.vectors)
-                unit.multiply(emitter, kernel, self.operand, first, self.packed, block, weights, target)
-                finish(first, unit.vectors, target)
-        with emitter.when(tirx.Not(self.held)):
+            with emitter.loop(_tiles(self.count, vectors)) as j:
+                first = emitter.bind(_first(j, self.count, vectors), "v")
+                target = place(first, unit.most)
+                unit.multiply(emitter, kernel, self.operand, first, vectors, self.packed, block, weights, target)
+                finish(first, vectors, target)
+        with emitter.when(tirx.Not(self.held.there)):
             in_tiles(emitter, self.count, kernel.tile_vectors, tile)
 
 
@@ -67,7 +68,7 @@ def many(
     held = None if unit is None else unit.begin(emitter, packed, count)
     yield Many(emitter, operand, packed, count, held)
     if unit is not None and held is not None:
-        with emitter.when(held):
+        with emitter.when(held.there):
             unit.end(emitter)
 
 
@@ -81,10 +82,10 @@ def in_tiles(emitter: Emitter, count: Expr, tall: int, tile: Callable[[list[Expr
             tile([v])
 
 
-def _tiles(count: Expr, tall: int) -> Expr:
+def _tiles(count: Expr, tall: Expr) -> Expr:
     return tirx.floordiv(count + (tall - 1), as_index(tall))
 
 
-def _first(number: Expr, count: Expr, tall: int) -> Expr:
+def _first(number: Expr, count: Expr, tall: Expr) -> Expr:
     """Where a tile begins: the last overlaps the one before it rather than being short."""
     return tirx.Min(number * tall, count - tall)

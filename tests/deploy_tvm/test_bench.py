@@ -24,7 +24,7 @@ from deploy_tvm.bench.measure import Settings
 from deploy_tvm.bench.report import report
 from deploy_tvm.bench.subject import made, weight_bytes
 from deploy_tvm.bench.utterance import Utterance
-from deploy_tvm.codegen.kernels import X86_SETS
+from deploy_tvm.codegen.kernels import X86_SETS, choose
 from deploy_tvm.peers.peer_worker.peer_serving import block
 from deploy_tvm.targets.kernel_sets import host
 from irnn.conversion import convert, float_program
@@ -138,6 +138,25 @@ def test_a_batch_shares_the_reading_and_not_the_multiplications() -> None:
     assert three.bytes_a_second(2.0) == pytest.approx(bytes_a_call / (2e-6 * 10 * 3))
 
 
+def test_the_floor_counts_what_a_unit_for_many_vectors_takes() -> None:
+    kernels = choose(X86_SETS["amx"])
+
+    def tiled(steps: int, batch: int, **spec: int) -> list[bool]:
+        """Whether all of every step's products, and of those of all steps, go to the unit; else none do."""
+        program = random_program(Spec(hidden=64, input_size=16, vocabulary=None, logits=None, **spec))
+        found = floor.work(program, steps, batch, kernels)
+        assert found.tiled_every_step in (0, found.products_every_step)
+        assert found.tiled_once in (0, found.products_once)
+        return [found.tiled_every_step > 0, found.tiled_once > 0]
+
+    assert tiled(1, 1) == [False, False]
+    assert tiled(10, 1) == [False, True]
+    assert tiled(10, 4) == [True, True]
+    assert tiled(3, 5, weight_bits=4) == [False, False]  # unpacked for 16 vectors or more
+    assert tiled(4, 4, weight_bits=4) == [False, True]
+    assert floor.work(random_program(Spec(hidden=8)), 10, 32).tiled_once == 0  # a CPU without such a unit
+
+
 def test_the_floor_is_the_longer_of_the_two_limits_of_each_product() -> None:
     """Numbers chosen by hand: reading takes 5 us a step and 15 us once a call of 10 steps."""
 
@@ -153,9 +172,10 @@ def test_the_floor_is_the_longer_of_the_two_limits_of_each_product() -> None:
     assert limit(4, 0.1) == (5.0 + 3.2) / 4  # four times the multiplications, one reading, a quarter each
     assert limit(4, 1.0) == (16.0 + 32.0) / 4
     tiled = [
-        floor.combine(floor.Work(*n, 1000, 3000, 4, 80), 100.0, 5.0, 1.0, 0.5) for n in ((15, 1), (16, 1), (1, 16))
+        floor.combine(floor.Work(10, 1, 1000, 3000, 4, 80, *n), 100.0, 5.0, 1.0, 0.5)
+        for n in ((0, 0), (0, 80), (4, 40))
     ]
-    assert [(found["multiply_us"], found["multiply_once_us"]) for found in tiled] == [(4, 5.33), (4, 2.5), (2, 40)]
+    assert [(found["multiply_us"], found["multiply_once_us"]) for found in tiled] == [(4, 8), (4, 4), (2, 6)]
     without = floor.combine(floor.Work(10, 1, 1000, 3000, 4, 80), 100.0, 5.0, None)
     assert (without["us_per_step"], without["share"]) == (None, None)
 

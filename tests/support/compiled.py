@@ -131,10 +131,10 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
     """``x @ weight.T + bias`` by ``kernel``: several vectors at once, one by one, and by its unit for many."""
     packed = kernel.pack(kernel.as_read(weight), bias)
     (rows, length), tile = weight.shape, kernel.tile_vectors
-    unit = 0 if kernel.tiles is None else kernel.tiles.vectors
-    vectors = -(-max(len(x), unit) // tile) * tile
+    unit = kernel.tiles is not None
+    vectors = -(-len(x) // tile) * tile
     counts = sorted({tile, 1})
-    ways = len(counts) + (unit > 0)
+    ways = len(counts) + unit
     emitter = Emitter()
     ops = target.kernels().ops(emitter)
     given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
@@ -151,7 +151,7 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
                     emitter.store(out, register, v + k * vectors, block * kernel.block_rows + u * kernel.lanes)
     if unit:
         with (
-            many(emitter, kernel, operand, buffers, as_index(vectors)) as product,
+            many(emitter, kernel, operand, buffers, as_index(len(x))) as product,
             emitter.loop(kernel.blocks(rows)) as block,
         ):
             last = (ways - 1) * vectors

@@ -43,13 +43,25 @@ class Place:
 Address = Callable[[Expr, Expr], Expr]
 
 
+@dataclass(frozen=True)
+class Held:
+    """A unit that was asked for: whether it is there, and how many vectors it takes at once."""
+
+    there: Expr
+    vectors: Expr
+
+
 class Tiles(Protocol):
-    """A unit of the CPU that multiplies a block of rows by ``vectors`` vectors at once, to the same integers."""
+    """A unit of the CPU that multiplies a block of rows by up to ``most`` vectors at once, to the same integers.
 
-    vectors: int
+    Fewer than ``least`` are multiplied faster without it.
+    """
 
-    def begin(self, emitter: Emitter, packed: dict[str, tirx.Buffer], count: Expr) -> Expr | None:
-        """Take hold of the unit for a product with ``count`` vectors; whether that was done, None: never with these."""
+    least: int
+    most: int
+
+    def begin(self, emitter: Emitter, packed: dict[str, tirx.Buffer], count: Expr) -> Held | None:
+        """Take hold of the unit for a product with ``count`` vectors; None: it never multiplies these."""
 
     def end(self, emitter: Emitter) -> None:
         """Let go of it."""
@@ -63,12 +75,13 @@ class Tiles(Protocol):
         kernel: LinearKernel,
         operand: Operand,
         first: Expr,
+        vectors: Expr,
         packed: dict[str, tirx.Buffer],
         block: Expr,
         weights: Address,
         target: Place,
     ) -> None:
-        """The products of ``vectors`` vectors from ``first`` on with the block's rows."""
+        """The products of the ``vectors`` vectors (as many as it was held for) from ``first`` on with the block."""
 
 
 class LinearKernel(ABC):

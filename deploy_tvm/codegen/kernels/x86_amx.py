@@ -17,14 +17,18 @@ import numpy as np
 from tvm import tirx
 
 from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, constant, constant_vector, load, vector
-from deploy_tvm.codegen.kernels.base import Address, LinearKernel, Operand, Place
+from deploy_tvm.codegen.kernels.base import Address, Held, LinearKernel, Operand, Place
 from deploy_tvm.codegen.kernels.x86_codebook import VnniCodebook
 from deploy_tvm.codegen.kernels.x86_vnni import VnniFields
 
+# Fewer vectors take less time without tiles: of weights that are bytes, and of those that are unpacked first.
+LEAST, LEAST_UNPACKED = 4, 16
 # Registers: 0 to 3 hold products; one of the operand and one of weights, whole ones and those of the last columns.
 PRODUCTS = 4
 OPERAND, WEIGHTS, LAST_OPERAND, LAST_WEIGHTS = 4, 5, 6, 7
 ROWS, BYTES = 16, 64
+# In the description of the registers: where their heights stand.
+HEIGHTS = 48
 # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
 REQUEST = (158, 0x1023, 18)
 
@@ -34,30 +38,36 @@ Unpack = Callable[..., list[Expr]]
 
 
 class Amx:
-    """What a kernel of 16 lanes multiplies ``vectors`` vectors with.
+    """What a kernel of 16 lanes multiplies ``least`` vectors or more with, up to ``most`` at once.
 
     product: the instruction, by the signs of operand and weights.  unpack: None where weights are stored as bytes.
     """
 
-    vectors = ROWS
+    most = ROWS
 
     def __init__(self, product: str, unpack: Unpack | None = None) -> None:
         self.product, self.unpack = product, unpack
+        self.least = LEAST if unpack is None else LEAST_UNPACKED
 
-    def begin(self, emitter: Emitter, packed: Packed, count: Expr) -> Expr | None:
+    def begin(self, emitter: Emitter, packed: Packed, count: Expr) -> Held | None:
         if "table" in packed and int(packed["table"].shape[0]) > 1:
             return None  # sums of two look-ups are no bytes
         open_ = emitter.alloc((1,), "int64", "tiles")
         emitter.store(open_, constant(0, "int64"), 0)
-        with emitter.when(count >= self.vectors):
+        with emitter.when(count >= self.least):
             refused = tirx.call_extern("int64", "syscall", *(tirx.const(n, "int64") for n in REQUEST))
             emitter.store(open_, tirx.Select(refused.equal(0), constant(1, "int64"), constant(0, "int64")), 0)
         opened = load(open_, 1, 0).equal(1)
+        # As few tiles as the vectors need, and each as short as so many allow: a row of a tile takes time.
+        tiles = emitter.bind(tirx.Max(as_index(1), tirx.floordiv(count + (ROWS - 1), as_index(ROWS))), "tiles")
+        vectors = emitter.bind(tirx.floordiv(count + tiles - 1, tiles), "vectors")
         with emitter.when(opened):
             shapes = emitter.alloc((64,), "uint8", "shapes")
             emitter.store(shapes, constant_vector(_shapes(self._groups(packed) % ROWS), "uint8"), 0)
+            for number in (*range(PRODUCTS), OPERAND, LAST_OPERAND):
+                emitter.store(shapes, tirx.Cast("uint8", vectors), HEIGHTS + number)
             do(emitter, "ldtilecfg", address(shapes, 0))
-        return opened
+        return Held(opened, vectors)
 
     def end(self, emitter: Emitter) -> None:
         # A thread without tiles is switched faster.
@@ -80,6 +90,7 @@ class Amx:
         kernel: LinearKernel,
         operand: Operand,
         first: Expr,
+        vectors: Expr,
         packed: Packed,
         block: Expr,
         weights: Address,
@@ -108,7 +119,7 @@ class Amx:
             for u in units:
                 place = address(target.buffer, target.row, target.column + u * kernel.lanes)
                 do(emitter, "tilestored64", register(u % PRODUCTS), place, stride)
-        with emitter.loop(self.vectors, "m") as m:
+        with emitter.loop(vectors, "m") as m:
             places = [(target.row + m, target.column + u * kernel.lanes) for u in range(kernel.units)]
             sums = [load(target.buffer, kernel.lanes, *place) for place in places]
             for place, value in zip(

@@ -52,7 +52,10 @@ def differing(target: targets.Target, encoding: str, rows: int, length: int, vec
 
 
 # Columns that fill whole tiles, that leave a few groups of four, and fewer than a tile has.
-@pytest.mark.parametrize(("rows", "length", "vectors"), [(64, 64, 16), (130, 650, 35), (33, 256, 18), (200, 20, 17)])
+@pytest.mark.parametrize(
+    ("rows", "length", "vectors"),
+    [(64, 64, 16), (130, 650, 35), (33, 256, 18), (200, 20, 17), (70, 90, 5), (64, 128, 9)],
+)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_products_with_many_vectors(amx: targets.Target, encoding: str, rows: int, length: int, vectors: int) -> None:
     assert differing(amx, encoding, rows, length, vectors) == 0
@@ -107,7 +110,7 @@ def test_programs_with_long_sequences_and_large_batches(
         monkeypatch.setattr(x86_amx, "REQUEST", REFUSED)
     program = random_program(spec)
     runner = deploy_tvm.load(deploy_tvm.build(program, tmp_path / "artefact", amx))
-    for batch, steps in ((1, 16), (1, 70), (17, 1), (35, 3), (3, 5)):
+    for batch, steps in ((1, 16), (1, 70), (17, 1), (35, 3), (3, 5), (5, 1), (9, 2)):
         inputs = random_inputs(program, batch, steps)
         output, state = runner.run(inputs)
         expected, after = program.run(inputs)
