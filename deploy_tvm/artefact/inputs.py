@@ -1,4 +1,4 @@
-"""Random inputs of programs, for comparisons and benchmarks."""
+"""Random inputs of programs, for comparisons and benchmarks, and in what pieces a program takes a sequence."""
 
 from __future__ import annotations
 
@@ -49,3 +49,9 @@ def by_steps(program: Program) -> bool:
     whole = any(value.counts == "time" for value in program.inputs.values())
     along = all("time" in program.values[name].axes for name in program.outputs)
     return program.streaming and along and not whole
+
+
+def stepwise(program: Program) -> bool:
+    """Whether steps can be streamed one by one: one input along time, whose window is known, and outputs as it is."""
+    made = {len(program.values[name].axes) for name in program.outputs}
+    return program.window is not None and [v.axes for v in program.inputs.values()] == [("time",)] and made == {1}

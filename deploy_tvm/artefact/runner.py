@@ -13,6 +13,7 @@ from tvm import relax
 from tvm_ffi import from_dlpack
 
 from deploy_tvm.artefact.artefact import PROGRAM, read_manifest
+from deploy_tvm.artefact.inputs import stepwise
 from deploy_tvm.artefact.stream import Stream
 from deploy_tvm.codegen.interface import CONSTANTS, KERNEL
 from irnn.errors import IrnnError
@@ -127,9 +128,8 @@ class Runner:
         A program with convolutions over time in front takes the last steps that one step of its output is made of
         (``irnn.program.Program.window``).
         """
-        given, made = self.program.inputs.values(), [self.program.values[name].axes for name in self.program.outputs]
         window = self.program.window
-        if window is None or [value.axes for value in given] != [("time",)] or {len(axes) for axes in made} != {1}:
+        if window is None or not stepwise(self.program):
             raise IrnnError("only a program with one input, all outputs along time as it is, runs as a stream")
         before = dict(zip(self.program.states, self._checked_state(state, batch), strict=True))
         first_states, second_states = ({name: array.copy() for name, array in before.items()} for _ in range(2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deploy_tvm.artefact.inputs import stepwise
 from deploy_tvm.bench.measure import INTEGER, Case, Progress, Settings, measure, prefixed
 from deploy_tvm.bench.subject import Subject, weight_bytes
 from deploy_tvm.bench.utterance import PARTS, Utterance, part_sizes
@@ -61,11 +62,9 @@ def _program(subject: Subject, steps: int, settings: Settings, progress: Progres
     (program,) = subject.integer.values()
     sizes = {"time": steps, "memory": steps}
     mismatches = _compared(subject, sizes, settings)
-    made = [program.values[name].axes for name in program.outputs]
-    along = [value.axes for value in program.inputs.values()] == [("time",)] and {len(axes) for axes in made} == {1}
-    stepwise = steps == program.window and along
+    one = steps == program.window and stepwise(program)
     measured = _measured(
-        subject, "", sizes, settings, progress, function="step" if stepwise else "run", steps=1 if stepwise else steps
+        subject, "", sizes, settings, progress, function="step" if one else "run", steps=1 if one else steps
     )
     return {
         "kind": "program",
