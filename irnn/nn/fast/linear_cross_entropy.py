@@ -21,14 +21,23 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy (nats) of ``softmax(x W^T + b)`` against ``targets``, or of several x mixed by their shares.
 
     W ``[classes, size]``, b ``[classes]``, targets ``[N]`` int64, shares None or their logits ``[N, softmaxes]``, every
-    x ``[N, size]`` -> scalar float32.  The gradients are made in the forward pass; on a processor the softmax runs
-    chunk by chunk in cache.  Under bfloat16 autocast the matrix products (the bias is a column of theirs) and the
-    buffers of logits, one for each x, are bfloat16, the softmax is float32; a buffer has at most ``PIECE_BYTES`` (or
-    ``CHUNK`` rows).  A probability below float32's smallest normal number counts as that (87 nats).
+    x ``[N, size]`` -> scalar float32.  Where the loss ``learns`` its gradients are made in the forward pass; on a
+    processor the softmax runs chunk by chunk in cache.  Under bfloat16 autocast the matrix products (the bias is a
+    column of theirs) and the buffers of logits, one for each x, are bfloat16, the softmax is float32; a buffer has at
+    most ``PIECE_BYTES`` (or ``CHUNK`` rows).  A probability below float32's smallest normal number counts as that (87
+    nats).
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, targets: Tensor, shares: Tensor | None, *xs: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        learns: bool,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        shares: Tensor | None,
+        *xs: Tensor,
+    ) -> Tensor:
         device, count, size = xs[0].device.type, *xs[0].shape
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         negative_log_likelihood = torch.zeros((), dtype=torch.float64, device=xs[0].device)
@@ -51,11 +60,15 @@ class LinearCrossEntropy(torch.autograd.Function):
                     log_likelihood, *made = _gradient([buffer[part] for buffer in buffers], wanted[part], log_shares)
                     negative_log_likelihood -= log_likelihood.sum(dtype=torch.float64)
                     grad_shares += made
-                for x, buffer, found in zip(own, buffers, grad_x, strict=True):
-                    found.append(buffer @ w)
-                    product = buffer.T @ x
-                    grad_w = product if grad_w is None else grad_w.add_(product)
-                del buffers, buffer, product  # before the next piece is made
+                if learns:
+                    for x, buffer, found in zip(own, buffers, grad_x, strict=True):
+                        found.append(buffer @ w)
+                        product = buffer.T @ x
+                        grad_w = product if grad_w is None else grad_w.add_(product)
+                    del buffer, product
+                del buffers  # before the next piece is made
+            if not learns:
+                return (negative_log_likelihood / count).float()
             joined = [found[0] if len(found) == 1 else torch.cat(found) for found in grad_x]
             ctx.save_for_backward(grad_w, *(() if shares is None else (torch.cat(grad_shares),)), *joined)
         ctx.size, ctx.count, ctx.mixed = size, count, shares is not None
@@ -69,7 +82,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         weight, bias, *xs = (
             part.float().mul_(factor) for part in (grad_w[:, :size], grad_w[:, size], *(x[:, :size] for x in rest))
         )
-        return weight, bias, None, grad_shares, *xs
+        return None, weight, bias, None, grad_shares, *xs
 
 
 def _gradient(logits: list[Tensor], targets: Tensor, log_shares: Tensor | None) -> tuple[Tensor, ...]:
@@ -107,4 +120,4 @@ def linear_cross_entropy(
     xs = (x,) if isinstance(x, Tensor) else tuple(x)
     shares = None if shares is None else shares.reshape(-1, shares.shape[-1])
     rows = (x.reshape(-1, x.shape[-1]) for x in xs)
-    return LinearCrossEntropy.apply(weight, bias, targets.reshape(-1), shares, *rows)
+    return LinearCrossEntropy.apply(torch.is_grad_enabled(), weight, bias, targets.reshape(-1), shares, *rows)
