@@ -22,7 +22,7 @@ from pipelines.report.front import table_of_front
 from pipelines.report.report import columns_of, rows_of
 
 README = Path(__file__).parents[2] / "README.md"
-PAGES = ("orthogonal.md", "scale.md", "speech.md")  # of docs
+PAGES = ("mogrifier.md", "orthogonal.md", "scale.md", "speech.md")  # of docs
 _TABLE = re.compile(r"(<!-- (table|bench|rows|front|examples|steps):(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
