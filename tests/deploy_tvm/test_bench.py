@@ -265,7 +265,7 @@ def test_a_product_alone_has_nothing_of_a_stack(more: dict) -> None:
 
 # Each starts eight processes: a step and a sequence, one cell each.
 @MEASURED_ONCE
-@pytest.mark.parametrize(("cell", "steps"), [("lstm", 5), ("gru", 1)])
+@pytest.mark.parametrize(("cell", "steps"), [("lstm", 5), pytest.param("gru", 1, marks=pytest.mark.slow)])
 def test_a_batch_is_compared_and_timed_by_its_sequences(cell: str, steps: int) -> None:
     one, several = (bench_layer(Layer(9, 16, cell=cell), steps, batch) for batch in (1, 7))
     assert keys(several) == keys(one)
@@ -298,6 +298,7 @@ def test_a_call_of_a_batch_is_divided_by_its_sequences(tmp_path: Path, monkeypat
     assert result["gb_per_s"] == round((3 * 4 * 16 * 16 + 4 * 16 * 9) / 60 / 1000, 2)
 
 
+@pytest.mark.slow
 def test_a_language_model_is_measured_in_batches(tmp_path: Path) -> None:
     random_program(Spec()).save(tmp_path / "program")
     short = ["--rounds", "2", "--seconds", "0.02", "--steps", "3", "--json", str(tmp_path / "out.json")]
