@@ -103,7 +103,6 @@ def work(program: Program, steps: int, batch: int = 1, kernels: Kernels | None =
     weights and multiplies nothing.
     """
     codes = run_time_codes(program)
-
     choice = None if kernels is None else Choice(program, kernels)
 
     def products(nodes: list[Node]) -> list[Node]:

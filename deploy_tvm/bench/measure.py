@@ -129,7 +129,8 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
     core = machine.default_core() if settings.core is None else settings.core
     with tempfile.TemporaryDirectory(prefix="irnn-bench-") as temporary, ExitStack() as stack:
         kernels = case.kernels
-        commands = _commands(case, kernels, settings, Path(temporary), core)
+        needed = case.work()
+        commands = _commands(case, kernels, needed, settings, Path(temporary), core)
         reasons: dict[str, str] = {}
         workers: dict[str, Worker] = {}
         ready: dict[str, dict[str, Any]] = {}
@@ -158,7 +159,6 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
     us = {name: spread[name]["median"] if name in spread else None for name in (*case.artefacts, *settings.against)}
     ours = spread[INTEGER]["median"]
     found = {name: reply for name, reply in ready.items() if name in us}
-    needed = case.work()
     return {
         "us": us,
         "kernels": kernels,
@@ -181,7 +181,9 @@ def measure(case: Case, settings: Settings, progress: Progress) -> dict[str, Any
     }
 
 
-def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: int | None) -> dict[str, list[str]]:
+def _commands(
+    case: Case, kernels: str, needed: floor.Work | None, settings: Settings, folder: Path, core: int | None
+) -> dict[str, list[str]]:
     """Worker commands by name: ours first, since the peers are compared with them."""
     commands = {}
     for name, artefact in case.artefacts.items():
@@ -194,7 +196,6 @@ def _commands(case: Case, kernels: str, settings: Settings, folder: Path, core: 
         save_job(case.floating, case.peer_input(), folder)
         python = peers.interpreter(settings.peers_python)
         commands |= {key: peers.command(key, python, folder, core) for key in settings.against}
-    needed = case.work()
     if needed is None:
         return commands
     commands[_READ] = _own_command({"kind": "read", "size": needed.bytes_read, "kernels": kernels}, core)

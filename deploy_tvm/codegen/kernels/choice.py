@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from deploy_tvm.codegen.kernels import Kernels, LinearKernel
 from irnn.program import Node, Program
 from irnn.program.check import ranges
@@ -13,8 +15,12 @@ class Choice:
 
     def __init__(self, program: Program, kernels: Kernels) -> None:
         self.program, self.kernels = program, kernels
-        self.ranges: dict[str, Range] = ranges(program) if program.kind == "integer" else {}
         self._codes = run_time_codes(program)
+
+    @cached_property
+    def ranges(self) -> dict[str, Range]:
+        """Proved where something asks for them."""
+        return ranges(self.program) if self.program.kind == "integer" else {}
 
     def kernel(self, node: Node) -> LinearKernel:
         """For one ``linear``."""
