@@ -30,6 +30,8 @@ KEPT = 8
 Arrays = list[np.ndarray]
 _kept: list[tuple[targets.Target, tirx.PrimFunc, Callable[..., Arrays]]] = []
 
+UNTOUCHED = -(1 << 31)
+
 
 def run(target: targets.Target, buffers: list[tirx.Buffer], emitter: Emitter, *arrays: np.ndarray) -> Arrays:
     """Compile the function and call it on ``arrays``: all of them as they are afterwards."""
@@ -139,7 +141,8 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
     ops = target.kernels().ops(emitter)
     given = tirx.decl_buffer((vectors, length + SLACK), str(x.dtype), "x")
     buffers = {role: tirx.decl_buffer(array.shape, str(array.dtype), role) for role, array in packed.items()}
-    out = tirx.decl_buffer((ways * vectors, kernel.blocks(rows) * kernel.block_rows), "int32", "out")
+    shape = (ways * vectors + 1, kernel.blocks(rows) * kernel.block_rows)
+    out = tirx.decl_buffer(shape, "int32", "out")
     operand = kernel.allocate(emitter, vectors, length)
     with emitter.loop(vectors) as v:
         kernel.fill(emitter, ops, operand, v, buffer_row(given, length, str(x.dtype), v))
@@ -156,10 +159,12 @@ def multiply(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight
         ):
             last = (ways - 1) * vectors
             product.multiply(kernel, block, lambda first, _: Place(out, first + last, block * kernel.block_rows))
-    output = np.zeros((ways * vectors, kernel.blocks(rows) * kernel.block_rows), np.int32)
+    output = np.full(shape, UNTOUCHED, np.int32)
     arrays = (np.pad(x, ((0, vectors - len(x)), (0, SLACK))), *packed.values(), output)
     found = run(target, [given, *buffers.values(), out], emitter, *arrays)[-1]
-    return list(found.reshape(ways, vectors, -1)[:, : len(x), :rows])
+    beyond = found[(ways - 1) * vectors + len(x) if unit else ways * vectors :]
+    assert (beyond == UNTOUCHED).all(), "products are stored behind the last vector's"
+    return list(found[:-1].reshape(ways, vectors, -1)[:, : len(x), :rows])
 
 
 def multiply_joined(target: targets.Target, kernel: LinearKernel, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
