@@ -30,7 +30,6 @@ def module(target: Target) -> Any:
     held = unit.begin(
         emitter, {"weight": tirx.decl_buffer((1, ROWS, BYTES), "int8", "weight")}, constant(ROWS, "int64")
     )
-    assert held is not None  # bytes
     with emitter.when(held.there):
         for number in (OPERAND, WEIGHTS):
             do(emitter, "tileloadd64", register(number), address(ones, 0, 0), constant(BYTES, "int64"))

@@ -95,7 +95,8 @@ class Kernels:
             return Parts(bytewise) if small and wanted else self.int16
         names = WITHIN.get(weight.encoding, (weight.encoding,))
         own = [self.encodings[name] for name in names if name in self.encodings]
-        return next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))
+        proved = next(kernel for kernel in (*own, self.int8, self.int16) if kernel.proved_for(weight.data))
+        return proved.of(weight.data)
 
 
 def choose(features: frozenset[str], *, arm32: bool = False) -> Kernels:

@@ -60,8 +60,8 @@ class Tiles(Protocol):
     least: int
     most: int
 
-    def begin(self, emitter: Emitter, packed: dict[str, tirx.Buffer], count: Expr) -> Held | None:
-        """Take hold of the unit for a product with ``count`` vectors; None: it never multiplies these."""
+    def begin(self, emitter: Emitter, packed: dict[str, tirx.Buffer], count: Expr) -> Held:
+        """Take hold of the unit for a product with ``count`` vectors."""
 
     def end(self, emitter: Emitter) -> None:
         """Let go of it."""
@@ -133,6 +133,10 @@ class LinearKernel(ABC):
         short = copy(self)
         short.units = needed
         return short
+
+    def of(self, weight: np.ndarray) -> LinearKernel:
+        """What multiplies these weights, for which the kernel is proved: itself, or without what they rule out."""
+        return self
 
     def proved_for(self, weight: np.ndarray) -> bool:
         """Whether the kernel is exact for these integers."""

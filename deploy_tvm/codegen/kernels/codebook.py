@@ -6,6 +6,8 @@ are the sum of two: then there are two tables, and two multiplications into the 
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from deploy_tvm.codegen.kernels.base import LinearKernel, blocked
@@ -21,7 +23,19 @@ class CodebookKernel(LinearKernel):
     separable = False  # a byte holds the places of two registers' weights
 
     def proved_for(self, weight: np.ndarray) -> bool:
-        return len(np.unique(weight)) <= ENTRIES and int(np.abs(weight.astype(np.int32)).max()) <= 2 * self.limit
+        return len(np.unique(weight)) <= ENTRIES and self._within(weight, 2)
+
+    def _within(self, weight: np.ndarray, tables: int = 1) -> bool:
+        """Whether so many tables hold the weights."""
+        return int(np.abs(weight.astype(np.int32)).max()) <= tables * self.limit
+
+    def of(self, weight: np.ndarray) -> LinearKernel:
+        """A unit for many vectors multiplies bytes, which sums of two look-ups are not."""
+        if self.tiles is None or self._within(weight):
+            return self
+        without = copy(self)
+        without.tiles = None
+        return without
 
     def as_read(self, weight: np.ndarray) -> np.ndarray:
         return weight

@@ -49,9 +49,7 @@ class Amx:
         self.product, self.unpack = product, unpack
         self.least = LEAST if unpack is None else LEAST_UNPACKED
 
-    def begin(self, emitter: Emitter, packed: Packed, count: Expr) -> Held | None:
-        if "table" in packed and int(packed["table"].shape[0]) > 1:
-            return None  # sums of two look-ups are no bytes
+    def begin(self, emitter: Emitter, packed: Packed, count: Expr) -> Held:
         open_ = emitter.alloc((1,), "int64", "tiles")
         emitter.store(open_, constant(0, "int64"), 0)
         with emitter.when(count >= self.least):

@@ -71,6 +71,7 @@ def test_a_tile_that_leaves_out_the_last_columns_is_noticed(
 def test_sums_of_two_looked_up_bytes_go_without_tiles(amx: targets.Target) -> None:
     weight = np.array([[-128, 128, 5, 77]] * 16)
     kernel, tensor = taken(amx, "codebook", weight)
+    assert kernel.tiles is None  # the floor asks the kernel, too
     x = np.arange(64, dtype=np.int8).reshape(16, 4)
     for found in multiply(amx, kernel, x, tensor.data, np.zeros(16, np.int32)):
         assert np.array_equal(found, x.astype(np.int32) @ weight.T)
