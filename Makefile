@@ -30,8 +30,10 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# One worker a processor, at most four: each holds PyTorch and TVM (1 GB).
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup
+# One worker a processor, at most four: each holds PyTorch and TVM (1 GB).  One that dies ends the run: pytest-xdist 3.8
+# may wait for ever for another in its place (pytest-dev/pytest-xdist#1323).
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup --max-worker-restart=0 \
+	--durations=10
 
 test: install lint
 	$(PYTEST)
