@@ -25,7 +25,7 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "tvm": "apache-tvm", "
 }
 # Declared though nothing here imports them, and why.
 NOT_IMPORTED = {
-    "pytest-xdist": "pytest finds it",
+    "pytest-xdist": "pytest finds it", "pytest-timeout": "pytest finds it",
     "ruff": "a program", "import-linter": "a program", "mypy": "a program",
     "tornado": "TVM's tracker", "cloudpickle": "TVM's server", "psutil": "TVM's server",
     "hydra-optuna-sweeper": "Hydra finds it", "hydra-joblib-launcher": "Hydra finds it",
