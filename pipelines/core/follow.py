@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 
 import torch
 from omegaconf import OmegaConf
@@ -20,12 +22,26 @@ from pipelines.core.plan import plan
 from pipelines.core.team import Follower, follower_at, launched, lost_connection, team_of
 from pipelines.core.training import Training
 
+_LOOK_SECONDS = 1.0
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone, whatever it waits for: Gloo gives up after half an hour."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 
 def follow(config: RunConfig, team: Follower) -> None:
     """Train what the leader announces, until it lets go.
 
     An `IrnnError` is the leader's to tell.  Where the leader is gone, so is this.
     """
+    _end_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader's business
     keep_freed_memory()
     torch.set_num_threads(config.trainer.threads)

@@ -130,6 +130,22 @@ def test_a_run_that_ends_takes_its_followers_along(tmp_path: Path) -> None:
     assert not any((Path("/proc") / child).exists() for child in children)
 
 
+def test_a_follower_ends_with_its_leader_whatever_it_waits_for() -> None:
+    imports = "import os, time; from pipelines.core import follow"
+    waits = f"{imports}; follow._end_with(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)"
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    command = [sys.executable, "-c", starts, waits]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as leader:
+        assert leader.stdout is not None
+        follower = Path("/proc") / leader.stdout.readline().strip()
+        assert follower.exists()
+        leader.kill()
+    deadline = time.monotonic() + 60
+    while follower.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not follower.exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_of_runs_with_two_processes_leaves_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["recipe.float.epochs=1", "until=weights", "trainer.processes=2"]
