@@ -26,11 +26,12 @@ from deploy_tvm.codegen.emitter import Emitter, Expr, as_index, cast, lanes_of, 
 from deploy_tvm.codegen.interface import KERNEL, identifier
 from deploy_tvm.codegen.kernels import Kernels
 from deploy_tvm.codegen.loops import loop
-from deploy_tvm.codegen.plan import Copy, Give, Loop, Pick, Plan, Pool, Product, Reduce, Share, Store, Surround, plan
+from deploy_tvm.codegen.plan import plan
 from deploy_tvm.codegen.products import product
 from deploy_tvm.codegen.rows import Block, Row, buffer_row, combine, number, scalar
 from deploy_tvm.codegen.sequences import Sequences
 from deploy_tvm.codegen.softmax_mean import softmax_mean, unbroken
+from deploy_tvm.codegen.steps import Copy, Give, Loop, Pick, Plan, Pool, Product, Reduce, Share, Store, Surround
 from irnn.arithmetic import fixed_point
 from irnn.program import Node, Program
 

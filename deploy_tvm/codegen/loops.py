@@ -17,9 +17,9 @@ from deploy_tvm.codegen.constants import BLOCK, copy, room
 from deploy_tvm.codegen.emitter import Expr, as_index
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.kernels.base import Operand, Place
-from deploy_tvm.codegen.plan import Loop
 from deploy_tvm.codegen.sequences import Sequences
 from deploy_tvm.codegen.spans import Part
+from deploy_tvm.codegen.steps import Loop
 from deploy_tvm.codegen.tiles import many
 from irnn.program import Node, Scan
 

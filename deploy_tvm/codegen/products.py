@@ -10,10 +10,10 @@ from deploy_tvm.codegen.constants import copy, room
 from deploy_tvm.codegen.emitter import Expr, as_index, load
 from deploy_tvm.codegen.kernels import LinearKernel
 from deploy_tvm.codegen.kernels.base import Place
-from deploy_tvm.codegen.plan import Early, Product
 from deploy_tvm.codegen.rows import SLACK, Block, Row
 from deploy_tvm.codegen.sequences import Sequences
 from deploy_tvm.codegen.spans import Part
+from deploy_tvm.codegen.steps import Early, Product
 from deploy_tvm.codegen.tiles import many
 from irnn.program import Node
 

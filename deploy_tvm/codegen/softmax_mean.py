@@ -7,9 +7,9 @@ from tvm import tirx
 from deploy_tvm.codegen.constants import room
 from deploy_tvm.codegen.emitter import Expr, cast, lanes_of, load
 from deploy_tvm.codegen.ops import float_ops
-from deploy_tvm.codegen.plan import Reduce
 from deploy_tvm.codegen.rows import Block, Row, buffer_row, combine, scalar
 from deploy_tvm.codegen.sequences import Sequences
+from deploy_tvm.codegen.steps import Reduce
 from irnn.arithmetic import fixed_point
 
 

@@ -11,7 +11,8 @@ pytest.importorskip("tvm", reason="need tvm: tvm not installed")
 import irnn
 from deploy_tvm.codegen.emit import plan_of
 from deploy_tvm.codegen.kernels import choose
-from deploy_tvm.codegen.plan import Give, Loop, Product, Store, lowered, plan
+from deploy_tvm.codegen.plan import lowered, plan
+from deploy_tvm.codegen.steps import Give, Loop, Product, Store
 from irnn.errors import IrnnError
 from irnn.program import Node, Program, Scan
 from tests.support.random_programs import Spec, random_program
