@@ -112,7 +112,9 @@ PIPELINE = {
     ),
     "python -m pipelines.sensitivity experiment=quickstart": replace(QUICK, more=QUICK.more.removesuffix(FLOAT)),
     "python run.py sweep=papers_ptb data.dir=FOLDER": LANGUAGE_MODEL,
-    "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": replace(LANGUAGE_MODEL, slow=True),
+    "python run.py sweep=papers_ptb data.dir=FOLDER post_training=true": replace(
+        LANGUAGE_MODEL, more=f"quant=midrise3,binary,alternating_w2a3 {LANGUAGE_MODEL.more}", slow=True
+    ),
     "python run.py until=?": Example(
         more=f"data=text data.dir={{w.text}} {TEXT}",
         code=1,
