@@ -83,16 +83,13 @@ def sensitivity(model: nn.Module, batches: Iterable[Sized], choices: Sequence[in
         raise IrnnError("sensitivity got no batch; give at least one")
     rows = Sensitivities()
     with evaluating(wiring):
-        exact = list(_outputs(wiring, kept))
+        exact = list(outputs(wiring, kept))
         signal = sum(float(y.double().square().sum()) for y in exact)
         for name, modules in _tensors(wiring).items():
             for choice in choices:
                 code = weight_code(choice, per_row=modules[0].role == "weight")
-                with _coded(modules, code):
-                    noise = sum(
-                        float((y - x).double().square().sum())
-                        for x, y in zip(exact, _outputs(wiring, kept), strict=True)
-                    )
+                with coded(modules, code):
+                    noise = difference(exact, outputs(wiring, kept))
                 rows.append(Sensitivity(name, choice, _bytes(modules[0], code), _decibels(signal, noise)))
     return rows
 
@@ -105,7 +102,7 @@ def _tensors(model: RecurrentModel) -> dict[str, list[Weight]]:
     return dict(shared.values())
 
 
-def _outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor]:
+def outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor]:
     """All that leaves the network for each batch, in one row."""
     state: dict[str, Tensor] | None = None
     size = 0
@@ -115,8 +112,13 @@ def _outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor
         yield torch.cat([part.flatten() for part in tree_leaves(y) if isinstance(part, Tensor)])
 
 
+def difference(exact: Iterable[Tensor], found: Iterable[Tensor]) -> float:
+    """Its power, over all batches."""
+    return sum(float((y - x).double().square().sum()) for x, y in zip(exact, found, strict=True))
+
+
 @contextmanager
-def _coded(modules: Sequence[Weight], code: WeightCode) -> Iterator[None]:
+def coded(modules: Sequence[Weight], code: WeightCode) -> Iterator[None]:
     """The tensor quantized, for a while."""
     before = [module.code for module in modules]
     for module in modules:

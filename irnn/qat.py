@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from irnn.calibration import calibrate, outside
 from irnn.capture import Explanation, capture, explain
+from irnn.compensation import compensate
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel, StreamModel
 from irnn.names import readable_name
@@ -32,8 +33,8 @@ from irnn.stages import STAGES, PwlConfig, Settings
 from irnn.wiring.network import ENGINE, wiring_of
 
 __all__ = [
-    "STAGES", "Explanation", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "explain", "prepare",
-    "set_stage", "simulation_mismatch", "sites",
+    "STAGES", "Explanation", "PwlConfig", "QuantConfig", "SiteInfo", "Sites", "calibrate", "compensate", "explain",
+    "prepare", "set_stage", "simulation_mismatch", "sites",
 ]  # fmt: skip
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)

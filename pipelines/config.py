@@ -15,7 +15,8 @@ from pipelines.recipe import QAT_STAGES, Recipe
 from pipelines.sections import need_one_of, need_positive, need_section, read_section
 from pipelines.watch.settings import LoggerConfig
 
-ACTIVATIONS = "activations"  # `post_training`: of all but the weights
+# `post_training`: of all but the weights; of all, whose weights' rounding errors are made up for.
+ACTIVATIONS, COMPENSATED = "activations", "compensated"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class RunConfig:
     """The whole run.
 
     post_training: true: the stages between `float` and `all` are left out, and `all` calibrates in place of training;
-        "activations": `weights` is trained between the two.
+        "compensated": the same, and rounding errors are made up for (`irnn.qat.compensate`); "activations": `weights`
+        is trained between the two.
     problem, data, evaluation: of the problem's own classes (`pipelines.problems.Kind`).  model: the network's keys
     without those that the data decide.  target and device: where the finished program is measured besides this machine
     (`on_device`).  composed: all keys as Hydra composed them, for the record.  sweep: what the runs that this one
@@ -78,7 +80,7 @@ class RunConfig:
     command: str | None
 
     def __post_init__(self) -> None:
-        need_one_of("post_training", self.post_training, (False, True, ACTIVATIONS))
+        need_one_of("post_training", self.post_training, (False, True, COMPENSATED, ACTIVATIONS))
 
     @property
     def trained_stages(self) -> tuple[str, ...]:
@@ -87,6 +89,11 @@ class RunConfig:
         Without any it keeps those of all: that is how it has always been.
         """
         return ("weights",) if self.post_training == ACTIVATIONS else QAT_STAGES
+
+    @property
+    def float_alone(self) -> bool:
+        """Whether no stage trains anything quantized."""
+        return self.post_training in (True, COMPENSATED)
 
     @property
     def kind(self) -> problems.Kind:

@@ -16,6 +16,13 @@ from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 
 
+class MomentsPart(Protocol):
+    """Sums up vectors (``irnn.nn.moments.Moments``)."""
+
+    def add(self, x: Tensor) -> None:
+        """Vectors ``[..., size]``."""
+
+
 class WeightPart(Protocol):
     """A matrix ``[rows, columns]`` and how it is quantized (``irnn.nn.linear.Weight``)."""
 
@@ -24,6 +31,10 @@ class WeightPart(Protocol):
     quantizing: bool
     code: WeightCode
     operand_codes: int | None
+
+    @property
+    def moments(self) -> MomentsPart | None:
+        """What is told of every vector that it multiplies; None: nothing is."""
 
     @property
     def weight(self) -> Tensor:

@@ -74,14 +74,18 @@ class Simulation:
     def record(self, site: QuantSite, x: Tensor) -> None:
         """Keep what reached the site, without padding."""
         x = x.detach()
-        valid = self._valid
-        if valid is None and self.lengths is not None and x.dim() > 2:  # a value without time has no padding
-            valid = self._before_end(x)
+        valid = self._no_padding(x)
         if valid is not None:
             # Which rows these are a GPU alone knows, and it is not waited for: a training step wants only the extremes.
             ends = x.device.type != "cpu" and self.training and site.config.observer != "percentile"
             x = extremes(x, valid) if ends else x[valid]
         self._seen.setdefault(site, []).append(x)
+
+    def _no_padding(self, x: Tensor) -> Tensor | None:
+        """What of ``x`` is no padding, as an index of its first axes; None: all."""
+        if self._valid is None and self.lengths is not None and x.dim() > 2:  # a value without time has no padding
+            return self._before_end(x)
+        return self._valid
 
     def _before_end(self, x: Tensor) -> Tensor:
         """bool ``[time, batch]``: what of the sequences ``x`` is no padding."""
@@ -128,6 +132,8 @@ class Simulation:
 
     def linear(self, module: WeightPart, x: Tensor) -> Tensor:
         x = self.operand(module, x)
+        if module.moments is not None:
+            module.moments.add(x if (valid := self._no_padding(x)) is None else x[valid])
         if module.recurrent and torch.is_grad_enabled():
             y = self._recurrent_product(module)(x)
             return y if module.bias is None else y + module.bias.to(y.dtype)

@@ -20,7 +20,7 @@ from irnn import qat
 from irnn.errors import IrnnError, arguments_of
 from irnn.models.base import RecurrentModel
 from irnn.wiring.compiled_steps import CompiledSteps
-from pipelines.config import RunConfig
+from pipelines.config import COMPENSATED, RunConfig
 from pipelines.core.checkpoints import RESUME_FILE, AtomicCheckpointIO, load_weights, save_weights
 from pipelines.core.problem import Problem, StageTask, TaskSettings, derived_seed
 from pipelines.core.stages import Result, Stage
@@ -119,6 +119,8 @@ class Training:
         assert stage.previous is not None  # the float stage, or one that has trained quantized weights
         model = self._prepare(self.trained_model(stage.previous), stage.name)
         qat.calibrate(model, self.problem.calibration(), quantized_weights=stage.previous.name != "float")
+        if self.config.post_training == COMPENSATED:
+            qat.compensate(model, self.problem.calibration())
         model.eval()
         score = self.problem.score(model, stage.folder)
         details = {"epochs": 0, "seed": self.config.seed, "training_seconds": 0.0}

@@ -82,6 +82,7 @@ PIPELINE = {
     "python run.py experiment=quickstart quant=alternating quant.weight=2 quant.hidden=3": QUICK,
     "python run.py experiment=quickstart quant=denseshift quant.of.lstm.0.w_h=4": QUICK,
     "python run.py experiment=quickstart quant=int4 post_training=true": QUICK,
+    "python run.py experiment=quickstart quant=midrise3 post_training=compensated": QUICK,
     "python run.py experiment=quickstart sweep=bits": QUICK,
     "python run.py experiment=quickstart sweep=pwl_pieces": replace(
         QUICK, more=QUICK.more.replace(" pwl.pieces=8", "")

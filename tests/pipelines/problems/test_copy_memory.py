@@ -74,7 +74,7 @@ def test_baselines_take_the_same_task(tmp_path: Path) -> None:
     [
         ("data.delay=1", "data.delay=1 is below the pattern's data.length=2"),
         ("quant.weight=full_range:9", r"quant.weight='full_range:9': '9' is no number of bits"),
-        ("post_training=weights", "post_training=weights is unknown; allowed: False, True, activations"),
+        ("post_training=weights", "post_training=weights is unknown; allowed: False, True, compensated, activations"),
         ("model.cell_options.orthogonal=hadamard", "hidden_size=18: no Hadamard matrix"),
         ("+model.vocabulary_size=9", "model.vocabulary_size follows from the task"),
     ],

@@ -1,0 +1,149 @@
+"""Rounding whose errors are made up for: each column of a matrix is rounded in turn, the rest moves to meet its error.
+
+A weight that is rounded alone is off by up to half a step.  What a product W x is off by depends on x, whose elements
+are not independent of each other: with H, the mean of ``x x^T``, a row's error e costs ``e H e^T``, and what rounding
+one column costs is made less by the columns that are still free (Frantar et al. 2023, *GPTQ*, 2210.17323, after
+Hassibi and Stork 1993).  Nothing is trained; H comes from the batches that calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Sized
+
+import torch
+from torch import Tensor, nn
+
+from irnn.calibration import evaluating, over_float_network, switched
+from irnn.errors import IrnnError
+from irnn.matrix_sensitivity import coded, difference, outputs
+from irnn.models.base import RecurrentModel
+from irnn.nn.linear import Linear, Weight
+from irnn.nn.moments import Moments
+from irnn.quant.codes.base import WeightCode
+from irnn.wiring.network import wiring_of
+
+# What is added to the diagonal of H, of its mean: few vectors span fewer directions than a matrix has columns.
+DAMPING = 0.01
+# Values of a row that are tried for one weight, at most: codes with more lose next to nothing by rounding.
+MOST_VALUES = 16
+# A row's weights are its code's own where the code gives them back as exactly as float32 has them.
+AGREEMENT = 1e-5
+# Batches whose outputs decide whether a matrix is better.
+COMPARED = 3
+
+
+@torch.no_grad()
+def compensate(network: nn.Module, batches: Iterable[Sized]) -> None:
+    """Move the weights of a network that is prepared for quantized ones to values of their codes, in place.
+
+    batches: what :func:`irnn.qat.calibrate` takes; the network runs over them in float.  Weights of products change, an
+    output layer's that is the embedding too at once; codes of more than 16 values, convolutions and matrices that are
+    computed (folded norms) stay.  So does a row whose error is no less than by rounding to nearest, and a matrix with
+    which what leaves the network is no nearer to that of the float weights.  A network whose weights are not quantized
+    yet, or no batch, is an :class:`IrnnError`.
+    """
+    model: RecurrentModel = wiring_of(network)
+    tensors = [modules for modules in _tensors(model).values() if any(m.quantizing for m in modules)]
+    if not tensors:
+        raise IrnnError(f"stage {model.stage!r} has no quantized weights; prepare the network for a later one first")
+    given = list(batches)
+    seen = [module for modules in tensors for module in modules if isinstance(module, Linear)]
+    for module in seen:
+        module.moments = Moments(module.weight.shape[1])
+    try:
+        over_float_network(model, given, "compensation", lambda batch, state: model.response(batch, state)[1])
+        costs = [_cost(modules) for modules in tensors]
+    finally:
+        for module in seen:
+            module.moments = None
+    with evaluating(model), switched(model, observing=False, quantizing=set(), exact=True):
+        exact = list(outputs(model, given[:COMPARED]))
+        for modules, cost in zip(tensors, costs, strict=True):
+            if cost is not None:
+                _try(model, modules, cost, given[:COMPARED], exact)
+    model.refresh()
+
+
+def _try(
+    model: RecurrentModel, modules: Sequence[Weight], cost: Tensor, batches: Sequence[Sized], exact: Sequence[Tensor]
+) -> None:
+    """Compensate one tensor, unless what leaves the network is then further from that of the float weights."""
+    weight, code = modules[0].weight, modules[0].code
+    given = weight.clone()
+    with coded(modules, code):
+        before = difference(exact, outputs(model, batches))
+        weight.copy_(compensated(weight, code, cost))
+        if not difference(exact, outputs(model, batches)) < before:
+            weight.copy_(given)
+
+
+def _tensors(model: RecurrentModel) -> dict[int, list[Weight]]:
+    """The modules that share each tensor which is a parameter."""
+    shared: dict[int, list[Weight]] = {}
+    for module in model.matrices().values():
+        if isinstance(module.weight, nn.Parameter):
+            shared.setdefault(module.identity, []).append(module)
+    return shared
+
+
+def _cost(modules: Sequence[Weight]) -> Tensor | None:
+    """H of one tensor, for all that read it; None: nothing is known, or they quantize it in several ways."""
+    read = [module.moments for module in modules if isinstance(module, Linear) and module.moments is not None]
+    products = [moments.mean for moments in read if moments.count]
+    if not products or any(module.code != modules[0].code for module in modules):
+        return None
+    cost = torch.stack(products).mean(0)
+    if len(read) < len(modules):  # rows are looked up, too: there each element's error counts alone
+        cost = cost + cost.diagonal().mean() * torch.eye(len(cost), dtype=cost.dtype)
+    return cost
+
+
+def compensated(weight: Tensor, code: WeightCode, cost: Tensor) -> Tensor:
+    """``weight [rows, columns]`` with the rows moved to values of their code that cost less than the nearest ones.
+
+    cost: H ``[columns, columns]``, float64.  The scales are those that the code finds for the weights as they are.
+    """
+    given = weight.detach().to("cpu", torch.float64)
+    values = _values(given, code)
+    if values is None or not bool(cost.diagonal().sum() > 0):
+        return weight
+    found = _in_turn(given, values, cost)
+    nearest, _ = code.seen(given)
+    own, _ = code.seen(found)
+    exact = ((own - found).abs() <= AGREEMENT * found.abs().amax(1, keepdim=True)).all(1)
+    less = _costs(given - found, cost) < _costs(given - nearest, cost)
+    return torch.where((exact & less)[:, None].to(weight.device), found.to(weight), weight)
+
+
+def _costs(error: Tensor, cost: Tensor) -> Tensor:
+    """``e H e^T`` of each row."""
+    return ((error @ cost) * error).sum(1)
+
+
+def _values(weight: Tensor, code: WeightCode) -> Tensor | None:
+    """What a weight of each row may be, ``[rows, values]``; None: too many."""
+    values = torch.zeros(len(weight), 1, dtype=weight.dtype)
+    for integers, scale in code.terms(weight):
+        alphabet = integers.unique()
+        if values.shape[1] * len(alphabet) > MOST_VALUES:
+            return None
+        values = (values[:, :, None] + (scale * alphabet)[:, None, :]).flatten(1)
+    return values
+
+
+def _in_turn(weight: Tensor, values: Tensor, cost: Tensor) -> Tensor:
+    """The columns rounded one after the other, the one that costs most first."""
+    size = len(cost)
+    order = cost.diagonal().argsort(descending=True)
+    damped = cost + DAMPING * cost.diagonal().mean() * torch.eye(size, dtype=cost.dtype)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left, rounded = weight[:, order].clone(), torch.empty_like(weight)
+    for k in range(size):
+        nearest = (left[:, k, None] - values).abs().argmin(1, keepdim=True)
+        rounded[:, k] = values.gather(1, nearest)[:, 0]
+        error = (left[:, k] - rounded[:, k]) / factor[k, k]
+        left[:, k:] -= error[:, None] * factor[k, k:]
+    found = torch.empty_like(rounded)
+    found[:, order] = rounded
+    return found
