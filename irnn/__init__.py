@@ -25,6 +25,7 @@ _EXPORTS = {
     "QuantConfig": "irnn.quant.config",
     "STAGES": "irnn.stages",
     "calibrate": "irnn.qat",
+    "compensate": "irnn.qat",
     "convert": "irnn.conversion",
     "explain": "irnn.qat",
     "float_program": "irnn.conversion",

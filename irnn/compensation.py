@@ -17,7 +17,7 @@ from irnn.calibration import evaluating, over_float_network, switched
 from irnn.errors import IrnnError
 from irnn.matrix_sensitivity import coded, difference, outputs
 from irnn.models.base import RecurrentModel
-from irnn.nn.linear import Linear, Weight
+from irnn.nn.linear import Weight
 from irnn.nn.moments import Moments
 from irnn.quant.codes.base import WeightCode
 from irnn.wiring.network import wiring_of
@@ -30,6 +30,8 @@ MOST_VALUES = 16
 AGREEMENT = 1e-5
 # Batches whose outputs decide whether a matrix is better.
 COMPARED = 3
+# The role of matrices that nothing is multiplied by.
+LOOKED_UP = "embedding"
 
 
 @torch.no_grad()
@@ -47,7 +49,7 @@ def compensate(network: nn.Module, batches: Iterable[Sized]) -> None:
     if not tensors:
         raise IrnnError(f"stage {model.stage!r} has no quantized weights; prepare the network for a later one first")
     given = list(batches)
-    seen = [module for modules in tensors for module in modules if isinstance(module, Linear)]
+    seen = [module for modules in tensors for module in modules if module.role != LOOKED_UP]
     for module in seen:
         module.moments = Moments(module.weight.shape[1])
     try:
@@ -88,12 +90,11 @@ def _tensors(model: RecurrentModel) -> dict[int, list[Weight]]:
 
 def _cost(modules: Sequence[Weight]) -> Tensor | None:
     """H of one tensor, for all that read it; None: nothing is known, or they quantize it in several ways."""
-    read = [module.moments for module in modules if isinstance(module, Linear) and module.moments is not None]
-    products = [moments.mean for moments in read if moments.count]
+    products = [m.moments.mean for m in modules if m.moments is not None and m.moments.count]
     if not products or any(module.code != modules[0].code for module in modules):
         return None
     cost = torch.stack(products).mean(0)
-    if len(read) < len(modules):  # rows are looked up, too: there each element's error counts alone
+    if any(module.role == LOOKED_UP for module in modules):  # there each element's error counts alone
         cost = cost + cost.diagonal().mean() * torch.eye(len(cost), dtype=cost.dtype)
     return cost
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import irnn
 from irnn import QuantConfig, compensation, qat
 from irnn.data.labelled.batches import LabelledBatch
 from irnn.errors import IrnnError
@@ -102,6 +104,37 @@ def test_a_tied_language_model_is_nearer_to_float() -> None:
         noise[way] = float((found - exact).square().mean())
     assert noise["compensated"] < noise["nearest"]
     assert all(module.moments is None for module in model.modules() if isinstance(module, Linear))
+
+
+class Own(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = torch.nn.LSTM(6, 24, batch_first=True), torch.nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(x)
+        return self.head(y)
+
+
+def test_a_network_of_ones_own() -> None:
+    torch.manual_seed(2)
+    net, x = Own(), torch.randn(3, 20, 6).cumsum(1) / 3
+    exact = net(x).detach()
+    noise = []
+    for compensate in (False, True):
+        net = Own()
+        torch.manual_seed(2)
+        net.load_state_dict(Own().state_dict())
+        irnn.prepare(net, QuantConfig(weight="midrise:2"), stage="all", example_inputs=x)
+        irnn.calibrate(net, [x])
+        if compensate:
+            irnn.compensate(net, [x])
+        found = net.eval()(x).detach()
+        noise.append(float((found - exact).square().mean()))
+        program = irnn.convert(net)
+        (output, *_), _ = program.run_all(program.quantize(x.numpy()))
+        np.testing.assert_allclose(program.dequantize(output), found.numpy(), atol=1e-6)
+    assert noise[1] < 0.9 * noise[0]
 
 
 def test_padding_is_not_counted() -> None:
