@@ -42,7 +42,7 @@ def compensate(network: nn.Module, batches: Iterable[Sized]) -> None:
     output layer's that is the embedding too at once; codes of more than 16 values, convolutions and matrices that are
     computed (folded norms) stay.  So does a row whose error is no less than by rounding to nearest, and a matrix with
     which what leaves the network is no nearer to that of the float weights.  A network whose weights are not quantized
-    yet, or no batch, is an :class:`IrnnError`.
+    yet, no batch, or one with NaN in it is an :class:`IrnnError`, and nothing has changed.
     """
     model: RecurrentModel = wiring_of(network)
     tensors = [modules for modules in _tensors(model).values() if any(m.quantizing for m in modules)]
@@ -91,6 +91,10 @@ def _tensors(model: RecurrentModel) -> dict[int, list[Weight]]:
 def _cost(modules: Sequence[Weight]) -> Tensor | None:
     """H of one tensor, for all that read it; None: nothing is known, or they quantize it in several ways."""
     products = [m.moments.mean for m in modules if m.moments is not None and m.moments.count]
+    if not all(bool(product.isfinite().all()) for product in products):
+        raise IrnnError(
+            f"{modules[0].where}: of what it multiplies some is NaN or infinite; mend the data or the weights before it"
+        )
     if not products or any(module.code != modules[0].code for module in modules):
         return None
     cost = torch.stack(products).mean(0)

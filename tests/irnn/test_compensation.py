@@ -159,6 +159,13 @@ def test_what_cannot_be_compensated_says_why() -> None:
     qat.prepare(model, QuantConfig(weight=4), stage="all")
     with pytest.raises(IrnnError, match="compensation got no batch"):
         qat.compensate(model, [])
+    net, x = Own(), torch.randn(2, 5, 6)
+    irnn.prepare(net, QuantConfig(weight=4), stage="all", example_inputs=x)
+    irnn.calibrate(net, [x])
+    before = {name: tensor.clone() for name, tensor in net.named_parameters()}
+    with pytest.raises(IrnnError, match=r"lstm\.0\.w_x .* NaN or infinite"):
+        irnn.compensate(net, [x, x * torch.nan])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.named_parameters())
 
 
 def test_a_run_that_compensates_has_stages_of_its_own(tmp_path: Path) -> None:
