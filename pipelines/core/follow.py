@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import time
+import traceback
+from typing import NoReturn
 
 import torch
 from omegaconf import OmegaConf
@@ -58,11 +60,18 @@ def follow(config: RunConfig, team: Follower) -> None:
             stage.run.follow(stage, announcement)
     except IrnnError as error:
         team.fail(str(error))
-        sys.exit(1)
-    except RuntimeError as error:
-        if not lost_connection(error):
-            raise
-        sys.exit(1)  # the leader, or another one that the leader will name
+        _leave()
+    except Exception as error:
+        # Of a lost connection the leader tells, if it is not itself the one that is gone.
+        if not (isinstance(error, RuntimeError) and lost_connection(error)):
+            traceback.print_exc()
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End without freeing anything, which may wait for ever (see `pipelines.core.team`)."""
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def follows(sweep: str | None) -> bool:

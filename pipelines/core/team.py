@@ -33,6 +33,9 @@ _FAILED = "failed"
 # How long a leader whose connection broke waits to hear from whom, and a follower that has been let go may take.
 _GRACE_SECONDS = 5.0
 _FOR_EVER = timedelta(days=3650)
+# Groups whose training broke off, kept until the process ends.  PyTorch frees a group with Python's lock held, and
+# waits for a thread of it that may want that lock to free what it still has to send: neither would ever go on.
+_BROKEN: list[Any] = []
 
 Start = Callable[[], list[subprocess.Popen[bytes]]]
 
@@ -126,6 +129,9 @@ class Team:
                 "devices": self._place.local_count,
                 "num_nodes": self._place.count // self._place.local_count,
             }
+        except BaseException:
+            _BROKEN.append(dist.group.WORLD)
+            raise
         finally:
             with contextlib.suppress(RuntimeError):  # of a group that is broken
                 dist.destroy_process_group()

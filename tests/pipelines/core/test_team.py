@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from irnn.batch_part import Part
 from irnn.errors import IrnnError
@@ -128,6 +129,17 @@ def test_a_run_that_ends_takes_its_followers_along(tmp_path: Path) -> None:
     while any((Path("/proc") / child).exists() for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any((Path("/proc") / child).exists() for child in children)
+
+
+def test_a_group_whose_training_breaks_off_is_not_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free it would now and then be to wait for ever: PyTorch holds Python's lock for a thread that wants it."""
+    kept: list[object] = []
+    monkeypatch.setattr(team, "_BROKEN", kept)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(RuntimeError, match="broke"), Leader(store, Place(0, 1, 0, 1), "gloo", None)._connected():
+        raise RuntimeError("broke")
+    assert [isinstance(group, dist.ProcessGroup) for group in kept] == [True]
+    assert not dist.is_initialized()
 
 
 def test_a_follower_ends_with_its_leader_whatever_it_waits_for() -> None:
