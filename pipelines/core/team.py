@@ -34,7 +34,8 @@ _FAILED = "failed"
 _GRACE_SECONDS = 5.0
 _FOR_EVER = timedelta(days=3650)
 # Groups whose training broke off, kept until the process ends.  PyTorch frees a group with Python's lock held, and
-# waits for a thread of it that may want that lock to free what it still has to send: neither would ever go on.
+# waits for a thread of it that may want that lock to free what it still has to send: neither would ever go on
+# (pytorch/pytorch#56297).
 _BROKEN: list[Any] = []
 
 Start = Callable[[], list[subprocess.Popen[bytes]]]
