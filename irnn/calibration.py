@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,8 +25,6 @@ from irnn.wiring.network import wiring_of
 WORST_DECIBELS = 3.0
 WORST_CLIPPED = 0.05
 
-State = dict[str, Tensor]
-
 
 def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights: bool = False) -> None:
     """Give every site its range: run the float network (exact activations, no dropout) over input batches.
@@ -42,56 +40,31 @@ def calibrate(network: nn.Module, batches: Iterable[Sized], *, quantized_weights
     quantized_weights: weights that were trained quantized are so here, too; else they are those in float.
     """
     model: RecurrentModel = wiring_of(network)
-    with _forgotten_ranges(model), _widening(model):
-        batch, start = over_float_network(
-            model,
-            batches,
-            "calibration",
-            lambda batch, state: model.simulate(batch, state, observing=True)[1].state,
-            observing=True,
-            quantized_weights=quantized_weights,
-        )
+    state: dict[str, Tensor] | None = None
+    start: dict[str, Tensor] | None = None
+    size, count = 0, 0
+    with (
+        torch.no_grad(),
+        evaluating(model),
+        switched(model, observing=True, quantizing=set(), exact=True, weights=quantized_weights),
+        _forgotten_ranges(model),
+        _widening(model),
+    ):
+        for batch in batches:
+            start = state if batch_size(batch) == size else None
+            try:
+                _, simulation = model.simulate(batch, start, observing=True)
+            except IrnnError as error:
+                raise IrnnError(f"calibration, batch {count + 1}: {error}") from None
+            state, size, count = simulation.state, batch_size(batch), count + 1
+        if not count:
+            raise IrnnError("calibration got no batch; give at least one")
     model.refresh()
     found = poor_sites(model, batch, start)
     if found:
         warnings.warn(
             "after calibration these sites are served badly by their bits or range: " + "; ".join(found), stacklevel=2
         )
-
-
-@torch.no_grad()
-def over_float_network(
-    model: RecurrentModel,
-    batches: Iterable[Sized],
-    purpose: str,
-    walk: Callable[[Any, State | None], State],
-    *,
-    observing: bool = False,
-    quantized_weights: bool = False,
-) -> tuple[Sized, State | None]:
-    """Run the network with exact activations and no dropout over ``batches``: the last one, and its state before.
-
-    walk: from a batch and the state before it, None for zeros, to the state behind it.  observing: sites take their
-    ranges of it.  What is wrong with a batch is an :class:`IrnnError` that begins with ``purpose``.
-    """
-    state: State | None = None
-    start: State | None = None
-    batch: Sized | None = None
-    size, count = 0, 0
-    with (
-        evaluating(model),
-        switched(model, observing=observing, quantizing=set(), exact=True, weights=quantized_weights),
-    ):
-        for batch in batches:
-            start = state if batch_size(batch) == size else None
-            try:
-                state = walk(batch, start)
-            except IrnnError as error:
-                raise IrnnError(f"{purpose}, batch {count + 1}: {error}") from None
-            size, count = batch_size(batch), count + 1
-    if batch is None:
-        raise IrnnError(f"{purpose} got no batch; give at least one")
-    return batch, start
 
 
 def batch_size(batch: Any) -> int:

@@ -8,14 +8,15 @@ Hassibi and Stork 1993).  Nothing is trained; H comes from the batches that cali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from irnn.calibration import evaluating, over_float_network, switched
+from irnn.calibration import evaluating, switched
 from irnn.errors import IrnnError
-from irnn.matrix_sensitivity import coded, difference, outputs
+from irnn.matrix_sensitivity import coded, difference, outputs, tensors
 from irnn.models.base import RecurrentModel
 from irnn.nn.linear import Weight
 from irnn.nn.moments import Moments
@@ -45,25 +46,36 @@ def compensate(network: nn.Module, batches: Iterable[Sized]) -> None:
     yet, no batch, or one with NaN in it is an :class:`IrnnError`, and nothing has changed.
     """
     model: RecurrentModel = wiring_of(network)
-    tensors = [modules for modules in _tensors(model).values() if any(m.quantizing for m in modules)]
-    if not tensors:
+    coded_ones = [
+        modules
+        for modules in tensors(model).values()
+        if isinstance(modules[0].weight, nn.Parameter) and any(module.quantizing for module in modules)
+    ]
+    if not coded_ones:
         raise IrnnError(f"stage {model.stage!r} has no quantized weights; prepare the network for a later one first")
     given = list(batches)
-    seen = [module for modules in tensors for module in modules if module.role != LOOKED_UP]
-    for module in seen:
-        module.moments = Moments(module.weight.shape[1])
-    try:
-        over_float_network(model, given, "compensation", lambda batch, state: model.response(batch, state)[1])
-        costs = [_cost(modules) for modules in tensors]
-    finally:
-        for module in seen:
-            module.moments = None
+    if not given:
+        raise IrnnError("compensation got no batch; give at least one")
     with evaluating(model), switched(model, observing=False, quantizing=set(), exact=True):
-        exact = list(outputs(model, given[:COMPARED]))
-        for modules, cost in zip(tensors, costs, strict=True):
+        with _moments([module for modules in coded_ones for module in modules if module.role != LOOKED_UP]):
+            exact = [y for k, y in enumerate(outputs(model, given)) if k < COMPARED]
+            costs = [_cost(modules) for modules in coded_ones]
+        for modules, cost in zip(coded_ones, costs, strict=True):
             if cost is not None:
                 _try(model, modules, cost, given[:COMPARED], exact)
     model.refresh()
+
+
+@contextmanager
+def _moments(modules: Sequence[Weight]) -> Iterator[None]:
+    """Each is told of what it multiplies, for a while."""
+    for module in modules:
+        module.moments = Moments(module.weight.shape[1])
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.moments = None
 
 
 def _try(
@@ -77,15 +89,6 @@ def _try(
         weight.copy_(compensated(weight, code, cost))
         if not difference(exact, outputs(model, batches)) < before:
             weight.copy_(given)
-
-
-def _tensors(model: RecurrentModel) -> dict[int, list[Weight]]:
-    """The modules that share each tensor which is a parameter."""
-    shared: dict[int, list[Weight]] = {}
-    for module in model.matrices().values():
-        if isinstance(module.weight, nn.Parameter):
-            shared.setdefault(module.identity, []).append(module)
-    return shared
 
 
 def _cost(modules: Sequence[Weight]) -> Tensor | None:

@@ -85,7 +85,7 @@ def sensitivity(model: nn.Module, batches: Iterable[Sized], choices: Sequence[in
     with evaluating(wiring):
         exact = list(outputs(wiring, kept))
         signal = sum(float(y.double().square().sum()) for y in exact)
-        for name, modules in _tensors(wiring).items():
+        for name, modules in tensors(wiring).items():
             for choice in choices:
                 code = weight_code(choice, per_row=modules[0].role == "weight")
                 with coded(modules, code):
@@ -94,7 +94,7 @@ def sensitivity(model: nn.Module, batches: Iterable[Sized], choices: Sequence[in
     return rows
 
 
-def _tensors(model: RecurrentModel) -> dict[str, list[Weight]]:
+def tensors(model: RecurrentModel) -> dict[str, list[Weight]]:
     """The modules that share each tensor, under the name of the first."""
     shared: dict[int, tuple[str, list[Weight]]] = {}
     for name, module in model.matrices().items():

@@ -17,6 +17,7 @@ from pipelines.watch.settings import LoggerConfig
 
 # `post_training`: of all but the weights; of all, whose weights' rounding errors are made up for.
 ACTIVATIONS, COMPENSATED = "activations", "compensated"
+FLOAT_ALONE = (True, COMPENSATED)  # with these no stage trains anything quantized
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,6 @@ class RunConfig:
         Without any it keeps those of all: that is how it has always been.
         """
         return ("weights",) if self.post_training == ACTIVATIONS else QAT_STAGES
-
-    @property
-    def float_alone(self) -> bool:
-        """Whether no stage trains anything quantized."""
-        return self.post_training in (True, COMPENSATED)
 
     @property
     def kind(self) -> problems.Kind:

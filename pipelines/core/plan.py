@@ -9,7 +9,7 @@ from typing import Any
 from irnn.errors import arguments_of
 from irnn.quant.config import ROLE_BITS
 from irnn.stages import STAGE_OF_ROLE
-from pipelines.config import COMPENSATED, RunConfig
+from pipelines.config import COMPENSATED, FLOAT_ALONE, RunConfig
 from pipelines.core import deploy
 from pipelines.core.evaluate import Evaluation
 from pipelines.core.export import Export
@@ -43,11 +43,11 @@ def plan(
     float_stage = trained("float", None, **problem.origin, seed=config.seed)
     stages = [float_stage, trained("float_matched", float_stage)]
     latest = float_stage
-    for name in () if config.float_alone else config.trained_stages:
+    for name in () if config.post_training in FLOAT_ALONE else config.trained_stages:
         latest = trained(name, latest, pwl=dataclasses.asdict(config.pwl), quant=_quant_inputs(config, name))
         stages.append(latest)
     if config.post_training:
-        way = COMPENSATED if config.post_training == COMPENSATED else True  # what came before trained weights or not
+        way = COMPENSATED if config.post_training == COMPENSATED else True  # the stage before tells the others apart
         inputs = {"pwl": dataclasses.asdict(config.pwl), "quant": _quant_inputs(config, "all"), "post_training": way}
         latest = Stage("all", inputs, latest, train.post_training, root)
         stages.append(latest)

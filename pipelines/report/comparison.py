@@ -16,7 +16,7 @@ from irnn.errors import IrnnError
 from irnn.quant.codes import CODES, UNIFORM
 from irnn.quant.config import QuantConfig
 from pipelines import problems
-from pipelines.config import COMPENSATED
+from pipelines.config import COMPENSATED, FLOAT_ALONE
 from pipelines.core.orthogonality import FIGURES
 from pipelines.problems import Figure
 
@@ -135,7 +135,7 @@ def table_of_rows(rows: Sequence[Row]) -> str:
             "|---|---" + "|---:" * (len(heads) - 2) + "|",
         ]
         for row in (row for row in rows if row["cell"] == cell):
-            floating = row["float" if _untrained(row) else "float_matched"]
+            floating = row["float" if row["post_training"] in FLOAT_ALONE else "float_matched"]
             read = "bits" if row["activation_code"] == UNIFORM else "codes"
             cells: tuple[str, ...] = (
                 _title(row),
@@ -172,14 +172,9 @@ def _bits(quant: QuantConfig) -> int:
     return int(bits) if name in CODES and bits else quant.bits("weight")
 
 
-def _untrained(row: Row) -> bool:
-    """Whether nothing quantized was trained."""
-    return row["post_training"] in (True, COMPENSATED)
-
-
 def _title(row: Row) -> str:
     of = "".join(f", {pattern} {choice}" for pattern, choice in row["of"].items())
-    trained = ", not trained" if _untrained(row) else ""
+    trained = ", not trained" if row["post_training"] in FLOAT_ALONE else ""
     trained += ", compensated" if row["post_training"] == COMPENSATED else ""
     names = _kind(row).task
     task = "".join(f"{names[key]} = {value}, " for key, value in (row.get("task") or {}).items())

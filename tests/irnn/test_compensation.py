@@ -51,6 +51,8 @@ def test_rows_cost_less_and_hold_values_of_their_code(choice: int | str) -> None
     moved = (found != weight).any(1)
     assert int(moved.sum()) > 30
     torch.testing.assert_close(own[moved], found[moved], rtol=1e-5, atol=1e-8)
+    for first, second in zip(code.encode(found.numpy()), code.encode(own.numpy()), strict=True):
+        assert np.array_equal(first.integers[moved], second.integers[moved])
 
 
 def test_between_the_nearest_and_the_best_of_all_values() -> None:
@@ -133,7 +135,7 @@ def test_a_network_of_ones_own() -> None:
         noise.append(float((found - exact).square().mean()))
         program = irnn.convert(net)
         (output, *_), _ = program.run_all(program.quantize(x.numpy()))
-        np.testing.assert_allclose(program.dequantize(output), found.numpy(), atol=1e-6)
+        assert np.array_equal(program.dequantize(output), found.numpy())
     assert noise[1] < 0.9 * noise[0]
 
 
