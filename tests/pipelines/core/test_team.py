@@ -144,7 +144,8 @@ def test_a_group_whose_training_breaks_off_is_not_freed(monkeypatch: pytest.Monk
 
 def test_a_follower_ends_with_its_leader_whatever_it_waits_for() -> None:
     imports = "import os, time; from pipelines.core import follow"
-    waits = f"{imports}; follow._end_with(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)"
+    stuck = "follow.keep_freed_memory = lambda: (print(os.getpid(), flush=True), time.sleep(600))"
+    waits = f"{imports}; {stuck}; follow.follow(None, None)"
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     command = [sys.executable, "-c", starts, waits]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as leader:
