@@ -20,6 +20,7 @@ from irnn.models.loading import (
     record_in,
     tied_names,
 )
+from irnn.models.output_metric import OutputMetric, Squares
 from irnn.names import readable_name
 from irnn.nn.activation import Activation, ModReLU
 from irnn.nn.attention import Exponential
@@ -47,6 +48,8 @@ class RecurrentModel(nn.Module):
 
     # Calibration takes the extremes of all batches, for use without training; else their moving average.
     CALIBRATION_WIDENS = False
+    # How outputs are compared where errors are weighed.
+    OUTPUT_METRIC: OutputMetric = Squares()
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel, stack_of
+from irnn.models.output_metric import Classes
 from irnn.nn.cells import cell_class
 from irnn.nn.linear import Linear
 from irnn.nn.recurrent import Recurrent
@@ -66,6 +67,8 @@ class Classifier(RecurrentModel):
 
     In stage "all" ``eval()`` computes with the program's integers.
     """
+
+    OUTPUT_METRIC = Classes()
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()

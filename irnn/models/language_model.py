@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from irnn.errors import IrnnError
 from irnn.metrics import scores
 from irnn.models.base import StreamModel, stack_of
+from irnn.models.output_metric import Classes
 from irnn.nn.cells import cell_class
 from irnn.nn.embedding import Embedding
 from irnn.nn.fast.linear_cross_entropy import linear_cross_entropy
@@ -81,6 +82,8 @@ class LanguageModel(StreamModel):
     The state is a dict name -> ``[batch, size]``, floats in training and in the stages before the last; in stage "all"
     ``eval()`` computes with the program's integers (``irnn.qat``), and then the state holds those.
     """
+
+    OUTPUT_METRIC = Classes()
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()

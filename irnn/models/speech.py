@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.models.output_metric import Classes
 from irnn.nn.attention import Attention, Memory
 from irnn.nn.cells.lstm import LSTMCell
 from irnn.nn.containers import ModuleList
@@ -221,6 +222,8 @@ class SpeechModel(RecurrentModel):
     programs; memory and states then hold integers.  Everything is batch first outside of the executors.
     """
 
+    OUTPUT_METRIC = Classes()
+
     def __init__(self, config: SpeechModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -261,6 +264,12 @@ class SpeechModel(RecurrentModel):
         logits, _ = self._decode(simulation, batch.decoder_inputs, memory, batch.unit_counts + 1)
         simulation.finish()
         return logits, simulation
+
+    def response(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+        """Float logits of all units ``[units of all utterances, vocabulary]``, without padding."""
+        logits, simulation = self.simulate(batch, state, observing=True)
+        steps = torch.arange(len(logits), device=logits.device)[:, None]
+        return logits[steps <= batch.unit_counts], simulation.state
 
     def encode(self, features: Tensor, frames: Tensor) -> Memory:
         """Features ``[batch, frames, size]`` -> memory ``[batch, places, ...]``."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from irnn.nn.moments import Moments
+from irnn.nn.error_cost import ErrorCost
 from irnn.quant.config import QuantConfig
 
 
@@ -38,7 +38,7 @@ class Weight(nn.Module):
         self.quantizing = False
         self.reads_hidden = role == "logits_weight"  # whether it multiplies what the role `hidden` decides on
         self.operand_codes: int | None = None  # in how many codes it reads that, see `QuantConfig.run_time_codes`
-        self.moments: Moments | None = None  # what is told of every vector that it multiplies
+        self.error_cost: ErrorCost | None = None  # what is told of every product and look-up
 
     if TYPE_CHECKING:  # at run time a parameter is where torch keeps it
 

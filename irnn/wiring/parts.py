@@ -16,11 +16,14 @@ from irnn.quant.pwl import PwlTable
 from irnn.quant.site import QuantSite
 
 
-class MomentsPart(Protocol):
-    """Sums up vectors (``irnn.nn.moments.Moments``)."""
+class ErrorCostPart(Protocol):
+    """Sums up what errors of a matrix cost (``irnn.nn.error_cost.ErrorCost``)."""
 
-    def add(self, x: Tensor) -> None:
-        """Vectors ``[..., size]``."""
+    def product(self, x: Tensor, y: Tensor, valid: Tensor | None) -> None:
+        """``y [..., rows]`` of ``x [..., columns]``; valid: an index of what is no padding, or None."""
+
+    def looked_up(self, y: Tensor) -> None:
+        """``y [..., columns]``, rows of the matrix."""
 
 
 class WeightPart(Protocol):
@@ -33,8 +36,8 @@ class WeightPart(Protocol):
     operand_codes: int | None
 
     @property
-    def moments(self) -> MomentsPart | None:
-        """What is told of every vector that it multiplies; None: nothing is."""
+    def error_cost(self) -> ErrorCostPart | None:
+        """What is told of every product and look-up; None: nothing is."""
 
     @property
     def weight(self) -> Tensor:

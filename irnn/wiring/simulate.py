@@ -107,6 +107,8 @@ class Simulation:
         """Rows of the table; where each has a scale of its own they are brought to one, of 8 bits."""
         table = self.weight(module)
         rows = torch.nn.functional.embedding(ids, table)
+        if module.error_cost is not None:
+            module.error_cost.looked_up(rows)
         if not (module.quantizing and module.code.per_row):
             return rows
         scale = table.detach().abs().amax() / TABLE_HIGH
@@ -132,12 +134,14 @@ class Simulation:
 
     def linear(self, module: WeightPart, x: Tensor) -> Tensor:
         x = self.operand(module, x)
-        if module.moments is not None:
-            module.moments.add(x if (valid := self._no_padding(x)) is None else x[valid])
         if module.recurrent and torch.is_grad_enabled():
             y = self._recurrent_product(module)(x)
-            return y if module.bias is None else y + module.bias.to(y.dtype)
-        return torch.nn.functional.linear(x, self.weight(module), module.bias)
+            y = y if module.bias is None else y + module.bias.to(y.dtype)
+        else:
+            y = torch.nn.functional.linear(x, self.weight(module), module.bias)
+        if module.error_cost is not None:
+            module.error_cost.product(x, y, self._no_padding(x))
+        return y
 
     def _recurrent_product(self, module: WeightPart) -> RecurrentProduct:
         if module not in self._products:

@@ -49,6 +49,8 @@ def plan(
     if config.post_training:
         way = COMPENSATED if config.post_training == COMPENSATED else True  # the stage before tells the others apart
         inputs = {"pwl": dataclasses.asdict(config.pwl), "quant": _quant_inputs(config, "all"), "post_training": way}
+        if way == COMPENSATED:  # stages of before it weighed errors by gradients have no entry
+            inputs["cost"] = "gradients"
         latest = Stage("all", inputs, latest, train.post_training, root)
         stages.append(latest)
     return stages + _deployment(config, train, qat=latest, matched=stages[1])
