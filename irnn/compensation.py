@@ -86,10 +86,15 @@ def _measured(
                     f"compensation, batch {k + 1}: what leaves the network is NaN or infinite; mend the data or the "
                     "weights before it"
                 )
-            directions = [model.OUTPUT_METRIC.direction(part, generator) for part in y]
-            torch.autograd.grad(y, weights, directions, allow_unused=True)  # what the costs listen to
+            moving = [part for part in y if part.requires_grad]  # what no weight reaches may leave the network as well
+            directions = [model.OUTPUT_METRIC.direction(part, generator) for part in moving]
+            if moving:
+                torch.autograd.grad(moving, weights, directions, allow_unused=True)  # what the costs listen to
             if k < COMPARED:
                 exact.append([part.detach() for part in y])
+    for modules, cost in zip(coded_ones, costs, strict=True):
+        if not bool(cost.total.isfinite().all()):
+            raise IrnnError(f"{modules[0].where}: some gradients that reach it are NaN or infinite; mend the data")
     return exact, [cost.total for cost in costs]
 
 

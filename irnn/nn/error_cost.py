@@ -18,22 +18,21 @@ class ErrorCost:
     def __init__(self, size: int) -> None:
         self.total = torch.zeros(size, size, dtype=torch.float64)
 
-    def product(self, x: Tensor, y: Tensor, valid: Tensor | None) -> None:
-        """``y [..., rows]``, which is W ``x [..., columns]``; valid: an index of what is no padding, or None."""
+    def product(self, x: Tensor, y: Tensor) -> None:
+        """``y [..., rows]``, which is W ``x [..., columns]``.  No gradient reaches that of padding."""
         if y.requires_grad:
-            seen = _rows(x, valid)
-            y.register_hook(lambda gradient: self._add(seen * _rows(gradient, valid).norm(dim=1, keepdim=True)))
+            seen = _rows(x)
+            y.register_hook(lambda gradient: self._add(seen * _rows(gradient).norm(dim=1, keepdim=True)))
 
     def looked_up(self, y: Tensor) -> None:
         """``y [..., columns]``, rows of the matrix."""
         if y.requires_grad:
-            y.register_hook(lambda gradient: self._add(_rows(gradient, None)))
+            y.register_hook(lambda gradient: self._add(_rows(gradient)))
 
     def _add(self, rows: Tensor) -> None:
         self.total += rows.T @ rows
 
 
-def _rows(x: Tensor, valid: Tensor | None) -> Tensor:
+def _rows(x: Tensor) -> Tensor:
     """``[rows, size]`` in float64 on the CPU, which no gradient reaches."""
-    kept = x if valid is None else x[valid]
-    return kept.detach().reshape(-1, x.shape[-1]).to("cpu", torch.float64)
+    return x.detach().reshape(-1, x.shape[-1]).to("cpu", torch.float64)

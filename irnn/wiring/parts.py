@@ -19,8 +19,8 @@ from irnn.quant.site import QuantSite
 class ErrorCostPart(Protocol):
     """Sums up what errors of a matrix cost (``irnn.nn.error_cost.ErrorCost``)."""
 
-    def product(self, x: Tensor, y: Tensor, valid: Tensor | None) -> None:
-        """``y [..., rows]`` of ``x [..., columns]``; valid: an index of what is no padding, or None."""
+    def product(self, x: Tensor, y: Tensor) -> None:
+        """``y [..., rows]`` of ``x [..., columns]``."""
 
     def looked_up(self, y: Tensor) -> None:
         """``y [..., columns]``, rows of the matrix."""

@@ -140,7 +140,7 @@ class Simulation:
         else:
             y = torch.nn.functional.linear(x, self.weight(module), module.bias)
         if module.error_cost is not None:
-            module.error_cost.product(x, y, self._no_padding(x))
+            module.error_cost.product(x, y)
         return y
 
     def _recurrent_product(self, module: WeightPart) -> RecurrentProduct:

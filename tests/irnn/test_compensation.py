@@ -163,6 +163,37 @@ def told(model: RecurrentModel) -> dict[str, ErrorCost]:
     return {name: module.error_cost for name, module in model.matrices().items() if module.error_cost is not None}
 
 
+class Echo(Own):
+    """Gives back what it reads beside what it makes of it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x), x
+
+
+def test_an_output_that_no_weight_reaches_does_not_matter() -> None:
+    weights = []
+    for kind in (Own, Echo):
+        torch.manual_seed(2)
+        net, x = kind(), torch.randn(3, 20, 6)
+        irnn.prepare(net, QuantConfig(weight="midrise:2"), stage="all", example_inputs=x)
+        irnn.calibrate(net, [x])
+        before = net.lstm.weight_hh_l0.clone()
+        irnn.compensate(net, [x])
+        assert not torch.equal(net.lstm.weight_hh_l0, before)
+        weights.append(net.lstm.weight_hh_l0)
+    assert torch.equal(*weights)
+
+
+def test_gradients_that_are_not_finite_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.language_model()
+    qat.prepare(model, QuantConfig(weight=4), stage="all")
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    monkeypatch.setattr(Classes, "direction", lambda self, y, generator: y * torch.nan)
+    with pytest.raises(IrnnError, match=r"embedding .*some gradients that reach it are NaN"):
+        qat.compensate(model, [models.ids()])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
+
+
 def test_a_single_step_costs_what_its_gradients_say() -> None:
     """A gradient of a matrix that is used once is one outer product, whose square over the rows is H."""
     model = models.language_model(tie=False, layers=2).eval()
