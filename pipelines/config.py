@@ -20,6 +20,11 @@ ACTIVATIONS, COMPENSATED = "activations", "compensated"
 FLOAT_ALONE = (True, COMPENSATED)  # with these no stage trains anything quantized
 
 
+def baseline_of(post_training: bool | str) -> str:
+    """The float stage that a run's program is compared with: the one that was trained as long."""
+    return "float" if post_training in FLOAT_ALONE else "float_matched"
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """How training runs; `precision` is part of a stage's identity, the rest is not.  threads: of each of the

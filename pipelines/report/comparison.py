@@ -16,7 +16,7 @@ from irnn.errors import IrnnError
 from irnn.quant.codes import CODES, UNIFORM
 from irnn.quant.config import QuantConfig
 from pipelines import problems
-from pipelines.config import COMPENSATED, FLOAT_ALONE
+from pipelines.config import COMPENSATED, FLOAT_ALONE, baseline_of
 from pipelines.core.orthogonality import FIGURES
 from pipelines.problems import Figure
 
@@ -135,7 +135,7 @@ def table_of_rows(rows: Sequence[Row]) -> str:
             "|---|---" + "|---:" * (len(heads) - 2) + "|",
         ]
         for row in (row for row in rows if row["cell"] == cell):
-            floating = row["float" if row["post_training"] in FLOAT_ALONE else "float_matched"]
+            floating = row[baseline_of(row["post_training"])]
             read = "bits" if row["activation_code"] == UNIFORM else "codes"
             cells: tuple[str, ...] = (
                 _title(row),

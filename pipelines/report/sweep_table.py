@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from irnn.quant.config import QuantConfig
+from pipelines.config import baseline_of
 from pipelines.report.report import PROGRAM_ROW, figures_of, show_bytes, timing_of
 from pipelines.sweep.sweep import DONE, Cell, Sweep, choices_of, swept_keys
 
@@ -73,7 +74,8 @@ def _row(cell: Cell, keys: Sequence[str]) -> Row:
         stages = results["stages"]
         having = [name for name, found in stages.items() if key in found]
         quantized = [name for name in having if name not in ("float", "float_matched")]
-        baseline = "float" if results["config"]["post_training"] or "float_matched" not in having else "float_matched"
+        trained_as_long = baseline_of(results["config"]["post_training"])
+        baseline = trained_as_long if trained_as_long in having else "float"
         row |= {
             "heading": figure.heading,
             "form": figure.form,
