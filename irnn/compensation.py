@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from irnn.calibration import batch_size, evaluating, switched
+from irnn.calibration import evaluating, switched
 from irnn.errors import IrnnError
-from irnn.matrix_sensitivity import coded, tensors
+from irnn.matrix_sensitivity import coded, difference, outputs, tensors
 from irnn.models.base import RecurrentModel
 from irnn.nn.error_cost import ErrorCost
 from irnn.nn.linear import Weight
@@ -80,7 +79,7 @@ def _measured(
     generator = torch.Generator().manual_seed(SEED)
     weights = [modules[0].weight for modules in coded_ones]
     with _error_costs(coded_ones) as costs, torch.enable_grad(), _differentiable(weights):
-        for k, y in enumerate(_outputs(model, batches)):
+        for k, y in enumerate(outputs(model, batches)):
             if not all(bool(part.isfinite().all()) for part in y):
                 raise IrnnError(
                     f"compensation, batch {k + 1}: what leaves the network is NaN or infinite; mend the data or the "
@@ -126,16 +125,6 @@ def _differentiable(weights: Sequence[Tensor]) -> Iterator[None]:
             weight.requires_grad_(was)
 
 
-def _outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Outputs]:
-    """Of each batch; the state is carried on while the batch size stays the same, but no gradient through it."""
-    state: dict[str, Tensor] | None = None
-    size = 0
-    for batch in batches:
-        y, state = model.response(batch, state if batch_size(batch) == size else None)
-        state, size = tree_map(Tensor.detach, state), batch_size(batch)
-        yield [part for part in tree_leaves(y) if isinstance(part, Tensor)]
-
-
 def _try(
     model: RecurrentModel, modules: Sequence[Weight], cost: Tensor, batches: Sequence[Sized], exact: Sequence[Outputs]
 ) -> None:
@@ -146,19 +135,10 @@ def _try(
         return
     given = weight.clone()
     with coded(modules, code):
-        before = _distance(model, batches, exact)
+        before = difference(exact, outputs(model, batches), model.OUTPUT_METRIC)
         weight.copy_(moved)
-        if not _distance(model, batches, exact) < before:
+        if not difference(exact, outputs(model, batches), model.OUTPUT_METRIC) < before:
             weight.copy_(given)
-
-
-def _distance(model: RecurrentModel, batches: Sequence[Sized], exact: Sequence[Outputs]) -> float:
-    """Of what leaves the network now to ``exact``."""
-    return sum(
-        model.OUTPUT_METRIC.distance(x, y)
-        for before, after in zip(exact, _outputs(model, batches), strict=True)
-        for x, y in zip(before, after, strict=True)
-    )
 
 
 def compensated(weight: Tensor, code: WeightCode, cost: Tensor) -> Tensor:

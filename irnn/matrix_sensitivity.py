@@ -16,11 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from irnn.calibration import batch_size, evaluating
 from irnn.errors import IrnnError
 from irnn.models.base import RecurrentModel
+from irnn.models.output_metric import OutputMetric, Squares
 from irnn.nn.linear import Weight
 from irnn.program import encodings
 from irnn.quant.codes import WeightCode, weight_code
@@ -84,12 +85,12 @@ def sensitivity(model: nn.Module, batches: Iterable[Sized], choices: Sequence[in
     rows = Sensitivities()
     with evaluating(wiring):
         exact = list(outputs(wiring, kept))
-        signal = sum(float(y.double().square().sum()) for y in exact)
+        signal = sum(float(part.double().square().sum()) for y in exact for part in y)
         for name, modules in tensors(wiring).items():
             for choice in choices:
                 code = weight_code(choice, per_row=modules[0].role == "weight")
                 with coded(modules, code):
-                    noise = difference(exact, outputs(wiring, kept))
+                    noise = difference(exact, outputs(wiring, kept), Squares())
                 rows.append(Sensitivity(name, choice, _bytes(modules[0], code), _decibels(signal, noise)))
     return rows
 
@@ -102,19 +103,23 @@ def tensors(model: RecurrentModel) -> dict[str, list[Weight]]:
     return dict(shared.values())
 
 
-def outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[Tensor]:
-    """All that leaves the network for each batch, in one row."""
+def outputs(model: RecurrentModel, batches: Iterable[Sized]) -> Iterator[list[Tensor]]:
+    """All that leaves the network for each batch; no gradient is carried on from one to the next, as the state is."""
     state: dict[str, Tensor] | None = None
     size = 0
     for batch in batches:
         y, state = model.response(batch, state if batch_size(batch) == size else None)
-        size = batch_size(batch)
-        yield torch.cat([part.flatten() for part in tree_leaves(y) if isinstance(part, Tensor)])
+        state, size = tree_map(Tensor.detach, state), batch_size(batch)
+        yield [part for part in tree_leaves(y) if isinstance(part, Tensor)]
 
 
-def difference(exact: Iterable[Tensor], found: Iterable[Tensor]) -> float:
-    """Its power, over all batches."""
-    return sum(float((y - x).double().square().sum()) for x, y in zip(exact, found, strict=True))
+def difference(exact: Iterable[Sequence[Tensor]], found: Iterable[Sequence[Tensor]], metric: OutputMetric) -> float:
+    """The distance of outputs, over all batches."""
+    return sum(
+        metric.distance(x, y)
+        for before, after in zip(exact, found, strict=True)
+        for x, y in zip(before, after, strict=True)
+    )
 
 
 @contextmanager
